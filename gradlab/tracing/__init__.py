@@ -1,0 +1,5 @@
+"""The transformation `trace`: the adjoint of every scan in a loss, step by step."""
+
+from gradlab.tracing._trace import ScanTrace as ScanTrace
+from gradlab.tracing._trace import Trace as Trace
+from gradlab.tracing._trace import trace as trace

@@ -1,0 +1,218 @@
+"""The one module that knows JAX's internals: a jaxpr as a flat list of nodes.
+
+JAX's program representation moves between versions (a scan's `num_consts` became `ft_in` in 0.12,
+a ClosedJaxpr became a Jaxpr that carries its constants). Everything else in gradlab sees `Program`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core, source_info_util
+
+# Calls that only group equations: a state computed inside one must be seen from outside.
+_INLINED = ("jit", "pjit", "closed_call", "core_call")
+
+
+class Lit(NamedTuple):
+    """An operand whose value is written in the program."""
+
+    value: Any
+
+
+class Node(NamedTuple):
+    """One equation: operands and results are slots of the environment that `run` fills."""
+
+    eqn: Any
+    ins: tuple[int | Lit, ...]
+    outs: tuple[int, ...]
+
+    @property
+    def kind(self) -> str:
+        return self.eqn.primitive.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.eqn.params
+
+
+class Program(NamedTuple):
+    """A jaxpr with its calls inlined; `avals[i]` is the type of slot i."""
+
+    ins: tuple[int, ...]
+    nodes: tuple[Node, ...]
+    outs: tuple[int | Lit, ...]
+    avals: tuple[Any, ...]
+
+
+class ScanParts(NamedTuple):
+    """What a scan equation says, in one form for all versions of JAX."""
+
+    body: Program
+    num_consts: int
+    num_carry: int
+    length: int
+    reverse: bool
+    unroll: int
+    leaf_names: tuple[str, ...]
+
+
+def program(closed: Any) -> Program:
+    """Flatten a (closed) jaxpr: calls inlined, constants as literals."""
+    avals: list[Any] = []
+    nodes: list[Node] = []
+
+    def new(aval: Any) -> int:
+        avals.append(aval)
+        return len(avals) - 1
+
+    def inline(jaxpr: Any, operands: Sequence[int | Lit]) -> list[int | Lit]:
+        jaxpr, consts = _open(jaxpr)
+        env: dict[Any, int | Lit] = dict(zip(jaxpr.constvars, map(Lit, consts), strict=True))
+        env.update(zip(jaxpr.invars, operands, strict=True))
+
+        def read(atom: Any) -> int | Lit:
+            return Lit(atom.val) if isinstance(atom, core.Literal) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            ins = tuple(read(atom) for atom in eqn.invars)
+            if eqn.primitive.name in _INLINED and not _is_sharded(eqn.params):
+                results = inline(_callee(eqn.params), ins)
+            else:
+                results = [new(var.aval) for var in eqn.outvars]
+                nodes.append(Node(eqn, ins, tuple(results)))
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    invars = _open(closed)[0].invars
+    ins = tuple(new(var.aval) for var in invars)
+    outs = tuple(inline(closed, ins))
+    return Program(ins, tuple(nodes), outs, tuple(avals))
+
+
+def _open(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    if isinstance(jaxpr, core.ClosedJaxpr):
+        return jaxpr.jaxpr, jaxpr.consts
+    return jaxpr, getattr(jaxpr, "consts", ())
+
+
+def _callee(params: dict[str, Any]) -> Any:
+    return params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
+
+
+def _is_sharded(params: dict[str, Any]) -> bool:
+    shardings = (*params.get("in_shardings", ()), *params.get("out_shardings", ()))
+    return any(isinstance(s, jax.sharding.Sharding) for s in shardings)
+
+
+def bind(node: Node, values: Sequence[Any]) -> list[Any]:
+    """Apply one equation to values, at its own place in the user's source."""
+    eqn = node.eqn
+    stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    with (
+        source_info_util.user_context(eqn.source_info.traceback, name_stack=stack),
+        eqn.ctx.manager,
+    ):
+        out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def run(
+    nodes: Iterable[Node],
+    env: dict[int, Any],
+    apply: Callable[[Node, list[Any]], Sequence[Any]] = bind,
+) -> dict[int, Any]:
+    """Apply the nodes in order, reading operands from `env` and adding results to it."""
+    for node in nodes:
+        results = apply(node, [read(env, ref) for ref in node.ins])
+        env.update(zip(node.outs, results, strict=True))
+    return env
+
+
+def read(env: dict[int, Any], ref: int | Lit) -> Any:
+    return ref.value if isinstance(ref, Lit) else env[ref]
+
+
+def needed(nodes: Sequence[Node], targets: Iterable[int | Lit]) -> tuple[Node, ...]:
+    """The nodes that the targets depend on, in program order; effects are always kept."""
+    wanted = {ref for ref in targets if not isinstance(ref, Lit)}
+    kept = []
+    for node in reversed(nodes):
+        if node.eqn.effects or not wanted.isdisjoint(node.outs):
+            kept.append(node)
+            wanted.update(ref for ref in node.ins if not isinstance(ref, Lit))
+    return tuple(reversed(kept))
+
+
+def dependents(nodes: Iterable[Node], sources: Iterable[int]) -> set[int]:
+    """The slots whose value changes with a source, the sources included."""
+    reached = set(sources)
+    for node in nodes:
+        if any(ref in reached for ref in node.ins if not isinstance(ref, Lit)):
+            reached.update(node.outs)
+    return reached
+
+
+def scan_parts(node: Node) -> ScanParts:
+    """Read a scan equation of JAX 0.10 to 0.12."""
+    params = node.params
+    if "ft_in" in params:
+        consts, carry, _ = params["ft_in"].elts
+        num_consts, num_carry = len(consts), len(carry)
+    else:
+        num_consts, num_carry = params["num_consts"], params["num_carry"]
+    return ScanParts(
+        body=program(params["jaxpr"]),
+        num_consts=num_consts,
+        num_carry=num_carry,
+        length=params["length"],
+        reverse=params["reverse"],
+        unroll=params["unroll"],
+        leaf_names=_leaf_names(params["jaxpr"], num_consts, num_carry),
+    )
+
+
+def branches(node: Node) -> tuple[Program, ...]:
+    """The branches of a cond equation."""
+    return tuple(program(branch) for branch in node.params["branches"])
+
+
+def callee(node: Node) -> Program:
+    """The program that a remat equation runs."""
+    return program(_callee(node.params))
+
+
+_KEY = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]|\[<flat index (\d+)>\]")
+
+
+def _leaf_names(jaxpr: Any, num_consts: int, num_carry: int) -> tuple[str, ...]:
+    """Carry leaves by their path in the user's pytree: 's.c' is 'c', "carry[1]['k']" is '1/k'."""
+    info = getattr(_open(jaxpr)[0], "debug_info", None)
+    # The names of the consts are padded with '' in some versions and left out in others.
+    names = [name for name in getattr(info, "arg_names", None) or () if name]
+    roots = names[:num_carry]
+    if len(names) < num_carry:
+        return tuple(str(i) for i in range(num_carry))
+    paths = ["/".join("".join(key) for key in _KEY.findall(name)) or name for name in roots]
+    if len(set(paths)) < num_carry:
+        return tuple(str(i) for i in range(num_carry))
+    return tuple(paths)
+
+
+def where(node: Node) -> str:
+    """The line of the user's source that made the equation: 'model.py:12 (loss)'."""
+    place = source_info_util.summarize(node.eqn.source_info)
+    match = re.match(r"(.*?):(\d+)(?::\d+)? \((.*)\)$", place)
+    if match is None:
+        return "unknown"
+    path, line, function = match.groups()
+    return f"{Path(path).name}:{line} ({function.rsplit('<locals>.', 1)[-1]})"
+
+
+def rows(xs: Sequence[Any]) -> list[Any]:
+    """The types of one row of each stacked input, as `make_jaxpr` takes them."""
+    return [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in map(jax.typeof, xs)]
