@@ -1,0 +1,83 @@
+"""The probe: a loss that reads the last state along one fixed random direction.
+
+L = v·h_T with v ~ N(0, I/n), so that the gradient starts at dL/dh_T = v, whose norm is close to
+1 whatever the cell or its width n, and what is left of it at step t is the recurrence's doing.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from gradlab.tasks import _checks
+
+if TYPE_CHECKING:
+    from gradlab.cells import Cell
+
+
+def direction(key: PRNGKeyArray, hidden: int, dtype=None) -> Float[Array, " hidden"]:
+    """A random direction v ~ N(0, I/n) in the space of the hidden state; E‖v‖² = 1.
+
+    Args:
+        key: the randomness; the same key gives the same direction.
+        hidden: the width n of the state, at least 1.
+        dtype: a floating type; JAX's default float if None.
+
+    Returns:
+        v of shape (hidden,).
+
+    Raises:
+        ValueError: if hidden is below 1, or dtype is not floating.
+
+    >>> import jax
+    >>> direction(jax.random.key(0), hidden=16).shape
+    (16,)
+    """
+    _checks.positive(hidden=hidden)
+    return jax.random.normal(key, (hidden,), _checks.floating(dtype)) / hidden**0.5
+
+
+def loss(
+    cell: "Cell", direction: Float[Array, " hidden"]
+) -> Callable[[PyTree, Float[Array, "length inputs"]], Float[Array, ""]]:
+    """The probe's loss as a function of the cell's parameters and one input sequence.
+
+    L(params, xs) = v·h_T, with h_t = read(s_t), s_t = step(params, s_{t-1}, x_t), s_0 = start().
+    What does not need the state (the cell's `project`) is computed for all steps in one product
+    before the one `lax.scan`.
+
+    Args:
+        cell: the recurrent map; `params` comes from its `init`.
+        direction: v, of shape (cell.hidden,); see `direction`.
+
+    Returns:
+        A function of params and xs, of shape (T, cell.inputs), unbatched, to the scalar L.
+
+    Raises:
+        ValueError: if v has not the shape (cell.hidden,).
+
+    >>> import jax
+    >>> from gradlab import cells
+    >>> from gradlab.tasks import gaussian
+    >>> key = jax.random.key(0)
+    >>> cell = cells.make("elman", inputs=3, hidden=5)
+    >>> value = loss(cell, direction(key, cell.hidden))
+    >>> value(cell.init(key), gaussian.gaussian(key, length=10, features=3)).shape
+    ()
+    """
+    if direction.shape != (cell.hidden,):
+        raise ValueError(f"direction must have shape ({cell.hidden},), got {direction.shape}")
+
+    def value(params, xs):
+        drives = jax.vmap(lambda x: cell.project(params, x))(xs)
+        start = cell.start(jnp.result_type(*jax.tree.leaves((params, xs))))
+
+        def body(state, drive):
+            return cell.advance(params, state, drive), None
+
+        last, _ = jax.lax.scan(body, start, drives)
+        return jnp.dot(direction, cell.read(last))
+
+    return value
