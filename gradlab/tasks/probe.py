@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from gradlab.tasks import _checks
 
@@ -67,6 +67,30 @@ def loss(
     >>> value(cell.init(key), gaussian.gaussian(key, length=10, features=3)).shape
     ()
     """
+    checked = checked_loss(cell, direction)
+    return lambda params, xs: checked(params, xs)[0]
+
+
+def checked_loss(
+    cell: "Cell", direction: Float[Array, " hidden"]
+) -> Callable[
+    [PyTree, Float[Array, "length inputs"]], tuple[Float[Array, ""], Bool[Array, " length"]]
+]:
+    """`loss` with an auxiliary output: whether every entry of h_t is finite, for t = 1..T.
+
+    Arguments, errors and the loss are those of `loss`; the function returned gives
+    (L, finite) with finite of shape (T,).
+
+    >>> import jax
+    >>> from gradlab import cells
+    >>> cell = cells.make("elman", inputs=1, hidden=2, activation="linear",
+    ...                   recurrent=jax.nn.initializers.constant(1e30))
+    >>> value = checked_loss(cell, jax.numpy.ones(2))
+    >>> key = jax.random.key(0)
+    >>> _, finite = value(cell.init(key, jax.numpy.float32), jax.numpy.ones((3, 1), "float32"))
+    >>> finite.tolist()
+    [True, True, False]
+    """
     if direction.shape != (cell.hidden,):
         raise ValueError(f"direction must have shape ({cell.hidden},), got {direction.shape}")
 
@@ -75,9 +99,10 @@ def loss(
         start = cell.start(jnp.result_type(*jax.tree.leaves((params, xs))))
 
         def body(state, drive):
-            return cell.advance(params, state, drive), None
+            state = cell.advance(params, state, drive)
+            return state, jnp.isfinite(cell.read(state)).all()
 
-        last, _ = jax.lax.scan(body, start, drives)
-        return jnp.dot(direction, cell.read(last))
+        last, finite = jax.lax.scan(body, start, drives)
+        return jnp.dot(direction, cell.read(last)), finite
 
     return value

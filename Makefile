@@ -1,0 +1,65 @@
+# Needs Python 3.11 to 3.13 and make; everything else goes into .venv by itself.
+PYTHON ?= python3
+SPEC = experiments/vanishing.toml
+OUT = results/$(basename $(notdir $(SPEC)))
+ARGS =
+
+BIN = .venv/bin
+# Named by what it depends on: a touched file does not rebuild the environment, a changed one or a moved folder does.
+STAMP := .venv/installed-$(shell { echo '$(CURDIR)'; cat pyproject.toml requirements.txt; } | cksum | cut -d' ' -f1)
+PIP = -m pip install -qq --disable-pip-version-check
+IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep figures reproduce test test-latest lint bench clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+sweep: $(STAMP) ## measure the grid SPEC into OUT; a second call runs only what is missing
+	@$(BIN)/gradlab sweep $(SPEC) --out $(OUT)
+
+figures: $(STAMP) ## redraw the figures of OUT from its dataframes
+	@$(BIN)/gradlab figures $(OUT)
+
+reproduce: $(STAMP) ## run the default sweep afresh and compare with the committed results
+	@$(BIN)/gradlab reproduce results/vanishing
+
+test: $(STAMP) ## run the tests (ARGS="-k name" goes to pytest)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-latest: ## run the tests on the newest Python and the newest JAX in range, in .venv-latest
+	@latest=; \
+	for p in python3.13 "$$HOME"/.pyenv/versions/3.13.*/bin/python3 \
+	         python3.12 "$$HOME"/.pyenv/versions/3.12.*/bin/python3 \
+	         python3.11 "$$HOME"/.pyenv/versions/3.11.*/bin/python3 '$(PYTHON)'; do \
+	    if "$$p" -c '$(IN_RANGE)' 2>/dev/null; then latest=$$p; break; fi; \
+	done; \
+	if [ -z "$$latest" ]; then echo 'no Python 3.11 to 3.13 found' >&2; exit 1; fi; \
+	"$$latest" -m venv --clear .venv-latest
+	@.venv-latest/bin/python $(PIP) -e '.[test]'
+	@.venv-latest/bin/python -c 'import jax, sys; print("Python", sys.version.split()[0], "with JAX", jax.__version__)'
+	@.venv-latest/bin/python -m pytest -n 2 $(ARGS)
+
+lint: $(STAMP) ## ruff, pyright and the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP) ## time the tracer and the sweep
+	@$(BIN)/gradlab bench
+
+clean: ## remove the environments and caches, keep the results
+	rm -rf .venv .venv-latest build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find gradlab tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMP):
+	@$(PYTHON) -c '$(IN_RANGE)' 2>/dev/null || { \
+	    echo 'gradlab needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is not one of them' \
+	         "($$($(PYTHON) --version 2>&1 | head -n 1)); try: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo 'making .venv (once, a minute or two)'
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP) -r requirements.txt
+	@$(BIN)/python $(PIP) --no-build-isolation --no-deps -e .
+	@touch $@

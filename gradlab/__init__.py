@@ -1,0 +1,54 @@
+"""gradlab: how gradients live and die inside recurrent networks."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from gradlab import cells as cells
+from gradlab import initializers as initializers
+from gradlab import meanfield as meanfield
+from gradlab import tasks as tasks
+from gradlab.tracing import ScanTrace as ScanTrace
+from gradlab.tracing import Trace as Trace
+from gradlab.tracing import trace as trace
+
+if TYPE_CHECKING:
+    from gradlab import figures as figures
+    from gradlab import frames as frames
+    from gradlab import sweeps as sweeps
+    from gradlab.frames import frame as frame
+    from gradlab.frames import read as read
+
+__all__ = [
+    "ScanTrace",
+    "Trace",
+    "cells",
+    "figures",
+    "frame",
+    "frames",
+    "initializers",
+    "meanfield",
+    "read",
+    "sweeps",
+    "tasks",
+    "trace",
+]
+
+# These import pandas or matplotlib, which tracing does not need.
+_LAZY = {
+    "figures": "gradlab.figures",
+    "frame": "gradlab.frames",
+    "frames": "gradlab.frames",
+    "read": "gradlab.frames",
+    "sweeps": "gradlab.sweeps",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    return module if _LAZY[name] == f"gradlab.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

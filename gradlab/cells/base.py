@@ -1,0 +1,170 @@
+"""The Cell bundle, what its families share, and the registry."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from gradlab import initializers
+from gradlab._names import choose
+from gradlab.initializers import Initializer
+
+Params = dict[str, Array]
+State = Any
+Builder = Callable[..., "Cell"]
+
+# What each family starts from: W orthogonal per gate, U_ij ~ N(0, 1/inputs), b = 0.
+RECURRENT = initializers.orthogonal()
+INPUT = initializers.normal()
+BIAS = jax.nn.initializers.zeros
+
+_BUILDERS: dict[str, Builder] = {}
+
+
+class Cell(NamedTuple):
+    """A recurrent map h_t = step(params, h_{t-1}, x_t), as a bundle of pure functions.
+
+    Everything is unbatched; the caller applies ``jax.vmap``. With H = ``hidden``, D = ``inputs``
+    and G = ``len(gates)``, parameters are a dict of stacked gate blocks, in the order of
+    ``gates``, used as ``weight @ vector``: ``"recurrent"`` (G·H, H), ``"input"`` (G·H, D),
+    ``"bias"`` (G·H,), and whatever else the family needs.
+
+    Attributes:
+      name: the family's name in the registry.
+      gates: the names of the gate blocks, in their order in the parameters.
+      hidden: H, the width of h.
+      inputs: D, the width of x.
+      init: ``(key, dtype=None) -> params``. Every gate block is drawn on its own.
+      start: ``(dtype=None) -> state``, all zeros.
+      project: ``(params, x) -> drive``, all that does not need the state; x is (D,). A caller maps
+        it over time in one product before the scan.
+      advance: ``(params, state, drive) -> state``, the recurrent part.
+      read: ``state -> h``, of shape (H,).
+
+    ``dtype=None`` is JAX's default float.
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    hidden: int
+    inputs: int
+    init: Callable[..., Params]
+    start: Callable[..., State]
+    project: Callable[[Params, Array], Array]
+    advance: Callable[[Params, State, Array], State]
+    read: Callable[[State], Array]
+
+    def step(self, params: Params, state: State, x: Array) -> State:
+        """One step, ``advance(params, state, project(params, x))``."""
+        return self.advance(params, state, self.project(params, x))
+
+
+def register(builder: Builder) -> Builder:
+    """Enter a builder into the registry under its own function name (a decorator)."""
+    _BUILDERS[builder.__name__] = builder
+    return builder
+
+
+def names() -> tuple[str, ...]:
+    """Return the name of every registered cell, sorted."""
+    return tuple(sorted(_BUILDERS))
+
+
+def options(name: str) -> tuple[str, ...]:
+    """Return the arguments that the builder of a cell takes.
+
+    >>> options("lstm")
+    ('inputs', 'hidden', 'recurrent', 'input', 'bias', 'forget_bias')
+    """
+    choose("cell", name, _BUILDERS)
+    return tuple(inspect.signature(_BUILDERS[name]).parameters)
+
+
+def make(name: str, **options: Any) -> Cell:
+    """Build a cell by name.
+
+    Args:
+      name: one of ``names()``.
+      options: the builder's own arguments; every family takes ``inputs`` and ``hidden``.
+
+    Raises:
+      ValueError: for an unknown name or option, or a width below 1.
+
+    >>> from gradlab import cells
+    >>> cell = cells.make("lstm", inputs=3, hidden=5)
+    >>> params = cell.init(jax.random.key(0))
+    >>> state = cell.step(params, cell.start(), jnp.ones(3))
+    >>> cell.read(state).shape
+    (5,)
+    """
+    choose("cell", name, _BUILDERS)
+    for option in options:
+        choose(f"{name} option", option, inspect.signature(_BUILDERS[name]).parameters)
+    return _BUILDERS[name](**options)
+
+
+def recurrent_blocks(cell: Cell, params: Params) -> Array:
+    """Split the recurrent weight into its gates.
+
+    Args:
+      cell: the cell that made ``params``.
+      params: its parameters, possibly with leading axes (for example one per seed).
+
+    Returns:
+      An array (..., G, H, H), in the order of ``cell.gates``.
+
+    >>> from gradlab import cells
+    >>> cell = cells.gru(inputs=3, hidden=5)
+    >>> recurrent_blocks(cell, cell.init(jax.random.key(0))).shape
+    (3, 5, 5)
+    """
+    W = params["recurrent"]
+    return W.reshape(*W.shape[:-2], len(cell.gates), cell.hidden, cell.hidden)
+
+
+def check_widths(name: str, *, inputs: int, hidden: int) -> None:
+    """Raise ``ValueError`` for a width below 1."""
+    for what, width in (("inputs", inputs), ("hidden", hidden)):
+        if width < 1:
+            raise ValueError(f"{name} needs {what} of at least 1, got {width}")
+
+
+def gate_blocks(
+    key: Array,
+    gates: int,
+    *,
+    inputs: int,
+    hidden: int,
+    recurrent: Initializer,
+    input: Initializer,
+    bias: Initializer,
+    dtype: DTypeLike | None,
+) -> Params:
+    """Draw the parameters that every family has, each gate from a key of its own."""
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    draws = {
+        "recurrent": (recurrent, (hidden, hidden)),
+        "input": (input, (hidden, inputs)),
+        "bias": (bias, (hidden,)),
+    }
+    params = {}
+    for (name, (draw, shape)), leaf_key in zip(
+        draws.items(), jax.random.split(key, len(draws)), strict=True
+    ):
+        blocks = [draw(gate_key, shape, dtype) for gate_key in jax.random.split(leaf_key, gates)]
+        params[name] = jnp.concatenate(blocks)
+    return params
+
+
+def zeros(hidden: int, dtype: DTypeLike | None) -> Array:
+    """Return a zero vector (hidden,) in ``dtype``, or in JAX's default float."""
+    return jnp.zeros(hidden, jnp.result_type(float) if dtype is None else dtype)
+
+
+def affine(params: Params, x: Array) -> Array:
+    """U x + b, the drive of every family here."""
+    return params["input"] @ x + params["bias"]

@@ -1,0 +1,92 @@
+"""The gated recurrent unit."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from gradlab.cells.base import (
+    BIAS,
+    INPUT,
+    RECURRENT,
+    Cell,
+    Params,
+    affine,
+    check_widths,
+    gate_blocks,
+    register,
+    zeros,
+)
+from gradlab.initializers import Initializer
+
+
+@register
+def gru(
+    inputs: int,
+    hidden: int,
+    *,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+) -> Cell:
+    """The GRU that resets after the product, as PyTorch and cuDNN do; the state is h.
+
+    With W, U and b in three blocks (r, z, n), and σ the logistic function::
+
+      r = σ(W_r h_{t-1} + U_r x_t + b_r)
+      z = σ(W_z h_{t-1} + U_z x_t + b_z)
+      n = tanh(U_n x_t + b_n + r (W_n h_{t-1} + b'))
+      h_t = (1 - z) n + z h_{t-1}
+
+    Cho et al. (2014) reset before the product, W_n (r h_{t-1}): another cell.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
+      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
+      bias: initializer of each gate's block (H,) of b, ``params["bias"]``, and of b' (H,),
+        ``params["recurrent_bias"]``.
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = gru(inputs=3, hidden=5)
+    >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
+    {'bias': (15,), 'input': (15, 3), 'recurrent': (15, 5), 'recurrent_bias': (5,)}
+
+    Source: Cho et al., "Learning phrase representations using RNN encoder-decoder" (2014),
+    section 2.3; this form is that of cuDNN and ``torch.nn.GRU``.
+    """
+    check_widths("gru", inputs=inputs, hidden=hidden)
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        blocks_key, bias_key = jax.random.split(key)
+        params = gate_blocks(
+            blocks_key,
+            3,
+            inputs=inputs,
+            hidden=hidden,
+            recurrent=recurrent,
+            input=input,
+            bias=bias,
+            dtype=dtype,
+        )
+        b = params["bias"]
+        return params | {"recurrent_bias": bias(bias_key, (hidden,), b.dtype)}
+
+    def start(dtype: DTypeLike | None = None) -> Array:
+        return zeros(hidden, dtype)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        h_r, h_z, h_n = jnp.split(params["recurrent"] @ h, 3)
+        x_r, x_z, x_n = jnp.split(drive, 3)
+        r = jax.nn.sigmoid(h_r + x_r)
+        z = jax.nn.sigmoid(h_z + x_z)
+        n = jnp.tanh(x_n + r * (h_n + params["recurrent_bias"]))
+        return (1 - z) * n + z * h
+
+    def read(h: Array) -> Array:
+        return h
+
+    return Cell("gru", ("r", "z", "n"), hidden, inputs, init, start, affine, advance, read)

@@ -1,0 +1,343 @@
+"""The schema of gradlab's dataframes, in one place, and the statistics over them (frame -> frame).
+
+`RUNS`, `STEPS` and `TRACE` map each column to its dtype, unit and meaning. All that writes or
+reads a frame passes through `runs_frame` and `steps_frame`, so a column has one dtype everywhere.
+All norms are natural logarithms: `-inf` is an exact zero, `NaN` a norm that is not finite.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from gradlab import _names
+
+
+class Column(NamedTuple):
+    """What one column holds.
+
+    `dtype` is a pandas dtype, `unit` is "" for a label and "1" for a plain number; a column that is
+    not `required` is filled with missing values where the records lack it.
+    """
+
+    dtype: str
+    unit: str
+    meaning: str
+    required: bool = False
+
+
+RUNS: dict[str, Column] = {
+    "run_id": Column("str", "", "the run's name, the key into steps", True),
+    "cell": Column("str", "", "the recurrent cell", True),
+    "activation": Column("str", "", "the cell's activation; missing where it has no choice"),
+    "init": Column("str", "", "initializer of the recurrent weights", True),
+    "gain": Column("float64", "1", "gain of that initializer", True),
+    "forget_bias": Column("float64", "1", "bias added to the forget gate; NaN where there is none"),
+    "input": Column("str", "", "where the input sequence comes from", True),
+    "input_scale": Column("float64", "1", "factor on the input weights"),
+    "bias_scale": Column("float64", "1", "standard deviation of the biases"),
+    "length": Column("int64", "steps", "sequence length T", True),
+    "hidden": Column("int64", "1", "width of the hidden state", True),
+    "inputs": Column("int64", "1", "features of the input at one step", True),
+    "seed": Column("int64", "1", "the seed", True),
+    "precision": Column("str", "", "dtype and matrix-product precision of the run"),
+    "status": Column("str", "", "ok, zero (the gradient is exactly 0) or nonfinite", True),
+    "verdict": Column("str", "", "vanishing, stable, exploding or nonfinite", True),
+    "rate": Column("float64", "nats/step", "slope of log_norm against lag"),
+    "rate_stderr": Column("float64", "nats/step", "standard error of rate"),
+    "predicted_rate": Column("float64", "nats/step", "the theory's rate; NaN where it has none"),
+    "log_gain": Column("float64", "nats", "log_norm at step 1 minus log_norm at step T"),
+    "horizon": Column("Int64", "steps", "lag at which the norm leaves [eps, 1/eps] of its start"),
+    "first_nonfinite_step": Column("Int64", "steps", "first step that is not finite, if any"),
+    "spectral_radius": Column("float64", "1", "measured spectral radius of the recurrent weights"),
+    "orthogonality_error": Column("float64", "1", "measured distance from a scaled orthogonal map"),
+    "device": Column("str", "", "the device that ran it"),
+}
+
+STEPS: dict[str, Column] = {
+    "run_id": Column("str", "", "the run's name, the key into runs", True),
+    "step": Column("int64", "steps", "t = 1..T, the state after input t", True),
+    "lag": Column("int64", "steps", "T - t, steps that the gradient has travelled back", True),
+    "log_norm": Column("float64", "nats", "ln of the 2-norm of dL/dh_t", True),
+}
+
+TRACE: dict[str, Column] = {
+    "scan": Column("str", "", "where the scan stands in the source", True),
+    "leaf": Column("str", "", "the carry's leaf; empty for the whole state", True),
+    "outer": Column("str", "", "index in the enclosing scans; present for nested scans only"),
+    "sample": Column("Int64", "1", "index along batch_axis; present for batched traces only"),
+    "step": Column("int64", "steps", "t = 1..T", True),
+    "lag": Column("int64", "steps", "steps that the gradient has travelled back", True),
+    "log_norm": Column("float64", "nats", "ln of the norm of the total gradient", True),
+    "log_direct": Column("float64", "nats", "ln of the norm of the direct part; NaN for a leaf"),
+    "log_transported": Column(
+        "float64", "nats", "ln of the norm of the transported part; NaN for a leaf"
+    ),
+}
+
+AXES = (
+    "cell",
+    "activation",
+    "init",
+    "gain",
+    "forget_bias",
+    "input",
+    "input_scale",
+    "bias_scale",
+    "length",
+    "hidden",
+    "inputs",
+    "precision",
+)
+"""The columns of runs that say what was run; the runs that agree on all of them differ by seed."""
+
+VERDICTS = ("vanishing", "stable", "exploding", "nonfinite")
+
+
+class Results(NamedTuple):
+    """What a sweep left behind: two frames and the manifest."""
+
+    runs: pd.DataFrame
+    steps: pd.DataFrame
+    manifest: dict[str, Any]
+
+
+Records = pd.DataFrame | Iterable[Mapping[str, Any]] | Mapping[str, Any]
+
+
+def _coerce(records: Records, schema: dict[str, Column], what: str) -> pd.DataFrame:
+    if isinstance(records, pd.DataFrame | Mapping):
+        frame = pd.DataFrame(records)
+    else:
+        frame = pd.DataFrame.from_records(list(records))
+    for name in frame.columns:
+        _names.choose(f"column of {what}", name, schema)
+    columns = {}
+    for name, column in schema.items():
+        if name in frame:
+            try:
+                values = frame[name]
+                if column.dtype == "int64":  # a plain cast would truncate 1.5 to 1
+                    values = values.astype("Int64")
+                columns[name] = values.astype(column.dtype)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"column {name!r} of {what} is not {column.dtype}: {error}"
+                ) from None
+        elif column.required and len(frame):
+            raise ValueError(f"column {name!r} of {what} is missing: {column.meaning}")
+        else:
+            missing = pd.NA if column.dtype == "Int64" else np.nan
+            empty = pd.Series(missing, index=frame.index, dtype=object)
+            columns[name] = empty.astype(column.dtype)
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+def runs_frame(records: Records) -> pd.DataFrame:
+    """A row per run, with the columns, the order and the dtypes of `RUNS`.
+
+    `records` is an iterable of mappings, a mapping of columns, or a frame. Columns that may be
+    missing are filled; a required column that is missing, a column that `RUNS` does not know and a
+    value that does not fit its dtype raise ValueError.
+
+    >>> record = dict(run_id="a", cell="gru", init="normal", gain=1, input="gaussian", length=10,
+    ...               hidden=4, inputs=2, seed=0, status="ok", verdict="stable", rate=-0.01)
+    >>> frame = runs_frame([record])
+    >>> frame.gain.dtype, frame.horizon.dtype, list(frame.columns) == list(RUNS)
+    (dtype('float64'), Int64Dtype(), True)
+    """
+    return _coerce(records, RUNS, "runs")
+
+
+def steps_frame(records: Records) -> pd.DataFrame:
+    """A row per run and recorded lag, with the columns, the order and the dtypes of `STEPS`.
+
+    >>> steps_frame({"run_id": ["a"], "step": [1], "lag": [9], "log_norm": [-3]}).log_norm.dtype
+    dtype('float64')
+    """
+    return _coerce(records, STEPS, "steps")
+
+
+def lags(length: int) -> np.ndarray:
+    """The lags that `steps` keeps of a sequence of `length` steps, in increasing order.
+
+    Every lag from 0 to 64, then 16 to the octave (round(64 · 2^(k/16)), k = 1, 2, …), and always
+    the last, length - 1: about 65 + 16 log2(length / 64) rows however long the sequence is.
+
+    >>> lags(5).tolist(), lags(1000).size, int(lags(1000)[-1])
+    ([0, 1, 2, 3, 4], 129, 999)
+    """
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    last = length - 1
+    octaves = np.log2(max(last, 64) / 64)
+    spaced = np.rint(64 * 2 ** (np.arange(1, np.floor(16 * octaves) + 1) / 16)).astype(np.int64)
+    return np.unique(np.concatenate([np.arange(min(last, 64) + 1), spaced, [last]]))
+
+
+def frame(trace: Any) -> pd.DataFrame:
+    """The trace of `gradlab.trace` as a tidy frame with the columns of `TRACE`.
+
+    For each scan of `trace.scans`: rows for the whole state (leaf "") and then for each leaf, whose
+    direct and transported parts are NaN. `lag` is T - step, or step - 1 for a reversed scan. A scan
+    inside others adds `outer`, its index in them ("0,3"); a batched trace adds `sample`.
+
+    >>> from types import SimpleNamespace as Namespace
+    >>> norms = np.array([-2.0, -1.0, 0.0])
+    >>> scan = Namespace(name="model.py:7", length=3, reverse=False, outer=(), log_norm=norms,
+    ...                  log_direct=norms, log_transported=norms, leaves={"h": norms})
+    >>> rows = frame(Namespace(scans=[scan]))
+    >>> rows[rows.leaf == ""].log_norm.tolist(), rows.leaf.tolist()
+    ([-2.0, -1.0, 0.0], ['', '', '', 'h', 'h', 'h'])
+    """
+    parts = [_scan_frame(scan) for scan in trace.scans]
+    present = {name for part in parts for name in part.columns}
+    optional = {"outer", "sample"} - present
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return _coerce(whole, TRACE, "a trace").drop(columns=sorted(optional))
+
+
+def _scan_frame(scan: Any) -> pd.DataFrame:
+    total = np.asarray(scan.log_norm, dtype=np.float64)
+    outer = tuple(scan.outer)
+    batched = total.ndim == len(outer) + 2
+    index = np.indices(total.shape).reshape(total.ndim, -1)
+    step = index[len(outer)] + 1
+    common: dict[str, Any] = {"scan": scan.name}
+    if outer:
+        places = [",".join(map(str, place)) for place in np.ndindex(*outer)]
+        common["outer"] = np.repeat(np.array(places, dtype=object), total.size // len(places))
+    if batched:
+        common["sample"] = index[-1]
+    common["step"] = step
+    common["lag"] = step - 1 if scan.reverse else scan.length - step
+    nothing = np.full(total.shape, np.nan)
+    rows = {"": (total, scan.log_direct, scan.log_transported)}
+    rows |= {name: (norms, nothing, nothing) for name, norms in scan.leaves.items()}
+    parts = [
+        pd.DataFrame(
+            common
+            | {"leaf": leaf}
+            | {
+                column: np.asarray(values, dtype=np.float64).reshape(-1)
+                for column, values in zip(list(TRACE)[-3:], norms, strict=True)
+            }
+        )
+        for leaf, norms in rows.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def read(dir: str | Path) -> Results:
+    """The frames and the manifest that a sweep wrote into the folder `dir`.
+
+    Reads `dir/runs.parquet`, `dir/steps.parquet` and `dir/manifest.json`; raises ValueError where
+    one is missing, damaged or does not fit the schema.
+    """
+    folder = Path(dir)
+    paths = [folder / name for name in ("runs.parquet", "steps.parquet", "manifest.json")]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"no results in {str(folder)!r}: {', '.join(missing)} missing; "
+            "`gradlab sweep SPEC.toml --out DIR` writes them"
+        )
+    contents: list[Any] = []
+    for path, load in zip(paths, (pd.read_parquet, pd.read_parquet, _read_json), strict=True):
+        try:
+            contents.append(load(path))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise ValueError(f"{str(path)!r} is damaged: {str(error).splitlines()[0]}") from None
+    runs, steps, manifest = contents
+    return Results(runs_frame(runs), steps_frame(steps), manifest)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def to_csv(dir: str | Path) -> list[Path]:
+    """Writes `dir/runs.csv` and `dir/steps.csv` from the results in `dir`; returns their paths.
+
+    Floats are written in full, a zero's log_norm as `-inf`, a missing value as an empty field.
+    """
+    results = read(dir)
+    paths = [Path(dir) / "runs.csv", Path(dir) / "steps.csv"]
+    for table, path in zip((results.runs, results.steps), paths, strict=True):
+        table.to_csv(path, index=False, lineterminator="\n")
+    return paths
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row per point of the sweep (all of `AXES`), with statistics over its seeds.
+
+    `rate` statistics (nats/step) are over the runs with a finite rate, `rate_runs` of `runs`;
+    `rate_sd` is the sample standard deviation, NaN for one seed. `vanishing`, `stable`, `exploding`
+    and `nonfinite` are shares of all runs by verdict, `zero` the share whose gradient is exactly 0.
+
+    >>> record = dict(cell="gru", init="normal", gain=1, input="gaussian", length=10, hidden=4,
+    ...               inputs=2, status="ok", verdict="stable")
+    >>> frame = runs_frame([record | dict(run_id=str(s), seed=s, rate=s / 10) for s in range(3)])
+    >>> summary(frame)[["runs", "rate_median", "rate_max", "stable"]].values.tolist()
+    [[3.0, 0.1, 0.2, 1.0]]
+    """
+    table = runs[list(AXES)].copy()
+    finite = runs["rate"].where(np.isfinite(runs["rate"]))
+    for name in ("rate_median", "rate_mean", "rate_sd", "rate_min", "rate_max", "rate_runs"):
+        table[name] = finite
+    for name in ("predicted_rate", "log_gain", "horizon", "spectral_radius", "orthogonality_error"):
+        table[name] = runs[name].astype("float64")
+    for name in VERDICTS:
+        table[name] = (runs["verdict"] == name).astype("float64")
+    table["zero"] = (runs["status"] == "zero").astype("float64")
+    table["runs"] = runs["run_id"]
+    statistics = {
+        "runs": "count",
+        "rate_runs": "count",
+        "rate_median": "median",
+        "rate_mean": "mean",
+        "rate_sd": "std",
+        "rate_min": "min",
+        "rate_max": "max",
+        "predicted_rate": "median",
+        "log_gain": "median",
+        "horizon": "median",
+        **dict.fromkeys(VERDICTS, "mean"),
+        "zero": "mean",
+        "spectral_radius": "median",
+        "orthogonality_error": "median",
+    }
+    grouped = table.groupby(list(AXES), dropna=False, sort=True, observed=True)
+    renamed = {name: f"{name}_median" for name in ("log_gain", "horizon")}
+    return pd.DataFrame(grouped.agg(statistics)).rename(columns=renamed).reset_index()
+
+
+def verdict_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row per cell and initialization: its rate, and what became of its runs at each length.
+
+    `rate_min` and `rate_max` (nats/step) are the range over gains of the median rate at the longest
+    length; then for each length T, `vanishing_T`, `exploding_T` and `nonfinite_T` are shares of all
+    runs of that length.
+
+    >>> record = dict(cell="gru", init="normal", gain=1, input="gaussian", hidden=4, inputs=2,
+    ...               seed=0, status="ok", verdict="vanishing", rate=-0.5)
+    >>> frame = runs_frame([record | dict(run_id=str(n), length=n) for n in (10, 100)])
+    >>> verdict_table(frame)[["rate_max", "vanishing_10", "exploding_100"]].values.tolist()
+    [[-0.5, 1.0, 0.0]]
+    """
+    keys = ["cell", "init"]
+    points = summary(runs.query("length == length.max()"))
+    columns = {
+        "rate_min": points.groupby(keys)["rate_median"].min(),
+        "rate_max": points.groupby(keys)["rate_median"].max(),
+    }
+    for length in sorted(runs["length"].unique()):
+        at = runs[runs["length"] == length]
+        for verdict in ("vanishing", "exploding", "nonfinite"):
+            share = (at["verdict"] == verdict).groupby([at[key] for key in keys]).mean()
+            columns[f"{verdict}_{length}"] = share
+    return pd.DataFrame(columns).rename_axis(keys).reset_index()

@@ -1,0 +1,287 @@
+import itertools
+import logging
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import CELLS, GAINS, INITS, LENGTHS, only, sweep
+
+from gradlab import figures, frames
+
+FIGURES = {
+    "decay": lambda results: figures.decay(results.runs, results.steps),
+    "phase": lambda results: figures.phase(results.runs),
+    "length": lambda results: figures.length(results.runs),
+    "inputs": lambda results: figures.inputs(results.runs),
+}
+
+
+@pytest.fixture(scope="module")
+def results():
+    return sweep()
+
+
+@pytest.fixture(scope="module")
+def drawn(results):
+    return {name: make(results) for name, make in FIGURES.items()}
+
+
+@pytest.fixture(scope="module", params=FIGURES)
+def figure(request, drawn):
+    drawn[request.param].draw_without_rendering()
+    return drawn[request.param]
+
+
+def texts(fig):
+    """Every text that is drawn: ticks beyond an axis' limits are not."""
+    found = [*fig.texts, fig._supxlabel, fig._supylabel]
+    for legend in fig.legends:
+        found += [legend.get_title(), *legend.get_texts()]
+    for ax in fig.axes:
+        found += [*ax.texts, ax.title, ax._left_title, ax._right_title]
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = axis.get_major_ticks()
+            found += [axis.label, *(tick.label1 for tick in ticks if low <= tick.get_loc() <= high)]
+    return [text for text in found if text and text.get_visible() and text.get_text().strip()]
+
+
+def long_lines(ax):
+    """The curves of a panel, without marks and reference lines."""
+    curves = [line for line in ax.lines if line.get_linestyle() != "None"]
+    return [line for line in curves if len(line.get_xdata()) > 2]
+
+
+def unsettled(results, status, share):
+    """The results with a share of all the runs made non-finite or exactly zero."""
+    value = {"nonfinite": np.nan, "zero": -np.inf}[status]
+    runs = results.runs.copy()
+    chosen = runs.index[: int(share * len(runs))]
+    runs.loc[chosen, "status"] = status
+    runs.loc[chosen, "verdict"] = {"nonfinite": "nonfinite", "zero": "vanishing"}[status]
+    runs.loc[chosen, ["rate", "rate_stderr"]] = np.nan
+    runs.loc[chosen, "log_gain"] = value
+    steps = results.steps.copy()
+    steps.loc[steps["run_id"].isin(runs.loc[chosen, "run_id"]), "log_norm"] = value
+    return frames.Results(runs, steps, {})
+
+
+def test_text_is_legible(figure):
+    assert min(text.get_fontsize() for text in texts(figure)) >= 7
+    assert figure.get_figwidth() in (3.4, 7.0)
+
+
+def test_legend_stands_beside_the_panels(figure):
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    whole = figure.bbox
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
+    for ax in figure.axes:
+        assert not box.overlaps(ax.get_tightbbox())
+
+
+def test_no_text_stands_on_another(figure):
+    boxes = {text: text.get_window_extent() for text in texts(figure)}
+    for one, other in itertools.combinations(boxes, 2):
+        assert not boxes[one].overlaps(boxes[other]), (one.get_text(), other.get_text())
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_stands_on_another_in_a_crowd(name):
+    crowd = sweep(inits=("identity",), gains=tuple(np.linspace(0.5, 3, 25)), lengths=(64,), seeds=1)
+    more = crowd.runs.query("cell == 'elman'").assign(activation="relu")
+    fig = FIGURES[name](crowd._replace(runs=pd.concat([crowd.runs, more], ignore_index=True)))
+    fig.draw_without_rendering()
+    test_no_text_stands_on_another(fig)
+    test_legend_stands_beside_the_panels(fig)
+
+
+def test_panels_do_not_overlap(figure):
+    for one, other in itertools.combinations(figure.axes, 2):
+        assert not one.get_window_extent().overlaps(other.get_window_extent())
+
+
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [
+        ("decay", ("(steps)", "(decades)")),
+        ("phase", ("(dimensionless)", "(nats/step)")),
+        ("length", ("(steps)", "(decades)")),
+        ("inputs", ("(dimensionless)", "(nats/step)")),
+    ],
+)
+def test_labels_have_units(drawn, name, units):
+    fig = drawn[name]
+    labels = [fig.get_supxlabel(), fig.get_supylabel()]
+    labels += [label for ax in fig.axes for label in (ax.get_xlabel(), ax.get_ylabel())]
+    labels = [label for label in labels if label]
+    assert all(any(unit in label for unit in units) for label in labels)
+    assert all(any(unit in label for label in labels) for unit in units)
+
+
+def test_decay_has_a_line_per_gain(results, drawn):
+    axes = drawn["decay"].axes
+    assert len(axes) == len(CELLS) * len(INITS)
+    lost = 1  # elman, identity, the largest gain: not one finite norm
+    assert sum(len(long_lines(ax)) for ax in axes) == len(axes) * len(GAINS) - lost
+    assert len({line.get_color() for line in long_lines(axes[1])}) == len(GAINS)
+    assert all(len(ax.collections) == len(long_lines(ax)) for ax in axes)
+
+
+def test_decay_draws_the_median_over_seeds(results, drawn):
+    ax = drawn["decay"].axes[0]
+    runs = results.runs.query(
+        "cell == 'elman' and init == 'normal' and input == 'gaussian' and length == 1000"
+    )
+    runs = runs[runs["gain"] == 1.0]
+    table = results.steps[results.steps["run_id"].isin(runs["run_id"])]
+    wide = table.pivot(index="lag", columns="run_id", values="log_norm")
+    expected = ((wide - wide.loc[0]) / np.log(10)).median(axis=1)
+    (line,) = [
+        line for line in long_lines(ax) if np.allclose(line.get_ydata()[-1], expected.iloc[-1])
+    ]
+    np.testing.assert_array_equal(line.get_xdata(), expected.index)
+    np.testing.assert_allclose(line.get_ydata(), expected)
+
+
+def test_reference_lines_are_those_of_float32():
+    info = np.finfo(np.float32)
+    drawn = [value for _, values in figures.FLOAT32.values() for value in values]
+    exact = np.log10(np.array([info.eps, 1 / info.eps, info.tiny, info.max], dtype=float))
+    np.testing.assert_allclose(drawn, exact, atol=0.005)
+
+
+def test_decay_keeps_to_its_limits_at_any_norm(results):
+    steps = results.steps.assign(log_norm=results.steps["log_norm"] * 1000)
+    fig = figures.decay(results.runs, steps)
+    low, high = fig.axes[0].get_ylim()
+    assert (low, high) == (-figures.DECADES, figures.DECADES)
+
+
+def test_phase_shows_the_median_rate_and_its_sign_change(results, drawn):
+    ax = drawn["phase"].axes[0]
+    assert ax.get_title(loc="left") == "normal"
+    runs = results.runs.query("init == 'normal' and input == 'gaussian' and length == 1000")
+    rates = runs.pivot_table(index="cell", columns="gain", values="rate", aggfunc="median")
+    shown = ax.collections[0].get_array().reshape(len(CELLS), len(GAINS))
+    np.testing.assert_allclose(shown, rates.loc[list(CELLS)])
+    measured, predicted = ax.collections[1:]
+    crossing = {int(line[0, 1]): line[0, 0] for line in measured.get_segments()}
+    assert set(crossing) == {CELLS.index("elman"), CELLS.index("gru")}
+    for row, x in crossing.items():
+        signs = np.sign(rates.loc[CELLS[row]].to_numpy())
+        assert signs[int(np.floor(x - 0.5))] < 0 < signs[int(np.ceil(x - 0.5))]
+    assert [int(line[0, 1]) for line in predicted.get_segments()] == [CELLS.index("elman")]
+
+
+def test_phase_colours_are_centred_on_zero(drawn):
+    norm = drawn["phase"].axes[0].collections[0].norm
+    assert norm.vmin == -norm.vmax
+
+
+def test_length_has_a_line_per_init_for_each_gain(drawn):
+    axes = drawn["length"].axes
+    assert len(axes) == 3 * len(CELLS)
+    for ax in axes[3:6]:
+        assert len(long_lines(ax)) == len(INITS)
+        assert all(len(line.get_xdata()) == len(LENGTHS) for line in long_lines(ax))
+
+
+def test_inputs_are_paired_by_seed(results, drawn):
+    below = drawn["inputs"].axes[len(CELLS)]
+    runs = results.runs.query("cell == 'elman' and init == 'normal' and length == 1000")
+    wide = runs.pivot(index=["gain", "seed"], columns="input", values="rate")
+    expected = (wide["reviews"] - wide["gaussian"]).groupby("gain").mean()
+    drawn_points = below.containers[0].lines[0]
+    np.testing.assert_allclose(drawn_points.get_ydata().astype(float), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("status", "sign"), [("nonfinite", "×"), ("zero", "▽")])
+@pytest.mark.parametrize("name", FIGURES)
+def test_runs_without_a_gradient_are_counted(results, name, status, sign):
+    few = only(results, results.runs.query("gain in [0.5, 1, 2] and length in [10, 1000]"))
+    few = frames.Results(frames.runs_frame(few.runs.assign(status="ok")), few.steps, {})
+    fig = FIGURES[name](unsettled(few, status, 0.5))
+    shown = [text.get_text() for text in texts(fig)]
+    counts = [int(text[1:]) for text in shown if text[0] == sign and text[1:].isdigit()]
+    used = unsettled(few, status, 0.5).runs
+    if name != "inputs":
+        used = used[used["input"] == "gaussian"]
+    if name != "length":
+        used = used[used["length"] == 1000]
+    assert sum(counts) == (used["status"] == status).sum() > 0
+    assert any(text.startswith(figures.MARKS[status][2]) for text in shown)
+
+
+DEGENERATE = {
+    "one gain": {"gains": (1.0,)},
+    "one cell and init": {"cells": ("lstm",), "inits": ("identity",)},
+    "one length": {"lengths": (32,)},
+    "one step": {"lengths": (1,)},
+    "one seed": {"seeds": 1},
+    "one run": {"cells": ("gru",), "gains": (1.0,), "lengths": (10,), "seeds": 1},
+    "one input": {"inputs": ("reviews",)},
+}
+SMALL = {"cells": ("elman", "gru"), "inits": ("normal",), "gains": (0.5, 2.0), "lengths": (10, 100)}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_degenerate_sweeps_are_drawn(case, tmp_path):
+    small = sweep(**(SMALL | {"cells": ("gru",), "seeds": 2} | DEGENERATE[case]))
+    paths = figures.draw(small, tmp_path)
+    assert {path.suffix for path in paths} == {".png", ".pdf"}
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+@pytest.mark.parametrize("status", ["nonfinite", "zero"])
+def test_a_sweep_without_one_finite_gradient_is_drawn(status, tmp_path):
+    small = unsettled(sweep(**SMALL, seeds=2), status, 1.0)
+    assert len(figures.draw(small, tmp_path)) == 14
+
+
+def test_a_sweep_without_steps_is_drawn():
+    small = sweep(**SMALL, seeds=1)
+    fig = figures.decay(small.runs, small.steps.iloc[:0])
+    assert sum(len(long_lines(ax)) for ax in fig.axes) == 0
+
+
+def test_axes_that_vary_name_the_cell():
+    small = sweep(**SMALL, seeds=1)
+    relu = small.runs[small.runs["cell"] == "elman"].assign(activation="relu")
+    wide = small.runs[small.runs["cell"] == "gru"].assign(hidden=128)
+    runs = frames.runs_frame(pd.concat([small.runs, relu, wide]))
+    fig = figures.length(runs)
+    titles = {ax.get_title(loc="left") for ax in fig.axes} - {""}
+    assert titles == {"elman tanh", "elman relu", "gru hidden 64", "gru hidden 128"}
+
+
+def test_a_figure_that_cannot_be_filled_is_skipped_with_its_reason(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        paths = figures.draw(sweep(**SMALL, seeds=1, inputs=("gaussian",)), tmp_path)
+    assert {path.stem for path in paths} == {"decay-gaussian", "phase-gaussian", "length-gaussian"}
+    assert "inputs: skipped" in caplog.text
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path):
+    small = sweep(**(SMALL | {"cells": ("elman",)}), seeds=2)
+    first, second = (figures.draw(small, tmp_path / name) for name in ("first", "second"))
+    assert [path.name for path in first] == [path.name for path in second]
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+
+
+def test_no_state_is_left_in_pyplot(drawn):
+    assert plt.get_fignums() == []
+
+
+def test_wrong_choices_name_the_valid_ones():
+    small = sweep(**SMALL, seeds=1)
+    with pytest.raises(ValueError, match="unknown input 'gausian'; did you mean 'gaussian'"):
+        figures.phase(small.runs, input="gausian")
+    with pytest.raises(ValueError, match="no runs of length 11; valid: 10, 100"):
+        figures.phase(small.runs, length=11)
+    with pytest.raises(ValueError, match="unknown input 'reviews'"):
+        figures.inputs(small.runs[small.runs["input"] == "gaussian"])
+    with pytest.raises(ValueError, match="no runs to draw"):
+        figures.draw(small._replace(runs=small.runs.iloc[:0]), "nowhere")

@@ -1,0 +1,277 @@
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import sweep
+
+from gradlab import frames
+
+RECORD = {
+    "run_id": "a",
+    "cell": "gru",
+    "init": "normal",
+    "gain": 1,
+    "input": "gaussian",
+    "length": 10,
+    "hidden": 4,
+    "inputs": 2,
+    "seed": 0,
+    "status": "ok",
+    "verdict": "stable",
+}
+
+
+def records(**columns):
+    size = max(len(values) for values in columns.values())
+    return [
+        RECORD | {"run_id": str(k), "seed": k} | {name: v[k] for name, v in columns.items()}
+        for k in range(size)
+    ]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return sweep(gains=(0.5, 1.0, 2.0), lengths=(10, 316, 1000), seeds=3)
+
+
+@pytest.mark.parametrize("schema", [frames.RUNS, frames.STEPS, frames.TRACE])
+def test_schema_documents_every_column(schema):
+    units = {"", "1", "steps", "nats", "nats/step"}
+    for column in schema.values():
+        assert column.unit in units
+        assert column.meaning
+        assert (column.dtype == "str") == (column.unit == "")
+
+
+def test_axes_are_columns_of_runs():
+    assert set(frames.AXES) < set(frames.RUNS)
+
+
+def test_runs_frame_coerces_and_fills():
+    frame = frames.runs_frame([RECORD | {"horizon": 3}, RECORD | {"horizon": None, "rate": -1}])
+    assert list(frame.columns) == list(frames.RUNS)
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {
+        name: column.dtype for name, column in frames.RUNS.items()
+    }
+    assert frame["horizon"].tolist() == [3, pd.NA]
+    assert np.isnan(frame["rate"][0]) and frame["rate"][1] == -1.0
+    assert frame["activation"].isna().all() and frame["forget_bias"].isna().all()
+
+
+def test_coercion_is_idempotent(results):
+    pd.testing.assert_frame_equal(frames.runs_frame(results.runs), results.runs)
+    pd.testing.assert_frame_equal(frames.steps_frame(results.steps), results.steps)
+
+
+def test_empty_records_keep_the_schema():
+    frame = frames.runs_frame([])
+    assert len(frame) == 0
+    assert [str(dtype) for dtype in frame.dtypes] == [c.dtype for c in frames.RUNS.values()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ratte": 1.0}, "unknown column of runs 'ratte'; did you mean 'rate'?"),
+        ({"length": 10.5}, "column 'length' of runs is not int64"),
+        ({"seed": None}, "column 'seed' of runs is not int64"),
+        ({"gain": "large"}, "column 'gain' of runs is not float64"),
+    ],
+)
+def test_a_record_outside_the_schema_is_refused(change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        frames.runs_frame([RECORD | change])
+
+
+def test_a_missing_required_column_is_refused():
+    record = {name: value for name, value in RECORD.items() if name != "gain"}
+    with pytest.raises(ValueError, match="column 'gain' of runs is missing"):
+        frames.runs_frame([record])
+
+
+@given(st.integers(1, 200_000))
+def test_lags_start_dense_and_reach_the_end(length):
+    lags = frames.lags(length)
+    assert lags[0] == 0 and lags[-1] == length - 1
+    assert (np.diff(lags) > 0).all()
+    dense = min(length, 65)
+    assert lags[:dense].tolist() == list(range(dense))
+    assert lags.size <= 67 + 16 * max(np.log2(length / 64), 0)
+    beyond = lags[64:-1]
+    # 16 to the octave: neighbours differ by a factor 2^(1/16), up to rounding by one half each.
+    assert (np.abs(np.diff(beyond) - beyond[:-1] * (2 ** (1 / 16) - 1)) <= 1.05).all()
+
+
+def test_lags_of_a_longer_sequence_contain_those_of_a_shorter():
+    assert set(frames.lags(500)[:-1]) < set(frames.lags(5000))
+
+
+@pytest.mark.parametrize("length", [0, -3])
+def test_lags_of_no_steps_are_refused(length):
+    with pytest.raises(ValueError, match=f"length must be at least 1, got {length}"):
+        frames.lags(length)
+
+
+def scan(shape, *, outer=(), reverse=False, name="model.py:7", leaves=("c", "h")):
+    values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    return SimpleNamespace(
+        name=name,
+        length=shape[len(outer)],
+        reverse=reverse,
+        outer=outer,
+        log_norm=values,
+        log_direct=values - 1000,
+        log_transported=values - 2000,
+        leaves={leaf: values + 10_000 * (k + 1) for k, leaf in enumerate(leaves)},
+    )
+
+
+def test_frame_of_a_plain_scan():
+    rows = frames.frame(SimpleNamespace(scans=[scan((4,))]))
+    assert list(rows.columns) == [name for name in frames.TRACE if name not in ("outer", "sample")]
+    assert rows["leaf"].tolist() == [""] * 4 + ["c"] * 4 + ["h"] * 4
+    assert rows["step"].tolist() == [1, 2, 3, 4] * 3
+    assert rows["lag"].tolist() == [3, 2, 1, 0] * 3
+    assert rows["log_norm"].tolist() == [0, 1, 2, 3, 10000, 10001, 10002, 10003] + [
+        20000,
+        20001,
+        20002,
+        20003,
+    ]
+    whole = rows[rows["leaf"] == ""]
+    assert whole["log_direct"].tolist() == [-1000, -999, -998, -997]
+    assert rows.loc[rows["leaf"] != "", ["log_direct", "log_transported"]].isna().all(axis=None)
+
+
+def test_frame_of_a_reversed_scan_counts_lag_from_the_first_step():
+    rows = frames.frame(SimpleNamespace(scans=[scan((3,), reverse=True, leaves=())]))
+    assert rows["lag"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("outer", [(), (3,), (2, 3)])
+def test_frame_finds_every_entry_of_nested_and_batched_scans(outer, batch):
+    shape = (*outer, 4) + (() if batch is None else (batch,))
+    one = scan(shape, outer=outer)
+    rows = frames.frame(SimpleNamespace(scans=[one]))
+    assert ("outer" in rows) == bool(outer) and ("sample" in rows) == (batch is not None)
+    assert len(rows) == 3 * one.log_norm.size
+    for row in (
+        rows[rows["leaf"] == "h"].sample(10, random_state=0, replace=True).to_dict("records")
+    ):
+        index = tuple(map(int, row["outer"].split(","))) if outer else ()
+        index += (row["step"] - 1,) + (() if batch is None else (row["sample"],))
+        assert row["log_norm"] == one.leaves["h"][index]
+        assert row["lag"] == 4 - row["step"]
+
+
+def test_frame_joins_scans_of_different_shapes():
+    rows = frames.frame(SimpleNamespace(scans=[scan((3,)), scan((3, 2), name="model.py:9")]))
+    assert rows.loc[rows["scan"] == "model.py:7", "sample"].isna().all()
+    assert rows.loc[rows["scan"] == "model.py:9", "sample"].notna().all()
+
+
+def test_frame_of_no_scans_is_empty():
+    assert len(frames.frame(SimpleNamespace(scans=[]))) == 0
+
+
+def write(results, folder):
+    results.runs.to_parquet(folder / "runs.parquet")
+    results.steps.to_parquet(folder / "steps.parquet")
+    (folder / "manifest.json").write_text(json.dumps(results.manifest))
+
+
+def test_read_gives_back_what_was_written(results, tmp_path):
+    write(results, tmp_path)
+    again = frames.read(tmp_path)
+    pd.testing.assert_frame_equal(again.runs, results.runs)
+    pd.testing.assert_frame_equal(again.steps, results.steps)
+    assert again.manifest == results.manifest
+
+
+@pytest.mark.parametrize("name", ["runs.parquet", "steps.parquet", "manifest.json"])
+def test_read_names_what_is_missing_or_damaged(results, tmp_path, name):
+    write(results, tmp_path)
+    (tmp_path / name).write_bytes(b"PAR1 broken")
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}' is damaged: [^\n]*\Z"):
+        frames.read(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=rf"no results in .*: {re.escape(name)} missing"):
+        frames.read(tmp_path)
+
+
+def test_csv_holds_the_same_values(results, tmp_path):
+    write(results, tmp_path)
+    runs, steps = frames.to_csv(tmp_path)
+    assert (runs.name, steps.name) == ("runs.csv", "steps.csv")
+    dtypes = {name: column.dtype for name, column in frames.RUNS.items()}
+    again = pd.read_csv(runs, dtype=dtypes)
+    pd.testing.assert_frame_equal(again, results.runs, check_exact=True)
+    log_norm = pd.read_csv(steps)["log_norm"]
+    np.testing.assert_array_equal(log_norm, results.steps["log_norm"])
+    assert np.isneginf(log_norm).any() and log_norm.isna().any()
+
+
+def test_summary_by_hand():
+    runs = frames.runs_frame(
+        records(
+            rate=[-0.2, -0.1, 0.3, np.nan, np.nan],
+            log_gain=[-2.0, -1.0, 3.0, np.nan, -np.inf],
+            horizon=[8, None, 4, None, None],
+            status=["ok", "ok", "ok", "nonfinite", "zero"],
+            verdict=["vanishing", "stable", "exploding", "nonfinite", "vanishing"],
+        )
+        + [RECORD | {"run_id": "other", "gain": 2.0, "rate": 1.0}]
+    )
+    table = frames.summary(runs)
+    assert table["gain"].tolist() == [1.0, 2.0]
+    row = table.iloc[0]
+    assert (row["runs"], row["rate_runs"]) == (5, 3)
+    assert row["rate_median"] == -0.1
+    np.testing.assert_allclose(row["rate_mean"], 0.0, atol=1e-15)
+    np.testing.assert_allclose(row["rate_sd"], np.sqrt((0.04 + 0.01 + 0.09) / 2))
+    assert (row["rate_min"], row["rate_max"]) == (-0.2, 0.3)
+    assert row["log_gain_median"] == -1.5
+    assert row["horizon_median"] == 6.0
+    assert [row[name] for name in frames.VERDICTS] == [0.4, 0.2, 0.2, 0.2]
+    assert row["zero"] == 0.2
+    assert table["rate_sd"].isna().tolist() == [False, True]
+
+
+def test_summary_keeps_every_run_and_every_axis(results):
+    table = frames.summary(results.runs)
+    assert table["runs"].sum() == len(results.runs)
+    assert not table.duplicated(list(frames.AXES)).any()
+    np.testing.assert_allclose(table[list(frames.VERDICTS)].sum(axis=1), 1.0)
+    shuffled = results.runs.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(frames.summary(shuffled), table)
+
+
+def test_verdict_table_by_hand():
+    runs = frames.runs_frame(
+        records(
+            gain=[0.5, 0.5, 2.0, 2.0, 0.5, 2.0],
+            length=[100, 100, 100, 100, 10, 10],
+            rate=[-0.4, -0.2, 0.1, np.nan, 9.0, -9.0],
+            verdict=["vanishing", "vanishing", "exploding", "nonfinite", "stable", "vanishing"],
+        )
+    )
+    table = frames.verdict_table(runs)
+    assert len(table) == 1
+    row = table.iloc[0].to_dict()
+    np.testing.assert_allclose((row.pop("rate_min"), row.pop("rate_max")), (-0.3, 0.1))
+    assert row == {
+        "cell": "gru",
+        "init": "normal",
+        "vanishing_10": 0.5,
+        "exploding_10": 0.0,
+        "nonfinite_10": 0.0,
+        "vanishing_100": 0.5,
+        "exploding_100": 0.25,
+        "nonfinite_100": 0.25,
+    }
