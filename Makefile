@@ -23,7 +23,7 @@ figures: $(STAMP) ## redraw the figures of OUT from its dataframes
 	@$(BIN)/gradlab figures $(OUT)
 
 reproduce: $(STAMP) ## run the default sweep afresh and compare with the committed results
-	@$(BIN)/gradlab reproduce results/vanishing
+	@$(BIN)/gradlab reproduce experiments/vanishing.toml results/reference/summary.csv
 
 test: $(STAMP) ## run the tests (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
@@ -46,8 +46,8 @@ lint: $(STAMP) ## ruff, pyright and the import contracts
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## time the tracer and the sweep
-	@$(BIN)/gradlab bench
+bench: $(STAMP) ## time the tracer against plain gradients
+	@$(BIN)/python experiments/bench.py
 
 clean: ## remove the environments and caches, keep the results
 	rm -rf .venv .venv-latest build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -273,11 +273,11 @@ def inputs(
                 dodge = 0.15 * spacing * (k - (len(inits) - 1) / 2)
                 below.errorbar(rows["gain"] + dodge, rows["d"], rows["d_sd"], **style)
             above.axline((0, 0), slope=1, color="0.6", lw=0.6, zorder=0)
-            _square(above)
+            _square(above, 4 if len(columns) < 4 else 3)
             _head(above, both[both["variant"] == variant])
             above.set_title(variant, loc="left")
         low, high = both["gain"].min(), both["gain"].max()
-        axes[1, 0].set_xlim(low - spacing / 2, high + spacing / 2)
+        axes[1, 0].set_xlim(low - spacing, high + spacing)
         middle, even = divmod(len(columns) - 1, 2)
         centre = 1.15 if even else 0.5
         axes[0, middle].set_xlabel(f"{LABELS['rate']}, {reference} input", x=centre)
@@ -495,12 +495,12 @@ def _pairs(both: pd.DataFrame, other: str, reference: str) -> pd.DataFrame:
     return grouped.mean().join(grouped.std().fillna(0).add_suffix("_sd")).reset_index()
 
 
-def _square(ax: Axes) -> None:
+def _square(ax: Axes, ticks: int) -> None:
     """The same limits and ticks on both axes, so that the diagonal is one."""
     limits = min(ax.get_xlim()[0], ax.get_ylim()[0]), max(ax.get_xlim()[1], ax.get_ylim()[1])
     ax.set(xlim=limits, ylim=limits)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(3))
+        axis.set_major_locator(MaxNLocator(ticks))
 
 
 def _grid(

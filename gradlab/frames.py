@@ -341,3 +341,46 @@ def verdict_table(runs: pd.DataFrame) -> pd.DataFrame:
             share = (at["verdict"] == verdict).groupby([at[key] for key in keys]).mean()
             columns[f"{verdict}_{length}"] = share
     return pd.DataFrame(columns).rename_axis(keys).reset_index()
+
+
+TOLERANCES: dict[str, float] = {
+    "rate_median": 0.005,
+    "rate_min": 0.01,
+    "rate_max": 0.01,
+    "log_gain_median": 0.5,
+    **dict.fromkeys((*VERDICTS, "zero"), 0.2),
+    "spectral_radius": 1e-3,
+    "orthogonality_error": 1e-3,
+}
+"""How far a summary may lie from another run of the same spec, per column: rates in nats per step,
+log_gain in nats, shares as a share (one seed of five), the audit relative to its size. Float32
+results of chaotic networks differ between machines; their statistics do not."""
+
+
+def compare(summary: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+    """A row per column of `TOLERANCES`: the largest difference between two summaries.
+
+    A difference is relative to max(1, |expected|) for `log_gain_median` and the audits, absolute
+    otherwise; what both lack agrees, what one lacks does not.
+
+    Raises:
+        ValueError: if the summaries are not about the same points.
+    """
+    keys = list(AXES)
+    left = summary.set_index(keys).sort_index()
+    right = expected.astype({key: RUNS[key].dtype for key in keys}).set_index(keys).sort_index()
+    if len(left) != len(right) or not left.index.equals(right.index):
+        raise ValueError("the summaries are about different points of a sweep")
+    rows = []
+    for name, tolerance in TOLERANCES.items():
+        a, b = left[name].to_numpy(float), right[name].to_numpy(float)
+        size = np.maximum(1, np.abs(b)) if name in _RELATIVE else 1.0
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        with np.errstate(invalid="ignore"):
+            difference = np.where(same, 0, np.abs(a - b) / size)
+        worst = float(np.where(np.isnan(difference), np.inf, difference).max(initial=0))
+        rows.append((name, worst, tolerance, worst <= tolerance))
+    return pd.DataFrame(rows, columns=["column", "difference", "tolerance", "agrees"])
+
+
+_RELATIVE = ("log_gain_median", "spectral_radius", "orthogonality_error")

@@ -90,8 +90,13 @@ def test_no_text_stands_on_another(figure):
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_stands_on_another_in_a_crowd(name):
     crowd = sweep(inits=("identity",), gains=tuple(np.linspace(0.5, 3, 25)), lengths=(64,), seeds=1)
-    more = crowd.runs.query("cell == 'elman'").assign(activation="relu")
-    fig = FIGURES[name](crowd._replace(runs=pd.concat([crowd.runs, more], ignore_index=True)))
+    more = only(crowd, crowd.runs.query("cell == 'elman'").assign(activation="relu"))
+    pairs = zip(crowd[:2], more[:2], strict=True)
+    runs, steps = (
+        pd.concat([one, two.assign(run_id=two["run_id"] + "-relu")], ignore_index=True)
+        for one, two in pairs
+    )
+    fig = FIGURES[name](frames.Results(runs, steps, {}))
     fig.draw_without_rendering()
     test_no_text_stands_on_another(fig)
     test_legend_stands_beside_the_panels(fig)

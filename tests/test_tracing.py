@@ -461,9 +461,9 @@ def test_second_call_compiles_nothing():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: gl.trace(lambda x: x**2)(jnp.ones(3)), TypeError, r"one real scalar.*float64\[3\]"),
-        (lambda: gl.trace(lambda x: x.sum())(jnp.ones(3)), ValueError, "no lax.scan"),
-        (lambda: gl.trace(nested, argnums=5)(params(), XS), ValueError, "argnums=5 .* 2 positional"),
+        (lambda: gl.trace(jnp.sin)(jnp.ones(3)), TypeError, r"one real scalar.*float64\[3\]"),
+        (lambda: gl.trace(jnp.sum)(jnp.ones(3)), ValueError, "no lax.scan"),
+        (lambda: gl.trace(nested, argnums=5)(params(), XS), ValueError, "argnums=5 .* 2 posit"),
         (lambda: gl.trace(nested)(3, XS), TypeError, "argnums=0: the leaf itself is int"),
         (
             lambda: gl.trace(functools.partial(scanned, MODELS["last state"]), batch_axis=1)(

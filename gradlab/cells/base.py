@@ -1,5 +1,6 @@
 """The Cell bundle, what its families share, and the registry."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -152,11 +153,13 @@ def gate_blocks(
         "bias": (bias, (hidden,)),
     }
     params = {}
-    for (name, (draw, shape)), leaf_key in zip(
-        draws.items(), jax.random.split(key, len(draws)), strict=True
-    ):
-        blocks = [draw(gate_key, shape, dtype) for gate_key in jax.random.split(leaf_key, gates)]
-        params[name] = jnp.concatenate(blocks)
+    leaf_keys = jax.random.split(key, len(draws))
+    for (name, (draw, shape)), leaf_key in zip(draws.items(), leaf_keys, strict=True):
+        # One call for all gates: several batched QR factorizations in one program wait for each
+        # other for ever in JAX's CPU thread pool when it has fewer threads than there are of them.
+        gate_keys = jax.random.split(leaf_key, gates)
+        blocks = jax.vmap(functools.partial(draw, shape=shape, dtype=dtype))(gate_keys)
+        params[name] = blocks.reshape(gates * shape[0], *shape[1:])
     return params
 
 

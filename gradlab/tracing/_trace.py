@@ -131,9 +131,9 @@ def trace(
     Example:
         >>> import jax, jax.numpy as jnp, gradlab as gl
         >>> def loss(w, xs):
-        ...     h, _ = jax.lax.scan(lambda h, x: (w * h + x, None), jnp.float32(0), xs)
+        ...     h, _ = jax.lax.scan(lambda h, x: (w * h + x, None), jnp.zeros(()), xs)
         ...     return h
-        >>> out = gl.trace(loss)(jnp.float32(0.5), jnp.ones(4))
+        >>> out = gl.trace(loss)(0.5, jnp.ones(4))
         >>> [round(float(r), 3) for r in out.scans[0].log_norm]  # (T - t) ln 0.5
         [-2.079, -1.386, -0.693, 0.0]
 
@@ -275,4 +275,4 @@ def _check_scalar(value: Any) -> None:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape != () or not jnp.issubdtype(dtype, jnp.floating):
         what = type(value).__name__ if shape is None else f"{dtype}{list(shape)}"
-        raise TypeError(f"trace needs a loss that returns one real scalar; this one returned {what}")
+        raise TypeError(f"trace needs a loss that returns one real scalar, and got {what}")

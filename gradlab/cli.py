@@ -1,0 +1,195 @@
+"""The command line: `gradlab sweep`, `figures`, `csv`, `reproduce`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import rich.console
+import rich.progress
+import rich.table
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gradlab.sweeps import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure how gradients vanish and explode in recurrent networks.",
+)
+
+SpecPath = Annotated[Path, typer.Argument(help="the sweep's spec, a TOML file", metavar="SPEC")]
+Results = Annotated[Path, typer.Argument(help="a folder that a sweep wrote", metavar="DIR")]
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one message and a non-zero status."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; what was finished is saved, and the same command goes on from there", 130)
+    except (ValueError, OSError) as error:
+        _fail(str(error), 1)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            _fail(error.format_message(), error.exit_code)
+        if isinstance(error, typer.Abort):
+            _fail("stopped", 130)
+        raise
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"gradlab: error: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+@app.command()
+def sweep(
+    spec: SpecPath,
+    out: Annotated[Path, typer.Option(help="the folder for the results", metavar="DIR")],
+) -> None:
+    """Measure the grid of SPEC into DIR; runs that DIR holds already are not run again."""
+    from gradlab import sweeps
+
+    grid = sweeps.load(spec)
+    with _Progress() as progress:
+        report = sweeps.sweep(grid, out, progress)
+    _print_report(report)
+
+
+@app.command()
+def figures(dir: Results) -> None:
+    """Redraw the figures of DIR from its dataframes, running nothing."""
+    from gradlab import figures as drawing
+
+    for path in drawing.draw(dir, dir / "figures"):
+        print(path)
+
+
+@app.command()
+def csv(dir: Results) -> None:
+    """Export the dataframes of DIR as CSV."""
+    from gradlab import frames
+
+    for path in frames.to_csv(dir):
+        print(path)
+
+
+@app.command()
+def reproduce(
+    spec: SpecPath,
+    reference: Annotated[
+        Path, typer.Argument(help="the summary to agree with, a CSV file", metavar="SUMMARY")
+    ],
+) -> None:
+    """Run SPEC afresh and compare its summary with a committed one, within stated tolerances."""
+    import pandas as pd
+
+    from gradlab import frames, sweeps
+
+    grid = sweeps.load(spec)
+    try:
+        expected = pd.read_csv(reference)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{reference}: no summary to compare with: {error}") from None
+    with tempfile.TemporaryDirectory() as folder, _Progress() as progress:
+        report = sweeps.sweep(grid, Path(folder) / "results", progress)
+    differences = frames.compare(frames.summary(report.results.runs), expected)
+    print(f"{report.total} runs in {report.seconds:.0f} s, against {reference}")
+    print(differences.to_string(index=False))
+    if not differences["agrees"].all():
+        raise ValueError("the results differ from the reference by more than the tolerances")
+
+
+def _print_report(report: Report) -> None:
+    from gradlab import frames
+
+    # Rows must not be cut where the output is no terminal.
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
+    for name in report.damaged:
+        console.print(f"damaged chunk {name}: its runs were run again")
+    console.print(_verdicts(frames.verdict_table(report.results.runs)))
+    console.print(
+        f"{report.computed} of {report.total} runs measured now, the others before, "
+        f"in {report.seconds:.1f} s"
+    )
+    for path in report.paths:
+        console.print(str(path), soft_wrap=True, highlight=False)
+
+
+def _verdicts(frame: pd.DataFrame) -> rich.table.Table:
+    lengths = [int(name.rpartition("_")[2]) for name in frame if name.startswith("vanishing_")]
+    table = rich.table.Table(
+        title="share of runs that vanish / explode, by length; rate at the longest length",
+        title_justify="left",
+    )
+    for name in ("cell", "init", "rate (nats/step)"):
+        table.add_column(name)
+    for length in lengths:
+        table.add_column(f"T={length}", justify="right")
+    for row in frame.to_dict("records"):
+        shares = [_shares(row, length) for length in lengths]
+        span = f"{row['rate_min']:+.3f} to {row['rate_max']:+.3f}"
+        table.add_row(row["cell"], row["init"], span, *shares)
+    return table
+
+
+def _shares(row: dict[str, Any], length: int) -> str:
+    text = f"{row[f'vanishing_{length}']:.0%} / {row[f'exploding_{length}']:.0%}"
+    bad = row[f"nonfinite_{length}"]
+    return f"{text} ({bad:.0%} nonfinite)" if bad > 0 else text
+
+
+class _Progress:
+    """A progress bar with runs per second and time left; plain lines where there is no terminal."""
+
+    def __enter__(self) -> _Progress:
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = rich.progress.Progress(
+                rich.progress.BarColumn(),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("{task.fields[speed]}"),
+                rich.progress.TimeElapsedColumn(),
+                rich.progress.TextColumn("left:"),
+                rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
+                rich.progress.TextColumn("{task.description}"),
+                console=rich.console.Console(stderr=True),
+                speed_estimate_period=60,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None, speed="")
+        self._start = self._said = time.monotonic()
+        self._first: int | None = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done
+        speed = (done - self._first) / max(now - self._start, 1e-9)
+        if self._bar:
+            self._bar.update(
+                self._task, completed=done, total=total, description=label, speed=f"{speed:.0f}/s"
+            )
+        elif now - self._said > 5 or done == total:
+            self._said = now
+            left = f"{(total - done) / speed:.0f} s left" if speed else "time left unknown"
+            print(f"{done}/{total} runs, {speed:.0f}/s, {left}: {label}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

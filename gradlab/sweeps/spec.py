@@ -1,0 +1,146 @@
+"""What to measure: a TOML file as a typed, validated grid."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+
+from gradlab import cells, initializers, tasks
+from gradlab._names import choose
+from gradlab.cells.elman import ACTIVATIONS
+
+
+def _name(kind: str, valid: Callable[[], Sequence[str]]) -> pydantic.AfterValidator:
+    def check(value: str) -> str:
+        choose(kind, value, valid())
+        return value
+
+    return pydantic.AfterValidator(check)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"must be finite, got {value}")
+    return value
+
+
+def _range(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise ValueError(f"a number of seeds must be at least 1, got {value}")
+        return list(range(value))
+    return value
+
+
+Number = Annotated[float, pydantic.AfterValidator(_finite)]
+Scale = Annotated[Number, pydantic.Field(ge=0)]
+Size = Annotated[int, pydantic.Field(ge=1, strict=True)]
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**31, strict=True)]
+
+
+class Spec(pydantic.BaseModel):
+    """A grid of runs: every combination of the values of its axes.
+
+    Each field is an axis; one that is fixed has one value. In TOML an axis stands under `[axes]`
+    as a list, a fixed value under `[fixed]`; what neither names has the default given here.
+
+    >>> spec = Spec(cell=["elman"], init=["normal"], gain=[0.5, 2.0], length=[10], seed=[0, 1])
+    >>> spec.hidden, spec.input
+    ([128], ['gaussian'])
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    cell: list[Annotated[str, _name("cell", cells.names)]]
+    init: list[Annotated[str, _name("initializer", initializers.names)]]
+    gain: list[Scale]
+    length: list[Size]
+    activation: list[Annotated[str, _name("activation", lambda: tuple(ACTIVATIONS))]] = ["tanh"]
+    forget_bias: list[Number] = [1.0]
+    input: list[Annotated[str, _name("input", tasks.input_names)]] = ["gaussian"]
+    input_scale: list[Scale] = [1.0]
+    bias_scale: list[Scale] = [0.0]
+    hidden: list[Size] = [128]
+    inputs: list[Size] = [32]
+    seed: Annotated[list[Seed], pydantic.BeforeValidator(_range)] = [0]
+
+    @pydantic.field_validator("*")
+    @classmethod
+    def _check_axis(cls, values: list[Any]) -> list[Any]:
+        if not values:
+            raise ValueError("an axis needs at least one value")
+        twice = {value for value in values if values.count(value) > 1}
+        if twice:
+            raise ValueError(f"values twice: {', '.join(map(str, sorted(twice)))}")
+        return values
+
+
+def load(path: str | Path) -> Spec:
+    """Read a spec from a TOML file.
+
+    Raises:
+        ValueError: with one message that names the file, the key and what is valid.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: broken TOML: {error}") from None
+    try:
+        return parse(table)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def parse(table: dict[str, Any]) -> Spec:
+    """Check the content of a spec file: tables `axes` and `fixed`.
+
+    >>> parse({"axes": {"gain": [1.0], "length": [10]}, "fixed": {"cell": "gru", "init": "normal"}})
+    ... # doctest: +ELLIPSIS
+    Spec(cell=['gru'], init=['normal'], gain=[1.0], length=[10], ...)
+
+    Raises:
+        ValueError: with one message that names the key and what is valid.
+    """
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for section, content in table.items():
+        choose("section", section, ("axes", "fixed"))
+        if not isinstance(content, dict):
+            raise ValueError(f"{section} must be a table: [{section}]")
+        for key, value in content.items():
+            field = "seed" if key == "seeds" else key
+            choose(f"key in [{section}]", field, (*Spec.model_fields, "seeds"))
+            if field in values:
+                raise ValueError(f"{field} is given twice, as {places[field]} and {section}.{key}")
+            is_count = key == "seeds" and not isinstance(value, list)
+            if section == "axes" and not isinstance(value, list) and not is_count:
+                raise ValueError(f"axes.{key} must be a list; one value belongs into [fixed]")
+            if section == "fixed" and isinstance(value, list):
+                raise ValueError(f"fixed.{key} must be one value; a list belongs into [axes]")
+            values[field] = value if section == "axes" or is_count else [value]
+            places[field] = f"{section}.{key}"
+    try:
+        return Spec(**values)
+    except pydantic.ValidationError as error:
+        raise ValueError(_explain(error, places)) from None
+
+
+def _explain(error: pydantic.ValidationError, places: dict[str, str]) -> str:
+    first = error.errors()[0]
+    field, *index = first["loc"]
+    if first["type"] == "missing":
+        return f"{field} is missing; give it as a list in [axes] or as one value in [fixed]"
+    place = places.get(str(field), str(field)) + "".join(f"[{i}]" for i in index)
+    what = first["msg"].removeprefix("Value error, ")
+    shown = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    return f"{place}: {what}{shown}"

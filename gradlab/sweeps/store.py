@@ -1,0 +1,168 @@
+"""Where results are kept: one immutable, self-checking file per finished chunk of runs.
+
+DIR/chunks/KEY-SUM.parquet holds the rows of one chunk, KEY naming the runs in it and SUM the bytes
+of the file, so a file that was cut short or changed is found out by its own name. DIR/runs.parquet
+and DIR/steps.parquet are made from the chunks and can be made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradlab import frames
+
+# What a folder of results may hold; anything else in it is somebody's and stays untouched.
+_OURS = ("manifest.json", "runs.parquet", "steps.parquet", "summary.csv", "figures", ".lock")
+
+
+class Store:
+    """One folder of results, held by one sweep at a time (`with open_store(...) as store`)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.done: set[str] = set()  # ids of the runs that are stored
+        self.damaged: list[Path] = []  # chunks that are not what their name says
+        self._chunks = folder / "chunks"
+        for path in sorted(self._chunks.glob("*.parquet")):
+            if _checksum(path.read_bytes()) != path.stem.rpartition("-")[2]:
+                self.damaged.append(path)
+            else:
+                self.done.update(pq.read_table(path, columns=["run_id"])["run_id"].to_pylist())
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Store the rows of one chunk, whole or not at all."""
+        lists = {name: [row[name] for row in rows] for name in ("lags", "log_norms")}
+        plain = [{k: v for k, v in row.items() if k not in lists} for row in rows]
+        table = pa.Table.from_pandas(frames.runs_frame(plain), preserve_index=False)
+        for name, kind in (("lags", pa.int64()), ("log_norms", pa.float64())):
+            table = table.append_column(name, pa.array(lists[name], pa.list_(kind)))
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        content = sink.getvalue().to_pybytes()
+        key = _checksum("".join(sorted(row["run_id"] for row in rows)).encode())
+        _write(self._chunks / f"{key}-{_checksum(content)}.parquet", content)
+
+    def consolidate(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Write runs.parquet and steps.parquet from the chunks, and return both frames."""
+        table = pa.concat_tables([pq.read_table(p) for p in sorted(self._chunks.glob("*.parquet"))])
+        whole = table.to_pandas().drop_duplicates("run_id").sort_values("run_id")
+        runs = frames.runs_frame(whole.drop(columns=["lags", "log_norms"]))
+        counts = whole["lags"].map(len).to_numpy()
+        lags = np.concatenate(whole["lags"].to_list())
+        steps = frames.steps_frame(
+            {
+                "run_id": np.repeat(whole["run_id"].to_numpy(), counts),
+                "step": np.repeat(whole["length"].to_numpy(), counts) - lags,
+                "lag": lags,
+                "log_norm": np.concatenate(whole["log_norms"].to_list()),
+            }
+        )
+        for name, frame in (("runs", runs), ("steps", steps)):
+            sink = pa.BufferOutputStream()
+            pq.write_table(
+                pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd"
+            )
+            _write(self.folder / f"{name}.parquet", sink.getvalue().to_pybytes())
+        return runs, steps
+
+    def is_complete(self) -> bool:
+        """Whether the manifest says that all that follows from the chunks was written."""
+        try:
+            manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        frames_there = all((self.folder / f"{n}.parquet").is_file() for n in ("runs", "steps"))
+        return frames_there and manifest.get("status") == "complete"
+
+    def write_manifest(self, **facts: Any) -> None:
+        """Write manifest.json: the facts given, and with which versions they were made."""
+        content = {
+            **facts,
+            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in ("jax", "numpy", "pandas")},
+            },
+        }
+        text = json.dumps(content, indent=2) + "\n"
+        _write(self.folder / "manifest.json", text.encode())
+
+
+@contextlib.contextmanager
+def open_store(folder: str | Path, planned: set[str]) -> Iterator[Store]:
+    """Open or make a folder of results for the planned runs, alone.
+
+    Raises:
+        ValueError: where the folder cannot be written, is in use, or holds other results; nothing
+            in it is changed then.
+    """
+    folder = Path(folder)
+    _refuse_strangers(folder)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        (folder / "chunks").mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(f"{folder} is in use by another sweep") from None
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror or error}") from None
+    try:
+        store = Store(folder)
+        foreign = store.done - planned
+        if foreign:
+            raise ValueError(
+                f"{folder} holds results of another spec ({len(foreign)} runs that this one does "
+                "not have); give another folder with --out"
+            )
+        for path in store.damaged:
+            path.unlink()
+        yield store
+    finally:
+        lock.release()
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Accept a folder that does not exist, is empty or holds a sweep's files."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"cannot write to {folder}: it is not a folder")
+    if not folder.is_dir() or (folder / "chunks").is_dir():
+        return
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in _OURS)
+    if strange:
+        raise ValueError(
+            f"{folder} holds files that no sweep made ({strange[0]}, ...); give another folder "
+            "with --out"
+        )
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file under its name only once all of it is on the disk."""
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
