@@ -51,7 +51,7 @@ def main():
         for way, traced in ways.items():
             functions = jax.jit(jax.value_and_grad(loss)), jax.jit(traced)
             first = [seconds(function, params, xs) for function in functions]
-            times = [[seconds(function, params, xs) for function in functions] for _ in range(PAIRS)]
+            times = [[seconds(f, params, xs) for f in functions] for _ in range(PAIRS)]
             plain, mine = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
             ratio = statistics.median(b / a for a, b in times)
             print(

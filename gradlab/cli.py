@@ -35,16 +35,16 @@ def main() -> None:
         app(standalone_mode=False)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped; what was finished is saved, and the same command goes on from there", 130)
     except (ValueError, OSError) as error:
         _fail(str(error), 1)
     except Exception as error:
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-            _fail(error.format_message(), error.exit_code)
-        if isinstance(error, typer.Abort):
-            _fail("stopped", 130)
-        raise
+        # Mistakes in the arguments are exceptions of typer's own that know how to explain.
+        explain = getattr(error, "format_message", None)
+        if explain is None:
+            raise
+        _fail(explain(), getattr(error, "exit_code", 2))
 
 
 def _fail(message: str, status: int) -> None:
@@ -106,7 +106,7 @@ def reproduce(
     differences = frames.compare(frames.summary(report.results.runs), expected)
     print(f"{report.total} runs in {report.seconds:.0f} s, against {reference}")
     print(differences.to_string(index=False))
-    if not differences["agrees"].all():
+    if not all(differences["agrees"]):
         raise ValueError("the results differ from the reference by more than the tolerances")
 
 

@@ -112,7 +112,7 @@ def decay(
         fig.supylabel(LABELS["decades"], fontsize=8)
         gains = _thin(list(colours), 12)
         handles: list[Any] = [
-            Line2D([], [], color=colours[gain], label=f"{gain:.3g}") for gain in reversed(gains)
+            Line2D([], [], color=colours[gain], label=f"{gain:g}") for gain in reversed(gains)
         ]
         handles += [
             Patch(color="0.5", alpha=0.3, lw=0, label="range of seeds"),
@@ -139,7 +139,10 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
     finite = runs["rate"].where(np.isfinite(runs["rate"]))
     keys = [runs["init"], runs["variant"], runs["gain"]]
     rates, predicted = finite.groupby(keys).median(), runs["predicted_rate"].groupby(keys).median()
-    span = max(float(rates.abs().max()), 1e-6) if rates.notna().any() else 1.0
+    # A few steep points must not wash out the region around the boundary: the colour of the
+    # steepest quarter saturates.
+    sizes = rates.abs().dropna()
+    span = max(float(sizes.quantile(0.75)), 1e-6) if len(sizes) else 1.0
     with rc_context(STYLE):
         height = 0.21 * len(variants) + 0.28
         fig, axes = _grid(len(inits), 1, height=height, width=SINGLE, margin=1.3, sharex=True)
@@ -155,11 +158,11 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
                 vmax=span,
                 cbar=False,
                 linewidths=0.4,
-                xticklabels=[f"{gain:.3g}" for gain in gains],
+                xticklabels=[f"{gain:g}" for gain in gains],
                 yticklabels=variants,
             )
             kept = _thin(list(range(len(gains))), 14)
-            ax.set_xticks([k + 0.5 for k in kept], [f"{gains[k]:.3g}" for k in kept], rotation=90)
+            ax.set_xticks([k + 0.5 for k in kept], [f"{gains[k]:g}" for k in kept], rotation=90)
             ax.tick_params(axis="y", rotation=0, length=0)
             ax.tick_params(axis="x", length=2.5 if i == len(inits) - 1 else 0)
             ax.set(xlabel="", ylabel="")
@@ -168,7 +171,8 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
             _boundary(ax, table.to_numpy(), color="black", linestyle=MEASURED)
             _boundary(ax, theory.to_numpy(), color="black", linestyle=PREDICTED)
         axes[-1, 0].set_xlabel(LABELS["gain"])
-        bar = fig.colorbar(axes[0, 0].collections[0], ax=axes[:, 0], aspect=30, pad=0.03)
+        image = axes[0, 0].collections[0]
+        bar = fig.colorbar(image, ax=axes[:, 0], aspect=30, pad=0.03, extend="both")
         bar.set_label(LABELS["rate"])
         bar.outline.set_visible(False)
         handles: list[Any] = [
@@ -221,7 +225,7 @@ def length(
             if runs.loc[np.isclose(runs["gain"], gain), "decades"].isna().all():
                 ax.set_ylim(-1, 1)
         axes[0, 0].set_xscale("log")
-        _margins(axes, [f"gain {gain:.3g}" for gain in gains], columns)
+        _margins(axes, [f"gain {gain:g}" for gain in gains], columns)
         fig.supxlabel(LABELS["length"], fontsize=8)
         fig.supylabel(LABELS["gain_decades"], fontsize=8)
         handles = _init_handles(colours, markers)

@@ -177,7 +177,9 @@ def horizon(log_norm: np.ndarray) -> np.ndarray:
     return np.where(outside.any(axis=-1), outside.argmax(axis=-1), np.nan)
 
 
-def records(batch: Sequence[Run], measured: Curves, audits: Sequence[dict[str, float]]) -> list[Any]:
+def records(
+    batch: Sequence[Run], measured: Curves, audits: Sequence[dict[str, float]]
+) -> list[dict[str, Any]]:
     """One mapping per run: the columns of `frames.RUNS`, and its `lags` and `log_norms`.
 
     status: "nonfinite" where a state or an adjoint is NaN or infinite, "zero" where an adjoint is
@@ -201,6 +203,7 @@ def records(batch: Sequence[Run], measured: Curves, audits: Sequence[dict[str, f
         if nonfinite:
             first_bad = int(bad_states[0] if len(bad_states) else bad_adjoints[-1]) + 1
         crossing = None if np.isnan(reach[i]) else int(reach[i])
+        zero = np.isneginf(curve).any()
         if nonfinite:
             verdict = "nonfinite"
         elif crossing is None:
@@ -214,7 +217,7 @@ def records(batch: Sequence[Run], measured: Curves, audits: Sequence[dict[str, f
                 **run._asdict(),
                 "run_id": run.run_id,
                 "precision": PRECISION,
-                "status": "nonfinite" if nonfinite else "zero" if np.isneginf(curve).any() else "ok",
+                "status": "nonfinite" if nonfinite else "zero" if zero else "ok",
                 "verdict": verdict,
                 "rate": slope[i],
                 "rate_stderr": stderr[i],

@@ -61,7 +61,8 @@ class Store:
     def consolidate(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Write runs.parquet and steps.parquet from the chunks, and return both frames."""
         table = pa.concat_tables([pq.read_table(p) for p in sorted(self._chunks.glob("*.parquet"))])
-        whole = table.to_pandas().drop_duplicates("run_id").sort_values("run_id")
+        whole = table.to_pandas().drop_duplicates("run_id")
+        whole = whole.sort_values([*frames.AXES, "seed"])
         runs = frames.runs_frame(whole.drop(columns=["lags", "log_norms"]))
         counts = whole["lags"].map(len).to_numpy()
         lags = np.concatenate(whole["lags"].to_list())

@@ -51,7 +51,7 @@ def _scale(x: jax.Array, k: jax.Array, axis: int | None) -> jax.Array:
 
 
 def _along(factor: jax.Array, x: jax.Array, axis: int | None) -> jax.Array:
-    if factor.ndim == 0:
+    if axis is None:
         return factor
     shape = [1] * x.ndim
     shape[axis] = factor.shape[0]

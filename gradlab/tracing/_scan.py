@@ -1,13 +1,13 @@
 """One scan whose backward pass records the adjoint of the state at every step.
 
-The backward recursion of h_t = f(c, h_{t-1}, x_t), with plain cotangents d_t from the step's own
-outputs, is held as lambda_t = 2^e mu_t with the integer e carried beside mu:
+The backward recursion of h_t = f(c, h_{t-1}, x_t), with cotangents d_t from the step's own outputs,
+is held as lambda_t = 2^e mu_t with the integer e carried beside mu:
 
     lambda_t = d_t + J_{t+1}^T lambda_{t+1},    mu_t = 2^-e lambda_t,
 
-so that ln|lambda_t| = ln|mu_t| + e ln 2 is right at any size. The cotangents of what the scan closes
-over and of its inputs come from 2^e mu_t, so they are the numbers that plain reverse mode gives:
-a power of two changes no digit.
+so that ln|lambda_t| = ln|mu_t| + e ln 2 is right at any size. The cotangents of what the scan
+closes over and of its inputs come from 2^e mu_t, so they are the numbers that plain reverse mode
+gives: a power of two changes no digit.
 """
 
 from __future__ import annotations
@@ -197,7 +197,16 @@ def _forward(step: Step, axis: int | None, *primals: Any) -> Any:
         own=stacked,
     )
     plan = _Plan(
-        step, axis, *wants, state, found["ys"], found["kept"], found["pulls"], tuple(sources)
+        step=step,
+        axis=axis,
+        consts=wants[0],
+        init=wants[1],
+        xs=wants[2],
+        state=state,
+        ys=found["ys"],
+        kept=found["kept"],
+        pulls=found["pulls"],
+        sources=tuple(sources),
     )
     backward = functools.partial(_backward, plan)
     return (final, ys), jax.tree_util.Partial(backward, store, _pick(wants[0], consts))
@@ -222,17 +231,17 @@ def _backward(plan: _Plan, store: _Store, consts: list[Any], cotangents: Any) ->
 
     def body(carry: Any, row: Any) -> Any:
         mu, e, late, grads = carry
-        stored, arrived = row
-        now = _Store(store.fixed, *stored)
+        (x, y, own), arrived = row
+        now = _Store(store.fixed, x, y, own)
         pull_advance, pull_readout = jax.tree.unflatten(
             plan.pulls, [getattr(now, kind)[i] for kind, i in plan.sources]
         )
         record: dict[str, Any] = {}
-        still = [jnp.zeros(k.shape, k.dtype) for k in plan.kept]
+        still = [_zeros(k.shape, k) for k in plan.kept]
         kept, from_outputs = still, None
         terms = [(mu, e), (late, unit)] if apart else [(mu, e)]
         if any(live):
-            dense = _merge(live, arrived, [_dense_row(ct) for ct in outputs])
+            dense = _merge(live, arrived, [_zeros(ct.shape[1:], ct) for ct in outputs])
             c_out, x_out, direct, kept, inner_out = pull_readout(dense)
             from_outputs = (c_out, x_out, inner_out)
             record["transported"] = _log_norm_of_sum(terms, axis, dtype)
@@ -320,7 +329,8 @@ def _shift(slots: Slots, e: jax.Array) -> Slots:
         seen = slots.visits.reshape(slots.visits.shape + (1,) * (log.ndim - slots.visits.ndim))
         return jnp.where(seen > 0, log + nats, log)
 
-    return Slots(*jax.tree.map(move, tuple(slots)[:-1]), slots.visits)
+    logs = {name: log for name, log in slots._asdict().items() if name != "visits"}
+    return slots._replace(**jax.tree.map(move, logs))
 
 
 def _is_primal(x: Any) -> bool:
@@ -353,8 +363,8 @@ def _add(left: list[Any], right: list[Any]) -> list[Any]:
 
 
 def _dense(ct: Any) -> Any:
-    return jnp.zeros(ct.shape, ct.dtype) if isinstance(ct, SymbolicZero) else ct
+    return _zeros(ct.shape, ct) if isinstance(ct, SymbolicZero) else ct
 
 
-def _dense_row(ct: Any) -> Any:
-    return jnp.zeros(ct.shape[1:], ct.dtype)
+def _zeros(shape: Any, like: Any) -> jax.Array:
+    return jnp.zeros(shape, like.dtype)

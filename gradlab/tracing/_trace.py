@@ -273,6 +273,6 @@ def _check_differentiable(number: int, target: Any) -> None:
 
 def _check_scalar(value: Any) -> None:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         what = type(value).__name__ if shape is None else f"{dtype}{list(shape)}"
         raise TypeError(f"trace needs a loss that returns one real scalar, and got {what}")

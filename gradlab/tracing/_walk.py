@@ -66,9 +66,10 @@ class Walk:
 
     def _look_at_scan(self, node: _jaxpr.Node) -> list[Site]:
         parts = _jaxpr.scan_parts(node)
+        body_ins = parts.body.ins
         carry = [
             (name, parts.body.avals[slot])
-            for name, slot in zip(parts.leaf_names, parts.body.ins[parts.num_consts :], strict=False)
+            for name, slot in zip(parts.leaf_names, body_ins[parts.num_consts :], strict=False)
         ]
         floats = [(name, aval) for name, aval in carry if jnp.issubdtype(aval.dtype, jnp.inexact)]
         inner = [s._replace(outer=(parts.length, *s.outer)) for s in self.sites(parts.body)]
@@ -212,7 +213,9 @@ class Walk:
         state = {
             ref
             for ref in new
-            if ref in made and jnp.issubdtype(body.avals[ref].dtype, jnp.inexact)
+            if not isinstance(ref, _jaxpr.Lit)
+            and ref in made
+            and jnp.issubdtype(body.avals[ref].dtype, jnp.inexact)
         }
         after = _jaxpr.dependents(body.nodes, state)
         # A node that makes the state and holds a traced scan runs once, on the state's side.
@@ -240,7 +243,7 @@ class Walk:
             env = dict(zip((*outer_ids, *kept), (*consts, *x, *others), strict=True))
             # Where a step returns one value twice as its state, outputs read the first.
             for ref, value in reversed(list(zip(new, carry, strict=True))):
-                if ref in state:
+                if not isinstance(ref, _jaxpr.Lit) and ref in state:
                     env[ref] = value
             env = self.run(readout, env, self.share(body, iter(inner)))
             return [_jaxpr.read(env, ref) for ref in ys]

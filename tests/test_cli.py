@@ -1,0 +1,99 @@
+"""The command line, as a user runs it: in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SPEC = """
+[axes]
+cell = ["elman"]
+init = ["normal"]
+gain = [0.5, 1.5]
+length = [20]
+input = ["gaussian", "reviews"]
+seeds = 2
+
+[fixed]
+hidden = 8
+inputs = 3
+"""
+
+
+def gradlab(*arguments, **options):
+    environment = {**os.environ, "COLUMNS": "160", **options}
+    return subprocess.run(
+        [sys.executable, "-m", "gradlab.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "spec.toml").write_text(SPEC)
+    first = gradlab("sweep", folder / "spec.toml", "--out", folder / "out")
+    assert first.returncode == 0, first.stderr
+    assert "8 of 8 runs measured now" in first.stdout and "elman" in first.stdout
+    assert "8/8 runs" in first.stderr and "Traceback" not in first.stderr
+    return folder
+
+
+def test_second_sweep_has_nothing_to_do(folder):
+    again = gradlab("sweep", folder / "spec.toml", "--out", folder / "out")
+    assert again.returncode == 0 and "0 of 8 runs measured now" in again.stdout
+
+
+def test_figures_are_redrawn_from_the_frames_alone(folder):
+    drawn = sorted((folder / "out" / "figures").iterdir())
+    for path in drawn:
+        path.unlink()
+    done = gradlab("figures", folder / "out")
+    assert done.returncode == 0, done.stderr
+    assert sorted((folder / "out" / "figures").iterdir()) == drawn
+    assert {path.name for path in drawn} > {"decay-gaussian.png", "inputs-reviews.pdf"}
+
+
+def test_csv_export(folder):
+    done = gradlab("csv", folder / "out")
+    assert done.returncode == 0, done.stderr
+    lines = (folder / "out" / "runs.csv").read_text().splitlines()
+    assert len(lines) == 9 and lines[0].startswith("run_id,cell,")
+
+
+def test_reproduce_compares_with_a_summary(folder, tmp_path):
+    summary = folder / "out" / "summary.csv"
+    agrees = gradlab("reproduce", folder / "spec.toml", summary)
+    assert agrees.returncode == 0, agrees.stderr
+    assert "rate_median" in agrees.stdout
+    other = tmp_path / "summary.csv"
+    lines = summary.read_text().splitlines()
+    column = lines[0].split(",").index("rate_median")
+    cells = lines[1].split(",")
+    cells[column] = "9.0"
+    other.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    differs = gradlab("reproduce", folder / "spec.toml", other)
+    assert differs.returncode == 1 and "differ from the reference" in differs.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (["sweep", "{}/none.toml", "--out", "{}/x"], 1, "no such file"),
+        (["sweep", "{}/spec.toml", "--out", "{}/spec.toml"], 1, "not a folder"),
+        (["sweep", "{}/spec.toml"], 2, "--out"),
+        (["swep"], 2, "swep"),
+        (["figures", "{}/nothing"], 1, "no results in"),
+        (["csv", "{}/nothing"], 1, "no results in"),
+        (["reproduce", "{}/spec.toml", "{}/none.csv"], 1, "no summary"),
+    ],
+)
+def test_mistakes_are_one_message_and_a_status(folder, arguments, status, message):
+    done = gradlab(*(argument.format(folder) for argument in arguments))
+    assert done.returncode == status
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
