@@ -23,10 +23,13 @@ def size(run: Run, wanted: int) -> int:
     """The fastest number of runs per chunk for programs like this run's, at most `wanted`.
 
     Sizes 4, 16, 64, … are timed on the run's own program at a length of 64 until a larger one is
-    slower per run; the answer is kept in the user's cache folder for this device. Memory bounds it
-    too: a chunk keeps less than 1 GiB of states for its backward pass.
+    slower per run; the answer is kept in the user's cache folder for this device. A group that is
+    smaller than the second size is one chunk: timing would cost more than it saves. Memory bounds
+    all: a chunk keeps less than 1 GiB of states for its backward pass.
     """
-    best = _remembered(run) or _measure(run, wanted)
+    best = wanted
+    if wanted >= FIRST * FACTOR:
+        best = _remembered(run) or _measure(run, wanted)
     fits = BUDGET // (4 * VECTORS * run.hidden * run.length)
     return int(max(1, min(best, fits, wanted)))
 

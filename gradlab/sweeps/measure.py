@@ -18,6 +18,8 @@ from gradlab.tasks import probe
 
 PRECISION = "float32"
 LOG_EPS = math.log(np.finfo(np.float32).eps)
+# Random draws run for milliseconds; full optimization would compile them for seconds.
+DRAWING = {"xla_backend_optimization_level": 1}
 
 
 class Curves(NamedTuple):
@@ -85,15 +87,17 @@ def _draw(name: str, activation: str | None, init: str, hidden: int, inputs: int
         )
         return cell.init(_key(seed, "params", name, init, hidden, inputs), jnp.float32)
 
-    return jax.jit(jax.vmap(draw))
+    return jax.jit(jax.vmap(draw), compiler_options=DRAWING)
 
 
 @functools.cache
 def _inputs(source: str, length: int, features: int) -> Any:
     sample = tasks.make_input(source)
-    return jax.jit(
-        jax.vmap(lambda seed: sample(_key(seed, "input", source), length, features, jnp.float32))
-    )
+
+    def draw(seed: jax.Array) -> jax.Array:
+        return sample(_key(seed, "input", source), length, features, jnp.float32)
+
+    return jax.jit(jax.vmap(draw), compiler_options=DRAWING)
 
 
 @functools.cache
