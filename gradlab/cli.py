@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 import time
@@ -150,9 +151,14 @@ def _shares(row: dict[str, Any], length: int) -> str:
 
 
 class _Progress:
-    """A progress bar with runs per second and time left; plain lines where there is no terminal."""
+    """A progress bar with runs per second and time left; plain lines where there is no terminal.
+
+    Ctrl-C ends the sweep after the chunk that runs, since compiled code must not be broken off.
+    """
 
     def __enter__(self) -> _Progress:
+        self._stopping = False
+        self._handler = signal.signal(signal.SIGINT, self._stop)
         self._bar = None
         if sys.stderr.isatty():
             self._bar = rich.progress.Progress(
@@ -173,10 +179,17 @@ class _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._handler)
         if self._bar:
             self._bar.stop()
 
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+        print("stopping after this chunk", file=sys.stderr)
+
     def __call__(self, done: int, total: int, label: str) -> None:
+        if self._stopping:
+            raise KeyboardInterrupt
         now = time.monotonic()
         if self._first is None:
             self._first = done

@@ -1,8 +1,10 @@
 """The command line, as a user runs it: in a process of its own."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -56,6 +58,24 @@ def test_figures_are_redrawn_from_the_frames_alone(folder):
     assert done.returncode == 0, done.stderr
     assert sorted((folder / "out" / "figures").iterdir()) == drawn
     assert {path.name for path in drawn} > {"decay-gaussian.png", "inputs-reviews.pdf"}
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path):
+    (tmp_path / "spec.toml").write_text(SPEC.replace("[20]", "[20, 30, 40, 50, 60]"))
+    command = [sys.executable, "-m", "gradlab.cli", "sweep", "spec.toml", "--out", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if list(tmp_path.glob("out/chunks/*.parquet")) or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "the same command goes on from there" in errors and "Traceback" not in errors
+    saved = len(list(tmp_path.glob("out/chunks/*.parquet")))
+    again = gradlab("sweep", tmp_path / "spec.toml", "--out", tmp_path / "out")
+    assert again.returncode == 0 and saved >= 1
+    assert "40 of 40 runs measured now" not in again.stdout
 
 
 def test_csv_export(folder):
