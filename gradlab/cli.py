@@ -30,14 +30,16 @@ SpecPath = Annotated[Path, typer.Argument(help="the sweep's spec, a TOML file", 
 Results = Annotated[Path, typer.Argument(help="a folder that a sweep wrote", metavar="DIR")]
 
 
+# typer turns Ctrl-C into this return value, the shells' own for SIGINT.
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line; a mistake of the user's is one message and a non-zero status."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        status = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped; what was finished is saved, and the same command goes on from there", 130)
+        status = INTERRUPTED
     except (ValueError, OSError) as error:
         _fail(str(error), 1)
     except Exception as error:
@@ -46,6 +48,9 @@ def main() -> None:
         if explain is None:
             raise
         _fail(explain(), getattr(error, "exit_code", 2))
+    if status == INTERRUPTED:
+        _fail("stopped; what was finished is saved, and the same command goes on from there", 130)
+    sys.exit(status)
 
 
 def _fail(message: str, status: int) -> None:
