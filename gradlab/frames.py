@@ -188,7 +188,8 @@ def frame(trace: Any) -> pd.DataFrame:
 
     >>> from types import SimpleNamespace as Namespace
     >>> norms = np.array([-2.0, -1.0, 0.0])
-    >>> scan = Namespace(name="model.py:7", length=3, reverse=False, outer=(), log_norm=norms,
+    >>> scan = Namespace(name="model.py:7", length=3, reverse=False, outer=(), batched=False,
+    ...                  log_norm=norms,
     ...                  log_direct=norms, log_transported=norms, leaves={"h": norms})
     >>> rows = frame(Namespace(scans=[scan]))
     >>> rows[rows.leaf == ""].log_norm.tolist(), rows.leaf.tolist()
@@ -204,7 +205,12 @@ def frame(trace: Any) -> pd.DataFrame:
 def _scan_frame(scan: Any) -> pd.DataFrame:
     total = np.asarray(scan.log_norm, dtype=np.float64)
     outer = tuple(scan.outer)
-    batched = total.ndim == len(outer) + 2
+    batched = bool(scan.batched)
+    if total.ndim != len(outer) + 1 + batched:
+        raise ValueError(
+            f"frame takes one trace, and this one has more axes, {total.shape}, than a scan of "
+            f"{scan.length} steps; take one out first: jax.tree.map(lambda x: x[0], out)"
+        )
     index = np.indices(total.shape).reshape(total.ndim, -1)
     step = index[len(outer)] + 1
     common: dict[str, Any] = {"scan": scan.name}

@@ -124,6 +124,7 @@ def scan(shape, *, outer=(), reverse=False, name="model.py:7", leaves=("c", "h")
         length=shape[len(outer)],
         reverse=reverse,
         outer=outer,
+        batched=len(shape) > len(outer) + 1,
         log_norm=values,
         log_direct=values - 1000,
         log_transported=values - 2000,

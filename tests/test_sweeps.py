@@ -217,6 +217,7 @@ def test_run_ids_name_coordinates():
         ("[axes]\ngain = []", "axes.gain: an axis needs at least one value"),
         ("[axes]\ngain = [1.0, nan]", r"axes.gain\[1\]: must be finite, got nan"),
         ("[axes]\ngain = [inf]", r"axes.gain\[0\]: must be finite, got inf"),
+        ("[axes]\ngain = [1e39]", r"axes.gain\[0\]: must be finite in float32, got 1e\+39"),
         ("[axes]\ngain = ['a']", r"axes.gain\[0\]: .*valid number.*'a'"),
         ("[axes]\nlength = [10, 0]", r"axes.length\[1\]: .*greater than or equal to 1, got 0"),
         ("[fixed]\nhidden = 0", r"fixed.hidden\[0\]: .*greater than or equal to 1, got 0"),
@@ -308,6 +309,48 @@ def test_somebodys_folder_is_refused_and_left_alone(tmp_path):
     with pytest.raises(ValueError, match="holds files that no sweep made .thesis.tex"):
         sweeps.sweep(spec(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_somebodys_parquet_file_is_never_taken_for_a_damaged_chunk(tmp_path, copied):
+    mine = tmp_path / "mine" / "chunks"
+    mine.mkdir(parents=True)
+    for folder in (mine, copied / "chunks"):
+        (folder / "data.parquet").write_bytes(b"years of work")
+        with pytest.raises(ValueError, match="no sweep made .chunks/data.parquet"):
+            sweeps.sweep(spec(), folder.parent)
+        assert (folder / "data.parquet").read_bytes() == b"years of work"
+
+
+@pytest.mark.parametrize("left", ["no chunks", "only runs.parquet", "damaged chunks"])
+def test_another_specs_frames_are_refused_without_its_chunks(copied, left):
+    if left == "damaged chunks":
+        for path in (copied / "chunks").iterdir():
+            path.write_bytes(b"")
+    else:
+        shutil.rmtree(copied / "chunks")
+    if left == "only runs.parquet":
+        (copied / "manifest.json").unlink()
+    before = {p: p.read_bytes() for p in copied.rglob("*.*") if p.is_file() and p.name != ".lock"}
+    with pytest.raises(ValueError, match="holds results of another spec"):
+        sweeps.sweep(spec(length=[13]), copied)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize(
+    "name", ["runs.parquet", "steps.parquet", "summary.csv", "manifest.json", "figures"]
+)
+@pytest.mark.parametrize("damage", ["removed", "cut short"])
+def test_what_follows_from_the_chunks_is_made_again(copied, tiny, monkeypatch, name, damage):
+    monkeypatch.setattr(measure, "curves", lambda *_, **__: pytest.fail("a run was repeated"))
+    victim = copied / name
+    victim = sorted(victim.glob("*.png"))[0] if victim.is_dir() else victim
+    content = victim.read_bytes()
+    victim.unlink() if damage == "removed" else victim.write_bytes(content[: len(content) // 2])
+    report = sweeps.sweep(spec(), copied)
+    assert report.computed == 0
+    pd.testing.assert_frame_equal(report.results.runs, tiny[1].results.runs)
+    if name != "manifest.json":
+        assert victim.read_bytes() == content
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

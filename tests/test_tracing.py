@@ -433,6 +433,40 @@ def test_carries_with_leaves_that_are_not_floats():
     assert np.isfinite(out.scans[0].log_norm).all()
 
 
+@pytest.mark.parametrize("of", ["state", "output", "constant"])
+def test_effects_in_the_body_happen_once_a_step(of):
+    seen = []
+
+    def loss(w, xs):
+        def body(h, x):
+            h = jnp.tanh(w * h + x)
+            y = 2 * h.sum()
+            value = {"state": h[0], "output": y, "constant": w}[of]
+            jax.debug.callback(lambda v: seen.append(float(v)), value)
+            return h, y
+
+        h, ys = jax.lax.scan(body, H0, xs)
+        return h.sum() + ys.sum()
+
+    xs = draw(50, T, N)
+    out = gl.trace(loss)(jnp.float64(0.7), xs)
+    jax.effects_barrier()
+    assert len(seen) == T
+    np.testing.assert_allclose(out.grads, jax.grad(loss)(jnp.float64(0.7), xs), rtol=1e-12)
+
+
+def test_frame_of_a_batched_trace_and_of_a_vmapped_one():
+    xs = draw(60, T, 4, 3)
+    out = gl.trace(batched, batch_axis=0)(params(), xs)
+    rows = gl.frame(out).query("leaf == ''")
+    one = rows[(rows["sample"] == 2) & (rows["lag"] == 3)]
+    assert one["log_norm"].tolist() == [float(out.scans[0].log_norm[T - 4, 2])]
+    many = jax.vmap(gl.trace(batched), in_axes=(None, 0))(params(), jnp.stack([xs, xs]))
+    with pytest.raises(ValueError, match="frame takes one trace"):
+        gl.frame(many)
+    assert len(gl.frame(jax.tree.map(lambda x: x[0], many)).query("leaf == ''")) == T
+
+
 def test_aux_static_arguments_and_keywords():
     def loss(p, xs, length, *, scale=1.0):
         return scale * scanned(MODELS["last state"], p, xs[:length]), {"name": "aux", "xs": xs}

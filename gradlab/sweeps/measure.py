@@ -43,13 +43,14 @@ def curves(batch: Sequence[Run], recurrent: bool = True) -> Curves:
         name: np.array([getattr(run, name) or 0.0 for run in batch], np.float32)
         for name in ("gain", "forget_bias", "input_scale", "bias_scale")
     }
-    params = _draw(first.cell, first.activation, first.init, first.hidden, first.inputs)(
-        seeds, scalars
-    )
-    xs = _inputs(first.input, first.length, first.inputs)(seeds)
-    log_norm, finite = _program(first.cell, first.activation, first.hidden, first.inputs)(
-        params, xs, seeds
-    )
+    # Recent GPUs multiply float32 matrices in TF32 unless told otherwise.
+    with jax.default_matmul_precision("highest"):
+        params = _draw(first.cell, first.activation, first.init, first.hidden, first.inputs)(
+            seeds, scalars
+        )
+        xs = _inputs(first.input, first.length, first.inputs)(seeds)
+        program = _program(first.cell, first.activation, first.hidden, first.inputs)
+        log_norm, finite = program(params, xs, seeds)
     cell = _cell(first.cell, first.activation, first.hidden, first.inputs)
     blocks = np.asarray(cells.recurrent_blocks(cell, params)) if recurrent else np.empty(0)
     return Curves(np.asarray(log_norm, np.float64), np.asarray(finite), blocks)

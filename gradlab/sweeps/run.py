@@ -83,6 +83,7 @@ def _finish(store: Store, spec: Spec, sizes: dict[str, int], start: float) -> No
         device=sorted(runs["device"].unique()),
         precision=sorted(runs["precision"].unique()),
         chunk_sizes=sizes,
+        files=store.checksums(),
         seconds=round(time.perf_counter() - start, 3),
     )
 

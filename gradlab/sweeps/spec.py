@@ -23,9 +23,14 @@ def _name(kind: str, valid: Callable[[], Sequence[str]]) -> pydantic.AfterValida
     return pydantic.AfterValidator(check)
 
 
+LARGEST = 3.4028234663852886e38  # of float32, in which runs are computed
+
+
 def _finite(value: float) -> float:
     if not math.isfinite(value):
         raise ValueError(f"must be finite, got {value}")
+    if abs(value) > LARGEST:
+        raise ValueError(f"must be finite in float32, got {value}")
     return value
 
 

@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,8 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradlab import frames
+from gradlab.sweeps import plan
+from gradlab.sweeps.spec import Spec
 
 # What a folder of results may hold; anything else in it is somebody's and stays untouched.
+_CHUNK = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.parquet")
+_DERIVED = ("runs.parquet", "steps.parquet", "summary.csv")
 _OURS = ("manifest.json", "runs.parquet", "steps.parquet", "summary.csv", "figures", ".lock")
 
 
@@ -83,13 +88,25 @@ class Store:
         return runs, steps
 
     def is_complete(self) -> bool:
-        """Whether the manifest says that all that follows from the chunks was written."""
-        try:
-            manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        """Whether all that follows from the chunks is there as it was written."""
+        manifest = _read_manifest(self.folder)
+        if manifest.get("status") != "complete":
             return False
-        frames_there = all((self.folder / f"{n}.parquet").is_file() for n in ("runs", "steps"))
-        return frames_there and manifest.get("status") == "complete"
+        files = manifest.get("files", {})
+        return bool(files) and all(
+            (self.folder / name).is_file()
+            and _checksum((self.folder / name).read_bytes()) == checksum
+            for name, checksum in files.items()
+        )
+
+    def checksums(self) -> dict[str, str]:
+        """What `is_complete` compares with: the frames, the summary and the figures."""
+        paths = [self.folder / name for name in _DERIVED]
+        paths += sorted((self.folder / "figures").glob("*.p*"))
+        return {
+            path.relative_to(self.folder).as_posix(): _checksum(path.read_bytes())
+            for path in paths
+        }
 
     def write_manifest(self, **facts: Any) -> None:
         """Write manifest.json: the facts given, and with which versions they were made."""
@@ -125,7 +142,7 @@ def open_store(folder: str | Path, planned: set[str]) -> Iterator[Store]:
         raise ValueError(f"cannot write to {folder}: {error.strerror or error}") from None
     try:
         store = Store(folder)
-        foreign = store.done - planned
+        foreign = (store.done | _claimed(folder)) - planned
         if foreign:
             raise ValueError(
                 f"{folder} holds results of another spec ({len(foreign)} runs that this one does "
@@ -142,14 +159,45 @@ def _refuse_strangers(folder: Path) -> None:
     """Accept a folder that does not exist, is empty or holds a sweep's files."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cannot write to {folder}: it is not a folder")
-    if not folder.is_dir() or (folder / "chunks").is_dir():
+    if not folder.is_dir():
         return
-    strange = sorted(path.name for path in folder.iterdir() if path.name not in _OURS)
+    chunks = folder / "chunks"
+    inside = list(chunks.iterdir()) if chunks.is_dir() else []
+    strange = [p for p in inside if not (_CHUNK.fullmatch(p.name) or p.name.endswith(".tmp"))]
+    if not inside:
+        strange += [p for p in folder.iterdir() if p.name not in (*_OURS, "chunks")]
     if strange:
+        name = min(path.relative_to(folder).as_posix() for path in strange)
         raise ValueError(
-            f"{folder} holds files that no sweep made ({strange[0]}, ...); give another folder "
-            "with --out"
+            f"{folder} holds files that no sweep made ({name}, ...); give another folder with --out"
         )
+
+
+def _claimed(folder: Path) -> set[str]:
+    """The runs that the manifest and the frames speak of, whether or not their chunks are there."""
+    ids: set[str] = set()
+    spec = _read_manifest(folder).get("spec")
+    if spec is not None:
+        try:
+            ids.update(run.run_id for run in plan.runs(Spec(**spec)))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{folder} holds results of another version of gradlab; give another folder with "
+                "--out"
+            ) from None
+    with contextlib.suppress(pa.ArrowException, OSError):
+        table = pq.read_table(folder / "runs.parquet", columns=["run_id"])
+        ids.update(table["run_id"].to_pylist())
+    return ids
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, or nothing where there is none that can be read: it can be written again."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _checksum(content: bytes) -> str:

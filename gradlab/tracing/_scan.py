@@ -179,7 +179,10 @@ def _forward(step: Step, axis: int | None, *primals: Any) -> Any:
             sources.append(("own", own.index(ref)))
 
     outside = dict(zip(const_ids, consts, strict=True))
-    unchanging = [node for node in program.nodes if varying.isdisjoint(node.outs)]
+    # An effect has no results to be found by, and must happen at every step, not once outside.
+    unchanging = [
+        node for node in program.nodes if varying.isdisjoint(node.outs) and not node.eqn.effects
+    ]
     before = _jaxpr.run(_jaxpr.needed(unchanging, fixed), dict(outside))
     nodes = _jaxpr.needed(program.nodes, (*new_refs, *y_refs, *own))
 

@@ -19,7 +19,7 @@ from gradlab.tracing._walk import Site, Walk
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["log_norm", "log_direct", "log_transported", "leaves"],
-    meta_fields=["name", "length", "reverse", "outer"],
+    meta_fields=["name", "length", "reverse", "outer", "batched"],
 )
 @dataclasses.dataclass(frozen=True)
 class ScanTrace:
@@ -33,6 +33,7 @@ class ScanTrace:
         length: T, the number of steps.
         reverse: whether the scan runs from the last row to the first.
         outer: lengths of the scans around this one, outermost first.
+        batched: whether the last axis of the arrays counts samples.
         log_norm: ln|lambda_t|, the total derivative of the loss by the state h_t.
         log_direct: ln|dL/dh_t|, what the loss reads from step t's own outputs; at the last step
             this includes what reads the final state.
@@ -44,6 +45,7 @@ class ScanTrace:
     length: int
     reverse: bool
     outer: tuple[int, ...]
+    batched: bool
     log_norm: jax.Array
     log_direct: jax.Array
     log_transported: jax.Array
@@ -253,6 +255,7 @@ def _result(site: Site, slots: Slots) -> ScanTrace:
         length=site.length,
         reverse=site.reverse,
         outer=site.outer,
+        batched=bool(site.batch),
         log_norm=total,
         log_direct=direct,
         log_transported=transported,
