@@ -49,7 +49,8 @@ def main() -> None:
             raise
         _fail(explain(), getattr(error, "exit_code", 2))
     if status == INTERRUPTED:
-        _fail("stopped; what was finished is saved, and the same command goes on from there", 130)
+        message = "stopped; what was finished is saved, and the same command goes on from there"
+        _fail(message, INTERRUPTED)
     sys.exit(status)
 
 

@@ -134,33 +134,34 @@ def check_widths(name: str, *, inputs: int, hidden: int) -> None:
             raise ValueError(f"{name} needs {what} of at least 1, got {width}")
 
 
-def gate_blocks(
-    key: Array,
+def gate_init(
     gates: int,
-    *,
     inputs: int,
     hidden: int,
     recurrent: Initializer,
     input: Initializer,
     bias: Initializer,
-    dtype: DTypeLike | None,
-) -> Params:
-    """Draw the parameters that every family has, each gate from a key of its own."""
-    dtype = jnp.result_type(float) if dtype is None else dtype
+) -> Callable[..., Params]:
+    """The ``init(key, dtype=None)`` of what every family has, each gate from a key of its own."""
     draws = {
         "recurrent": (recurrent, (hidden, hidden)),
         "input": (input, (hidden, inputs)),
         "bias": (bias, (hidden,)),
     }
-    params = {}
-    leaf_keys = jax.random.split(key, len(draws))
-    for (name, (draw, shape)), leaf_key in zip(draws.items(), leaf_keys, strict=True):
-        # One call for all gates: several batched QR factorizations in one program wait for each
-        # other for ever in JAX's CPU thread pool when it has fewer threads than there are of them.
-        gate_keys = jax.random.split(leaf_key, gates)
-        blocks = jax.vmap(functools.partial(draw, shape=shape, dtype=dtype))(gate_keys)
-        params[name] = blocks.reshape(gates * shape[0], *shape[1:])
-    return params
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        params = {}
+        leaf_keys = jax.random.split(key, len(draws))
+        for (name, (draw, shape)), leaf_key in zip(draws.items(), leaf_keys, strict=True):
+            # One call for all gates: several batched QR factorizations in one program wait for
+            # each other for ever in JAX's CPU thread pool when it has fewer threads than them.
+            gate_keys = jax.random.split(leaf_key, gates)
+            blocks = jax.vmap(functools.partial(draw, shape=shape, dtype=dtype))(gate_keys)
+            params[name] = blocks.reshape(gates * shape[0], *shape[1:])
+        return params
+
+    return init
 
 
 def zeros(hidden: int, dtype: DTypeLike | None) -> Array:

@@ -13,7 +13,7 @@ from gradlab.cells.base import (
     Params,
     affine,
     check_widths,
-    gate_blocks,
+    gate_init,
     register,
     zeros,
 )
@@ -61,17 +61,7 @@ def elman(
     choose("activation", activation, ACTIVATIONS)
     phi = ACTIVATIONS[activation]
 
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        return gate_blocks(
-            key,
-            1,
-            inputs=inputs,
-            hidden=hidden,
-            recurrent=recurrent,
-            input=input,
-            bias=bias,
-            dtype=dtype,
-        )
+    init = gate_init(1, inputs, hidden, recurrent, input, bias)
 
     def start(dtype: DTypeLike | None = None) -> Array:
         return zeros(hidden, dtype)

@@ -13,7 +13,7 @@ from gradlab.cells.base import (
     Params,
     affine,
     check_widths,
-    gate_blocks,
+    gate_init,
     register,
     zeros,
 )
@@ -60,18 +60,11 @@ def gru(
     """
     check_widths("gru", inputs=inputs, hidden=hidden)
 
+    blocks = gate_init(3, inputs, hidden, recurrent, input, bias)
+
     def init(key: Array, dtype: DTypeLike | None = None) -> Params:
         blocks_key, bias_key = jax.random.split(key)
-        params = gate_blocks(
-            blocks_key,
-            3,
-            inputs=inputs,
-            hidden=hidden,
-            recurrent=recurrent,
-            input=input,
-            bias=bias,
-            dtype=dtype,
-        )
+        params = blocks(blocks_key, dtype)
         b = params["bias"]
         return params | {"recurrent_bias": bias(bias_key, (hidden,), b.dtype)}
 

@@ -15,7 +15,7 @@ from gradlab.cells.base import (
     Params,
     affine,
     check_widths,
-    gate_blocks,
+    gate_init,
     register,
     zeros,
 )
@@ -66,17 +66,10 @@ def lstm(
     """
     check_widths("lstm", inputs=inputs, hidden=hidden)
 
+    blocks = gate_init(4, inputs, hidden, recurrent, input, bias)
+
     def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        params = gate_blocks(
-            key,
-            4,
-            inputs=inputs,
-            hidden=hidden,
-            recurrent=recurrent,
-            input=input,
-            bias=bias,
-            dtype=dtype,
-        )
+        params = blocks(key, dtype)
         b = params["bias"]
         shift = jnp.asarray(forget_bias, b.dtype)
         return params | {"bias": b.at[hidden : 2 * hidden].add(shift)}

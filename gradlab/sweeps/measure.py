@@ -72,7 +72,7 @@ def _key(seed: jax.Array, *stream: Any) -> jax.Array:
 def _draw(name: str, activation: str | None, init: str, hidden: int, inputs: int) -> Any:
     def draw(seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
         options = {}
-        if name == "lstm":
+        if "forget_bias" in cells.options(name):
             options["forget_bias"] = scalars["forget_bias"]
         cell = _cell(
             name,

@@ -13,7 +13,7 @@ from gradlab import frames, initializers
 from gradlab.sweeps import chunks, measure, plan
 from gradlab.sweeps.plan import Run
 from gradlab.sweeps.spec import Spec
-from gradlab.sweeps.store import Store, open_store
+from gradlab.sweeps.store import DERIVED, Store, open_store
 
 Progress = Callable[[int, int, str], None]
 
@@ -57,7 +57,6 @@ def sweep(spec: Spec, out: str | Path, progress: Progress | None = None) -> Repo
         if todo or not store.is_complete():
             _finish(store, spec, sizes, start)
         results = frames.read(store.folder)
-    names = ("runs.parquet", "steps.parquet", "summary.csv", "manifest.json")
     drawn = sorted((store.folder / "figures").glob("*.png"))
     return Report(
         computed=len(todo),
@@ -65,7 +64,7 @@ def sweep(spec: Spec, out: str | Path, progress: Progress | None = None) -> Repo
         seconds=time.perf_counter() - start,
         damaged=tuple(path.name for path in store.damaged),
         results=results,
-        paths=(*(store.folder / name for name in names), *drawn),
+        paths=(*(store.folder / name for name in (*DERIVED, "manifest.json")), *drawn),
     )
 
 

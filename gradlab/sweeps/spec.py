@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pydantic
 
 from gradlab import cells, initializers, tasks
@@ -23,7 +24,7 @@ def _name(kind: str, valid: Callable[[], Sequence[str]]) -> pydantic.AfterValida
     return pydantic.AfterValidator(check)
 
 
-LARGEST = 3.4028234663852886e38  # of float32, in which runs are computed
+LARGEST = float(np.finfo(np.float32).max)  # runs are computed in float32
 
 
 def _finite(value: float) -> float:

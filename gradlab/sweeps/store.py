@@ -32,8 +32,8 @@ from gradlab.sweeps.spec import Spec
 
 # What a folder of results may hold; anything else in it is somebody's and stays untouched.
 _CHUNK = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.parquet")
-_DERIVED = ("runs.parquet", "steps.parquet", "summary.csv")
-_OURS = ("manifest.json", "runs.parquet", "steps.parquet", "summary.csv", "figures", ".lock")
+DERIVED = ("runs.parquet", "steps.parquet", "summary.csv")
+_OURS = (*DERIVED, "manifest.json", "figures", "chunks", ".lock")
 
 
 class Store:
@@ -45,10 +45,11 @@ class Store:
         self.damaged: list[Path] = []  # chunks that are not what their name says
         self._chunks = folder / "chunks"
         for path in sorted(self._chunks.glob("*.parquet")):
-            if _checksum(path.read_bytes()) != path.stem.rpartition("-")[2]:
+            content = path.read_bytes()
+            if _checksum(content) != path.stem.rpartition("-")[2]:
                 self.damaged.append(path)
             else:
-                self.done.update(pq.read_table(path, columns=["run_id"])["run_id"].to_pylist())
+                self.done.update(_run_ids(pa.BufferReader(content)))
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Store the rows of one chunk, whole or not at all."""
@@ -57,9 +58,7 @@ class Store:
         table = pa.Table.from_pandas(frames.runs_frame(plain), preserve_index=False)
         for name, kind in (("lags", pa.int64()), ("log_norms", pa.float64())):
             table = table.append_column(name, pa.array(lists[name], pa.list_(kind)))
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        content = sink.getvalue().to_pybytes()
+        content = _parquet(table)
         key = _checksum("".join(sorted(row["run_id"] for row in rows)).encode())
         _write(self._chunks / f"{key}-{_checksum(content)}.parquet", content)
 
@@ -80,11 +79,8 @@ class Store:
             }
         )
         for name, frame in (("runs", runs), ("steps", steps)):
-            sink = pa.BufferOutputStream()
-            pq.write_table(
-                pa.Table.from_pandas(frame, preserve_index=False), sink, compression="zstd"
-            )
-            _write(self.folder / f"{name}.parquet", sink.getvalue().to_pybytes())
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            _write(self.folder / f"{name}.parquet", _parquet(table))
         return runs, steps
 
     def is_complete(self) -> bool:
@@ -101,7 +97,7 @@ class Store:
 
     def checksums(self) -> dict[str, str]:
         """What `is_complete` compares with: the frames, the summary and the figures."""
-        paths = [self.folder / name for name in _DERIVED]
+        paths = [self.folder / name for name in DERIVED]
         paths += sorted((self.folder / "figures").glob("*.p*"))
         return {
             path.relative_to(self.folder).as_posix(): _checksum(path.read_bytes())
@@ -165,7 +161,7 @@ def _refuse_strangers(folder: Path) -> None:
     inside = list(chunks.iterdir()) if chunks.is_dir() else []
     strange = [p for p in inside if not (_CHUNK.fullmatch(p.name) or p.name.endswith(".tmp"))]
     if not inside:
-        strange += [p for p in folder.iterdir() if p.name not in (*_OURS, "chunks")]
+        strange += [p for p in folder.iterdir() if p.name not in _OURS]
     if strange:
         name = min(path.relative_to(folder).as_posix() for path in strange)
         raise ValueError(
@@ -186,8 +182,7 @@ def _claimed(folder: Path) -> set[str]:
                 "--out"
             ) from None
     with contextlib.suppress(pa.ArrowException, OSError):
-        table = pq.read_table(folder / "runs.parquet", columns=["run_id"])
-        ids.update(table["run_id"].to_pylist())
+        ids.update(_run_ids(folder / "runs.parquet"))
     return ids
 
 
@@ -198,6 +193,16 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return manifest if isinstance(manifest, dict) else {}
+
+
+def _run_ids(source: Any) -> list[str]:
+    return pq.read_table(source, columns=["run_id"])["run_id"].to_pylist()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
 
 
 def _checksum(content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,9 +26,7 @@ def exponent(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> jax.A
     An exact zero gives `ZERO`; a maximum that is not finite gives 0.
     """
     tops = [_over(jnp.max, jnp.abs(jax.lax.stop_gradient(x)).astype(dtype), axis) for x in leaves]
-    top = tops[0]
-    for other in tops[1:]:
-        top = jnp.maximum(top, other)
+    top = functools.reduce(jnp.maximum, tops)
     k = jnp.where(jnp.isfinite(top), jnp.frexp(top)[1], 0).astype(jnp.int32)
     return jnp.where(top == 0, ZERO, k)
 
@@ -65,12 +64,7 @@ def log_norms(
     each = [_log_norm(x, axis, dtype) for x in leaves]
     if len(each) == 1:
         return each[0], each
-    return add(each), each
-
-
-def add(logs: Sequence[jax.Array]) -> jax.Array:
-    """ln sqrt(sum of squares) of orthogonal parts whose ln norms are given."""
-    return jax.nn.logsumexp(2 * jnp.stack(list(logs)), axis=0) / 2
+    return jax.nn.logsumexp(2 * jnp.stack(each), axis=0) / 2, each
 
 
 def _log_norm(x: jax.Array, axis: int | None, dtype: Any) -> jax.Array:

@@ -243,14 +243,15 @@ def _backward(plan: _Plan, store: _Store, consts: list[Any], cotangents: Any) ->
         still = [_zeros(k.shape, k) for k in plan.kept]
         kept, from_outputs = still, None
         terms = [(mu, e), (late, unit)] if apart else [(mu, e)]
+        tops = [_norms.exponent(v, axis, dtype) + k for v, k in terms]
         if any(live):
             dense = _merge(live, arrived, [_zeros(ct.shape[1:], ct) for ct in outputs])
             c_out, x_out, direct, kept, inner_out = pull_readout(dense)
             from_outputs = (c_out, x_out, inner_out)
-            record["transported"] = _log_norm_of_sum(terms, axis, dtype)
+            record["transported"] = _log_norm_of_sum(terms, tops, axis, dtype)
             record["direct"] = _norms.log_norms(direct, axis, dtype)[0]
             terms.append((direct, unit))
-        tops = [_norms.exponent(v, axis, dtype) + k for v, k in terms]
+            tops.append(_norms.exponent(direct, axis, dtype))
         if around and not apart:
             tops.append(_norms.exponent(kept, axis, dtype))
         e = _rescale(functools.reduce(jnp.maximum, tops), e, window)
@@ -313,8 +314,9 @@ def _sum(terms: Sequence[Any], e: jax.Array, axis: int | None) -> list[Any]:
     return [functools.reduce(jnp.add, parts) for parts in zip(*scaled, strict=True)]
 
 
-def _log_norm_of_sum(terms: Sequence[Any], axis: int | None, dtype: Any) -> jax.Array:
-    tops = [_norms.exponent(v, axis, dtype) + k for v, k in terms]
+def _log_norm_of_sum(
+    terms: Sequence[Any], tops: Sequence[jax.Array], axis: int | None, dtype: Any
+) -> jax.Array:
     top = functools.reduce(jnp.maximum, tops)
     top = jnp.where(top > _norms.ZERO // 2, top, 0)
     return _norms.log_norms(_sum(terms, top, axis), axis, dtype)[0] + _nats(top, dtype)

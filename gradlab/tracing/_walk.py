@@ -173,17 +173,10 @@ class Walk:
         parts = _jaxpr.scan_parts(node)
         split = parts.num_consts, parts.num_consts + parts.num_carry
         consts, init, xs = values[: split[0]], values[split[0] : split[1]], values[split[1] :]
-        own, inner = self._own_slots(node, slots)
-        if own is None:
-            return self._map(parts, consts, init, xs, inner)
-        step = self._step(parts)
-        return sum(traced_scan(step, self.axis, consts, init, xs, own, inner), [])
-
-    def _own_slots(self, node: _jaxpr.Node, slots: list[Slots]) -> tuple[Slots | None, list[Slots]]:
-        parts = _jaxpr.scan_parts(node)
-        if len(slots) > len(self.sites(parts.body)):
-            return slots[0], slots[1:]
-        return None, slots
+        if len(slots) == len(self.sites(parts.body)):
+            return self._map(parts, consts, init, xs, slots)
+        own, *inner = slots
+        return sum(traced_scan(self._step(parts), self.axis, consts, init, xs, own, inner), [])
 
     def _map(self, parts: Any, consts: Any, init: Any, xs: Any, inner: list[Slots]) -> Any:
         """A scan that carries no floats: only the scans inside it are traced."""
