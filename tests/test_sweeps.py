@@ -209,6 +209,7 @@ def test_run_ids_name_coordinates():
     "text, message",
     [
         ("[axes\n", r"bad.toml: broken TOML: .*line 1"),
+        ("# two\ngain = [1.0", r"bad.toml: broken TOML: Unclosed array .at line 2, the end"),
         ("[axis]\n", r"unknown section 'axis'; did you mean 'axes'\? valid: axes, fixed"),
         ("[axes]\ngian = [1.0]", r"unknown key in \[axes\] 'gian'; did you mean 'gain'\? val"),
         ("[axes]\ncell = ['lstn']", "axes.cell.0.: unknown cell 'lstn'; did you mean 'lstm'. val"),

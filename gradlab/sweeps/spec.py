@@ -94,13 +94,16 @@ def load(path: str | Path) -> Spec:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: broken TOML: {error}") from None
+        end = f"at line {len(text.splitlines())}, the end of the file"
+        what = str(error).replace("at end of document", end)
+        raise ValueError(f"{path}: broken TOML: {what}") from None
     try:
         return parse(table)
     except ValueError as error:
