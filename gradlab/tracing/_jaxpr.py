@@ -137,6 +137,22 @@ def read(env: dict[int, Any], ref: int | Lit) -> Any:
     return ref.value if isinstance(ref, Lit) else env[ref]
 
 
+def product_over_rows(node: Node, left: Any, right: Any) -> Any:
+    """sum_t of a dot_general's result, as one product of its stacked operands (t, ...)."""
+    (left_sum, right_sum), (left_batch, right_batch) = node.params["dimension_numbers"]
+
+    def moved(axes: Sequence[int]) -> tuple[int, ...]:
+        return tuple(axis + 1 for axis in axes)
+
+    return jax.lax.dot_general(
+        left,
+        right,
+        (((0, *moved(left_sum)), (0, *moved(right_sum))), (moved(left_batch), moved(right_batch))),
+        precision=node.params["precision"],
+        preferred_element_type=node.params["preferred_element_type"],
+    )
+
+
 def needed(nodes: Sequence[Node], targets: Iterable[int | Lit]) -> tuple[Node, ...]:
     """The nodes that the targets depend on, in program order; effects are always kept."""
     wanted = {ref for ref in targets if not isinstance(ref, Lit)}

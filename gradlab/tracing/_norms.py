@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,72 +14,135 @@ LN2 = 0.6931471805599453
 ZERO = -(2**30)
 
 
+class Size(NamedTuple):
+    """How large a vector is, per sample where an axis counts samples.
+
+    `top` is an integer k with the norm near 2^k, `ZERO` for an exact zero and 0 where the norm is
+    not finite; `total` is ln of the 2-norm over all leaves and `each` of every leaf; an exact zero
+    is -inf.
+    """
+
+    top: jax.Array
+    total: jax.Array
+    each: tuple[jax.Array, ...]
+
+
 def real_dtype(leaves: Sequence[Any]) -> Any:
     """float64 where a leaf has that precision, else float32: norms of bfloat16 are not bfloat16."""
     wide = any(jnp.finfo(leaf.dtype).bits == 64 for leaf in leaves)
     return jnp.float64 if wide else jnp.float32
 
 
-def exponent(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> jax.Array:
-    """The k with 2^(k-1) <= max|x| < 2^k over all leaves, per sample where `axis` is given.
+def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
+    """The size of the vector whose parts are `leaves`."""
+    # A sum of squares is enough, at a tenth of the cost, unless it leaves the float's range. In
+    # 16 bits the scale has to follow the largest entry, which the sum does not know.
+    if any(jnp.finfo(x.dtype).bits < 32 for x in leaves):
+        return _careful(axis, dtype, leaves)
+    squares = tuple(_sum_of_squares(x, axis, dtype) for x in leaves)
+    limit = jnp.finfo(dtype).maxexp // 2
+    low, high = 2.0**-limit, 2.0**limit
+    healthy = functools.reduce(
+        jnp.logical_and, [jnp.all((low < s) & (s < high)) for s in squares]
+    )
+    return jax.lax.cond(
+        healthy,
+        lambda squares, _: _quick(dtype, squares),
+        lambda _, leaves: _careful(axis, dtype, leaves),
+        squares,
+        tuple(leaves),
+    )
 
-    An exact zero gives `ZERO`; a maximum that is not finite gives 0.
-    """
-    tops = [_over(jnp.max, jnp.abs(jax.lax.stop_gradient(x)).astype(dtype), axis) for x in leaves]
-    top = functools.reduce(jnp.maximum, tops)
+
+def _quick(dtype: Any, squares: Sequence[jax.Array]) -> Size:
+    # Under vmap both branches run, and the derivative of ln 0 would poison the other one's.
+    safe = [jnp.where(s > 0, s, 1) for s in squares]
+    total = functools.reduce(jnp.add, safe)
+    top = (jnp.frexp(jax.lax.stop_gradient(total))[1] // 2).astype(jnp.int32)
+    each = tuple(jnp.log(s) / 2 for s in safe)
+    return Size(top, each[0] if len(each) == 1 else jnp.log(total) / 2, each)
+
+
+def _careful(axis: int | None, dtype: Any, leaves: Sequence[jax.Array]) -> Size:
+    exponents = [_exponent(x, axis, dtype) for x in leaves]
+    each = tuple(_log_norm(x, k, axis, dtype) for x, k in zip(leaves, exponents, strict=True))
+    top = functools.reduce(jnp.maximum, exponents)
+    if len(each) == 1:
+        return Size(top, each[0], each)
+    return Size(top, jax.nn.logsumexp(2 * jnp.stack(each), axis=0) / 2, each)
+
+
+def _exponent(x: jax.Array, axis: int | None, dtype: Any) -> jax.Array:
+    """The k with 2^(k-1) <= max|x| < 2^k."""
+    top = _over(jnp.max, jnp.abs(jax.lax.stop_gradient(x)).astype(dtype), axis)
     k = jnp.where(jnp.isfinite(top), jnp.frexp(top)[1], 0).astype(jnp.int32)
     return jnp.where(top == 0, ZERO, k)
 
 
-def scale(leaves: Sequence[jax.Array], k: jax.Array, axis: int | None) -> list[jax.Array]:
-    """Multiply every leaf by 2^k, exactly; per sample where `axis` is given."""
-    return [_scale(x, k, axis) for x in leaves]
+def _log_norm(x: jax.Array, k: jax.Array, axis: int | None, dtype: Any) -> jax.Array:
+    scaled = scale(x, jnp.where(k == ZERO, 0, -k), axis)
+    total = _sum_of_squares(scaled, axis, dtype)
+    zero = total == 0
+    log = jnp.where(zero, -jnp.inf, jnp.log(jnp.where(zero, 1, total)) / 2)
+    return log + nats(jnp.where(zero, 0, k), dtype)
 
 
-def _scale(x: jax.Array, k: jax.Array, axis: int | None) -> jax.Array:
+def _sum_of_squares(x: jax.Array, axis: int | None, dtype: Any) -> jax.Array:
+    parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+    parts = [part.astype(dtype) for part in parts]
+    return functools.reduce(jnp.add, [_over(jnp.sum, part * part, axis) for part in parts])
+
+
+def finite(leaves: Sequence[jax.Array], axis: int | None) -> jax.Array:
+    """Whether every entry is finite, per sample where `axis` is given."""
+    dtype = real_dtype(leaves)
+    squares = [_sum_of_squares(x, axis, dtype) for x in leaves]
+    good = functools.reduce(jnp.logical_and, [jnp.isfinite(s) for s in squares])
+    # The squares of large finite numbers overflow too.
+    return jax.lax.cond(
+        jnp.all(good),
+        lambda _: jnp.ones_like(good),
+        lambda leaves: functools.reduce(
+            jnp.logical_and, [_over(jnp.all, jnp.isfinite(x), axis) for x in leaves]
+        ),
+        tuple(leaves),
+    )
+
+
+def power(k: jax.Array, dtype: Any) -> jax.Array:
+    """2^k, exactly; 0 below the float's normal range and its largest power of two above it."""
+    info = jnp.finfo(dtype)
+    integer = jnp.int64 if info.bits == 64 else jnp.int32
+    bias = info.maxexp - 1
+    bits = (jnp.clip(k, -bias, bias) + bias).astype(integer) << info.nmant
+    return jax.lax.bitcast_convert_type(bits, dtype)
+
+
+def scale(x: jax.Array, k: jax.Array, axis: int | None) -> jax.Array:
+    """2^k x, exactly; per sample where `axis` is given."""
     dtype = real_dtype([x])
-    limit = jnp.finfo(dtype).maxexp - 2
-    # Two factors, since 2^k itself may lie outside the range that 2^k x is inside of.
-    first = jnp.clip(k, -limit, limit)
-    second = jnp.clip(k - first, -limit, limit)
     wide = x.astype(jnp.promote_types(x.dtype, dtype))
-    for part in (first, second):
-        factor = jnp.ldexp(jnp.ones(part.shape, dtype), part)
-        wide = wide * _along(factor, x, axis).astype(wide.dtype)
+    # Two factors, since 2^k itself may lie outside the range that 2^k x is inside of.
+    for part in (k // 2, k - k // 2):
+        wide = wide * _along(power(part, dtype), x, axis).astype(wide.dtype)
     return wide.astype(x.dtype)
 
 
+def nats(k: jax.Array, dtype: Any) -> jax.Array:
+    """ln 2^k."""
+    return k.astype(dtype) * LN2
+
+
 def _along(factor: jax.Array, x: jax.Array, axis: int | None) -> jax.Array:
-    if axis is None:
-        return factor
     shape = [1] * x.ndim
-    shape[axis] = factor.shape[0]
+    if axis is not None:
+        shape[axis] = factor.shape[0]
     return factor.reshape(shape)
-
-
-def log_norms(
-    leaves: Sequence[jax.Array], axis: int | None, dtype: Any
-) -> tuple[jax.Array, list[jax.Array]]:
-    """ln of the 2-norm over all leaves, and of each leaf; an exact zero is -inf."""
-    each = [_log_norm(x, axis, dtype) for x in leaves]
-    if len(each) == 1:
-        return each[0], each
-    return jax.nn.logsumexp(2 * jnp.stack(each), axis=0) / 2, each
-
-
-def _log_norm(x: jax.Array, axis: int | None, dtype: Any) -> jax.Array:
-    k = exponent([x], axis, dtype)
-    (scaled,) = scale([x], jnp.where(k == ZERO, 0, -k), axis)
-    size = jnp.abs(scaled).astype(dtype) if jnp.iscomplexobj(x) else scaled.astype(dtype)
-    total = _over(jnp.sum, size * size, axis)
-    zero = total == 0
-    log = jnp.where(zero, -jnp.inf, jnp.log(jnp.where(zero, 1, total)) / 2)
-    return log + jnp.where(zero, 0, k).astype(dtype) * LN2
 
 
 def _over(reduce: Any, x: jax.Array, axis: int | None) -> jax.Array:
     axes = tuple(i for i in range(x.ndim) if axis is None or i != axis % x.ndim)
-    return reduce(x, axis=axes) if x.size else jnp.zeros(_kept(x, axes), x.dtype)
+    return reduce(x, axis=axes) if x.size else jnp.zeros_like(x, shape=_kept(x, axes))
 
 
 def _kept(x: jax.Array, axes: tuple[int, ...]) -> tuple[int, ...]:

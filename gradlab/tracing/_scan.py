@@ -7,7 +7,8 @@ is held as lambda_t = 2^e mu_t with the integer e carried beside mu:
 
 so that ln|lambda_t| = ln|mu_t| + e ln 2 is right at any size. The cotangents of what the scan
 closes over and of its inputs come from 2^e mu_t, so they are the numbers that plain reverse mode
-gives: a power of two changes no digit.
+gives: a power of two changes no digit. As long as the adjoint stays well inside the float's range
+e is 0.
 """
 
 from __future__ import annotations
@@ -20,45 +21,69 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from gradlab.tracing import _jaxpr, _norms
+from gradlab.tracing import _jaxpr, _linear, _norms
+from gradlab.tracing._linear import Linearized, Step, Sums, merge, pick, split
+
+# Steps whose weight gradients are taken in one product: enough for the product to run at its full
+# rate, few enough for what is kept meanwhile to be small beside the residuals of the whole scan.
+_CHUNK = 32
+
+
+class Options(NamedTuple):
+    """What to record beside the norms, and how (see `trace`)."""
+
+    axis: int | None = None
+    log_param: bool = False
+    measure: Callable[[Any, Any], Any] | None = None
+    segment: int | None = None
 
 
 class Slots(NamedTuple):
     """Zeros that enter the forward pass; their cotangents are the measurements.
 
-    `total`, `direct`, `transported` and each of `leaves` are ln norms of shape (*outer, T) or
-    (*outer, T, batch); `visits`, shape (*outer,), is 1 where the backward pass ran at all.
+    `logs` are ln norms by name, each of shape (*outer, T) or (*outer, T, batch); `measured` are
+    the leaves of what `measure` returned, (*outer, T, ...); `finite` is the number of steps before
+    the first state that is not finite, (*outer,) or (*outer, batch); `visits`, shape (*outer,), is
+    1 where the backward pass ran at all.
     """
 
-    total: Any
-    direct: Any
-    transported: Any
-    leaves: tuple[Any, ...]
+    logs: dict[str, Any]
+    measured: tuple[Any, ...]
+    finite: Any
     visits: Any
 
 
-class Step(NamedTuple):
-    """One step of a scan in two parts, cut at the new state.
-
-    `advance(consts, carry, x, inner) -> (carry, kept)` makes the new state; `readout(consts, x,
-    carry, kept, inner) -> ys` makes the outputs from it. `kept` is what else the outputs need.
-    `inner` holds the slots of the scans inside, each used by one of the two parts.
-    """
-
-    advance: Callable[..., tuple[list[Any], list[Any]]]
-    readout: Callable[..., list[Any]]
-    length: int
-    reverse: bool
-    unroll: int
+def log_names(leaves: Sequence[str], log_param: bool) -> list[str]:
+    """The names of `Slots.logs` for a state with these leaves."""
+    names = [*_PARTS, "scale", *(["param"] if log_param else [])]
+    each = leaves if len(leaves) > 1 else ()
+    return names + [f"{part}:{i}" for part in _PARTS for i in range(len(each))]
 
 
-def is_inexact(x: Any) -> bool:
-    return jnp.issubdtype(jax.typeof(x).dtype, jnp.inexact)
+_PARTS = ("total", "direct", "transported")
+
+
+def measured(
+    options: Options, names: Sequence[str], state: Sequence[Any], adjoint: Sequence[Any]
+) -> Any:
+    """Call `measure`, a lone leaf as it is and several by name; what it counts becomes floats."""
+    if options.measure is None:
+        return ()
+    state_tree, adjoint_tree = (
+        leaves[0] if len(names) == 1 else dict(zip(names, leaves, strict=True))
+        for leaves in (state, adjoint)
+    )
+    dtype = _norms.real_dtype(adjoint)
+    return jax.tree.map(
+        lambda x: x if _linear.is_inexact(x) else jnp.asarray(x, dtype),
+        options.measure(state_tree, adjoint_tree),
+    )
 
 
 def traced_scan(
     step: Step,
-    axis: int | None,
+    options: Options,
+    names: Sequence[str],
     consts: Sequence[Any],
     init: Sequence[Any],
     xs: Sequence[Any],
@@ -73,233 +98,463 @@ def traced_scan(
             new, kept = step.advance(consts, carry, x, inner_t)
             return new, step.readout(consts, x, new, kept, inner_t)
 
-        return _scan(step, body, init, (xs, inner))
+        return _scan(step, body, init, (xs, inner), step.length)
 
     run = jax.custom_vjp(plain)
     run.defvjp(
-        functools.partial(_forward, step, axis),
+        functools.partial(_forward, step, options, tuple(names)),
         lambda residuals, cotangents: residuals(cotangents),
         symbolic_zeros=True,
     )
     return run(list(consts), list(init), list(xs), slots, inner)
 
 
-def _scan(step: Step, body: Any, init: Any, xs: Any, backward: bool = False) -> Any:
+def _scan(step: Step, body: Any, init: Any, xs: Any, length: int, backward: bool = False) -> Any:
     return jax.lax.scan(
-        body, init, xs, length=step.length, reverse=step.reverse != backward, unroll=step.unroll
+        body, init, xs, length=length, reverse=step.reverse != backward, unroll=step.unroll
     )
+
+
+def _in_chunks(
+    body: Any, carry: Any, rows: Any, each: Any, length: int, size: int, reverse: bool
+) -> Any:
+    """`lax.scan` over chunks of `size` consecutive rows, the last of which may be shorter.
+
+    body(carry, rows of the chunk, item of the chunk, how many rows) -> carry, rows, item. The
+    items come and go as a pair: those of the full chunks stacked, and that of the short one.
+    """
+    count, rest = divmod(length, size)
+    cut = count * size
+    full, short = each
+
+    def main(carry: Any) -> Any:
+        chunks = jax.tree.map(lambda x: x[:cut].reshape(count, size, *x.shape[1:]), rows)
+
+        def step(carry: Any, chunk: Any) -> Any:
+            carry, *ys = body(carry, *chunk, size)
+            return carry, ys
+
+        carry, (ys, items) = jax.lax.scan(
+            step, carry, (chunks, full), length=count, reverse=reverse
+        )
+        return carry, jax.tree.map(lambda y: y.reshape(cut, *y.shape[2:]), ys), items
+
+    def tail(carry: Any) -> Any:
+        return body(carry, jax.tree.map(lambda x: x[cut:], rows), short, rest)
+
+    if not rest:
+        carry, ys, items = main(carry)
+        return carry, ys, (items, None)
+    if not count:
+        carry, ys, item = tail(carry)
+        return carry, ys, (None, item)
+    if reverse:
+        carry, late, item = tail(carry)
+        carry, early, items = main(carry)
+    else:
+        carry, early, items = main(carry)
+        carry, late, item = tail(carry)
+    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), early, late)
+    return carry, joined, (items, item)
+
+
+def _chunk_size(length: int) -> int:
+    """A divisor of the length near _CHUNK where there is one, else _CHUNK itself."""
+    near = range(2 * _CHUNK, _CHUNK // 2 - 1, -1)
+    return next((size for size in near if length % size == 0), min(_CHUNK, length))
 
 
 class _Plan(NamedTuple):
     """What the backward pass knows before it runs; no arrays."""
 
     step: Step
-    axis: int | None
-    consts: tuple[bool, ...]  # which consts, initial states and inputs get a cotangent
+    options: Options
+    names: tuple[str, ...]  # of the float leaves of the carry
+    linear: Linearized
+    consts: tuple[bool, ...]  # which consts and initial states get a cotangent
     init: tuple[bool, ...]
-    xs: tuple[bool, ...]
-    state: tuple[bool, ...]  # which carry leaves have an adjoint
-    ys: tuple[bool, ...]  # which outputs have a cotangent
-    kept: tuple[Any, ...]  # types of what else of the step the outputs read
-    pulls: Any  # the tree of the two pullbacks of a step, ...
-    sources: tuple[tuple[str, int], ...]  # ... and where each of its leaves is stored
 
 
-class _Store(NamedTuple):
-    """The leaves of the pullbacks: one copy of what does not change, the rest stacked over t."""
+class _Saved(NamedTuple):
+    """What the forward pass leaves to the backward pass."""
 
-    fixed: list[Any]
+    consts: list[Any]
+    fixed: list[Any]  # residuals that do not change
+    rows: Any  # rows over t (x, y, own), or None where segments are run again, ...
+    segments: Any  # ... from the inputs and the state at the start of each
+    finite: Any
+
+
+def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any) -> Any:
+    """Run the scan, keeping what the transposed step needs."""
+    consts, init, xs, _, inner = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
+    wants = [
+        tuple(p.perturbed and _linear.is_inexact(p.value) for p in group) for group in primals[:3]
+    ]
+    shown = wants[0]
+    if options.log_param and not any(shown):
+        shown = tuple(map(_linear.is_inexact, consts))
+    linear = _linear.linearize(
+        step, consts, init, xs, inner, (shown, wants[2]), options.measure is not None
+    )
+    plan = _Plan(step, options, names, linear, wants[0], wants[1])
+    outside = dict(zip(linear.forward.ins, consts, strict=False))
+    before = _jaxpr.run(linear.storage.before, dict(outside))
+
+    shape = () if options.axis is None else (_first(linear, init).shape[options.axis],)
+    carry = init, (jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool))
+    size = options.segment
+    if size is None or size >= step.length:
+        (final, finite), ys, own = _run(plan, outside, carry, xs, step.length)
+        rows, segments = _read_again(linear, xs, ys, own), None
+    else:
+
+        def segment(carry: Any, xs: Any, _: Any, length: int) -> Any:
+            out, ys, _ = _run(plan, outside, carry, xs, length, keep=False)
+            return out, ys, carry[0]
+
+        (final, finite), ys, starts = _in_chunks(
+            segment, carry, xs, (None, None), step.length, size, step.reverse
+        )
+        rows, segments = None, (xs, starts)
+    saved = _Saved(
+        consts=list(consts),
+        fixed=[before[slot] for slot in linear.storage.fixed],
+        rows=rows,
+        segments=segments,
+        finite=finite[0],
+    )
+    return (final, ys), jax.tree_util.Partial(functools.partial(_backward, plan), saved)
+
+
+def _first(linear: Linearized, carry: Sequence[Any]) -> Any:
+    return pick(linear.state, carry)[0]
+
+
+class _Rows(NamedTuple):
+    """What of each step is read in the backward pass, as `_linear.Storage` lists it."""
+
     x: list[Any]
     y: list[Any]
     own: list[Any]
 
 
-def _forward(step: Step, axis: int | None, *primals: Any) -> Any:
-    """Run the scan, keeping what the two pullbacks of each step need."""
-    consts, init, xs, _, inner = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
-    wants = [tuple(p.perturbed and is_inexact(p.value) for p in group) for group in primals[:3]]
-    state = tuple(map(is_inexact, init))
-    found: dict[str, Any] = {}
+def _read_again(linear: Linearized, xs: Any, ys: Any, own: Any) -> _Rows:
+    storage = linear.storage
+    return _Rows([xs[i] for _, i in storage.x], [ys[i] for _, i in storage.y], own)
 
-    def linearized(consts: Any, carry: Any, x: Any) -> Any:
-        inner_t = jax.tree.map(lambda slot: jnp.zeros(slot.shape[1:], slot.dtype), inner)
 
-        def advance(c: Any, h: Any, x_: Any, inner_t: Any) -> Any:
-            new, kept = step.advance(
-                _merge(wants[0], c, consts),
-                _merge(state, h, carry),
-                _merge(wants[2], x_, x),
-                inner_t,
-            )
-            found["smooth"] = tuple(map(is_inexact, kept))
-            return (_pick(state, new), _pick(found["smooth"], kept)), (new, kept)
-
-        c, x_ = _pick(wants[0], consts), _pick(wants[2], x)
-        (h, k), pull_advance, (new, kept) = jax.vjp(
-            advance, c, _pick(state, carry), x_, inner_t, has_aux=True
-        )
-        found["kept"] = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in k)
-
-        def readout(c: Any, x_: Any, h: Any, k: Any, inner_t: Any) -> Any:
-            ys = step.readout(
-                _merge(wants[0], c, consts),
-                _merge(wants[2], x_, x),
-                _merge(state, h, new),
-                _merge(found["smooth"], k, kept),
-                inner_t,
-            )
-            found["ys"] = tuple(map(is_inexact, ys))
-            return _pick(found["ys"], ys), ys
-
-        _, pull_readout, ys = jax.vjp(readout, c, x_, h, k, inner_t, has_aux=True)
-        residuals, found["pulls"] = jax.tree.flatten((pull_advance, pull_readout))
-        return new, ys, residuals
-
-    program = _jaxpr.program(jax.make_jaxpr(linearized)(consts, init, _jaxpr.rows(xs)))
-    const_ids, carry_ids, x_ids = _split(program.ins, len(consts), len(init))
-    new_refs, y_refs, leaves = _split(program.outs, len(init), len(found["ys"]))
-
-    # A leaf that follows from the consts alone is stored once, and one that is an input or an
-    # output of the step is stacked already.
-    varying = _jaxpr.dependents(program.nodes, (*carry_ids, *x_ids))
-    fixed: list[Any] = []
-    own: list[Any] = []
-    sources = []
-    for ref in leaves:
-        if isinstance(ref, _jaxpr.Lit) or ref not in varying:
-            sources.append(("fixed", len(fixed)))
-            fixed.append(ref)
-        elif ref in x_ids:
-            sources.append(("x", x_ids.index(ref)))
-        elif ref in y_refs:
-            sources.append(("y", y_refs.index(ref)))
-        else:
-            if ref not in own:
-                own.append(ref)
-            sources.append(("own", own.index(ref)))
-
-    outside = dict(zip(const_ids, consts, strict=True))
-    # An effect has no results to be found by, and must happen at every step, not once outside.
-    unchanging = [
-        node for node in program.nodes if varying.isdisjoint(node.outs) and not node.eqn.effects
-    ]
-    before = _jaxpr.run(_jaxpr.needed(unchanging, fixed), dict(outside))
+def _run(
+    plan: _Plan, outside: dict[int, Any], carry: Any, xs: Any, length: int, keep: bool = True
+) -> Any:
+    """Run some steps; returns ((state, finite steps), outputs, residuals to keep)."""
+    linear, axis = plan.linear, plan.options.axis
+    program = linear.forward
+    _, carry_ids, x_ids = split(program.ins, *linear.sizes)
+    new_refs, y_refs, _ = split(program.outs, linear.sizes[1], len(linear.ys))
+    own = linear.storage.own if keep else ()
     nodes = _jaxpr.needed(program.nodes, (*new_refs, *y_refs, *own))
 
     def body(carry: Any, x: Any) -> Any:
-        env = {**outside, **dict(zip((*carry_ids, *x_ids), (*carry, *x), strict=True))}
+        state, (count, good) = carry
+        env = {**outside, **dict(zip((*carry_ids, *x_ids), (*state, *x), strict=True))}
         env = _jaxpr.run(nodes, env)
-        new, ys, stacked = ([_jaxpr.read(env, r) for r in refs] for refs in (new_refs, y_refs, own))
-        return new, (ys, stacked)
+        new, ys, kept = ([_jaxpr.read(env, r) for r in refs] for refs in (new_refs, y_refs, own))
+        good = good & _norms.finite(pick(linear.state, new), axis)
+        return (new, (count + good, good)), (ys, kept)
 
-    final, (ys, stacked) = _scan(step, body, init, xs)
-    store = _Store(
-        fixed=[_jaxpr.read(before, ref) for ref in fixed],
-        x=[x if ("x", i) in sources else None for i, x in enumerate(xs)],
-        y=[y if ("y", i) in sources else None for i, y in enumerate(ys)],
-        own=stacked,
-    )
-    plan = _Plan(
-        step=step,
-        axis=axis,
-        consts=wants[0],
-        init=wants[1],
-        xs=wants[2],
-        state=state,
-        ys=found["ys"],
-        kept=found["kept"],
-        pulls=found["pulls"],
-        sources=tuple(sources),
-    )
-    backward = functools.partial(_backward, plan)
-    return (final, ys), jax.tree_util.Partial(backward, store, _pick(wants[0], consts))
+    carry, (ys, kept) = _scan(plan.step, body, carry, xs, length)
+    return carry, ys, kept
 
 
-def _backward(plan: _Plan, store: _Store, consts: list[Any], cotangents: Any) -> Any:
+def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
     """Run the adjoint recursion of the module's docstring, recording at each step."""
-    step, axis = plan.step, plan.axis
+    step, linear, axis = plan.step, plan.linear, plan.options.axis
     final, outputs = (list(group) for group in cotangents)
-    mu = [_dense(ct) for ct in _pick(plan.state, final)]
-    outputs = _pick(plan.ys, outputs)
+    mu = [_dense(ct) for ct in pick(linear.state, final)]
+    outputs = pick(linear.ys, outputs)
     live = tuple(not isinstance(ct, SymbolicZero) for ct in outputs)
-    dtype = _norms.real_dtype(mu)
-    window = min(int(jnp.finfo(m.dtype).maxexp) for m in mu) // 3
+    pull = _Pull(plan, saved.fixed, live, [_row_type(ct) for ct in outputs])
+
     unit = jnp.zeros(() if axis is None else mu[0].shape[axis], jnp.int32)
-    # Outputs that read more of the step than its new state send a cotangent around the boundary.
-    # Its leaves have no known sample axis, so where scales are per sample it travels apart, in
-    # plain units.
-    around = bool(plan.kept) and any(live)
-    apart = around and axis is not None
-    wants_grads = any(plan.consts) or any(plan.xs)
+    late = [jnp.zeros_like(m) for m in mu] if pull.apart else []
+    grads = [jnp.zeros_like(c) for c in pick(linear.consts, saved.consts)]
+    carry = mu, unit, late, grads
+    arrived = pick(live, outputs)
+    if saved.segments is None:
+        carry, recorded = pull.rows(carry, saved.rows, arrived, step.length)
+    else:
+        xs, starts = saved.segments
+        outside = dict(zip(linear.forward.ins, saved.consts, strict=False))
 
-    def body(carry: Any, row: Any) -> Any:
-        mu, e, late, grads = carry
-        (x, y, own), arrived = row
-        now = _Store(store.fixed, x, y, own)
-        pull_advance, pull_readout = jax.tree.unflatten(
-            plan.pulls, [getattr(now, kind)[i] for kind, i in plan.sources]
+        def segment(carry: Any, rows: Any, start: Any, length: int) -> Any:
+            xs, arrived = rows
+            nothing = saved.finite, jnp.zeros(saved.finite.shape, bool)
+            _, ys, own = _run(plan, outside, (start, nothing), xs, length)
+            again = _read_again(linear, xs, ys, own)
+            return *pull.rows(carry, again, arrived, length), None
+
+        carry, recorded, _ = _in_chunks(
+            segment, carry, (xs, arrived), starts, step.length,
+            plan.options.segment or step.length, not step.reverse,
         )
-        record: dict[str, Any] = {}
-        still = [_zeros(k.shape, k) for k in plan.kept]
-        kept, from_outputs = still, None
-        terms = [(mu, e), (late, unit)] if apart else [(mu, e)]
-        tops = [_norms.exponent(v, axis, dtype) + k for v, k in terms]
-        if any(live):
-            dense = _merge(live, arrived, [_zeros(ct.shape[1:], ct) for ct in outputs])
-            c_out, x_out, direct, kept, inner_out = pull_readout(dense)
-            from_outputs = (c_out, x_out, inner_out)
-            record["transported"] = _log_norm_of_sum(terms, tops, axis, dtype)
-            record["direct"] = _norms.log_norms(direct, axis, dtype)[0]
-            terms.append((direct, unit))
-            tops.append(_norms.exponent(direct, axis, dtype))
-        if around and not apart:
-            tops.append(_norms.exponent(kept, axis, dtype))
-        e = _rescale(functools.reduce(jnp.maximum, tops), e, window)
-        mu = _sum(terms, e, axis)
-        total, leaves = _norms.log_norms(mu, axis, dtype)
-        record["total"] = total + _nats(e, dtype)
-        record["leaves"] = [leaf + _nats(e, dtype) for leaf in leaves] if len(leaves) > 1 else []
-
-        scaled_kept = _norms.scale(kept, -e, None) if around and not apart else still
-        _, back, _, inner = pull_advance((mu, scaled_kept))
-        inner = [_shift(slots, e) for slots in inner]
-        xs_ct: list[Any] = []
-        if wants_grads or apart:
-            c_ct, _, xs_ct, inner_plain = pull_advance((_norms.scale(mu, e, axis), kept))
-            inner = inner_plain if apart else inner
-            grads = _add(grads, c_ct)
-        if apart:
-            nothing = [jnp.zeros_like(m) for m in mu]
-            late = pull_advance((nothing, kept))[1]
-        if from_outputs is not None:
-            grads = _add(grads, from_outputs[0])
-            xs_ct = _add(xs_ct, from_outputs[1])
-            inner = _add(inner, from_outputs[2])
-        return (back, e, late, grads), (record, xs_ct, inner)
-
-    late = [jnp.zeros_like(m) for m in mu] if apart else []
-    grads = [jnp.zeros_like(c) for c in consts]
-    arrived = _pick(live, outputs)
-    carry, (record, xs_ct, inner) = _scan(
-        step, body, (mu, unit, late, grads), (store[1:], arrived), backward=True
-    )
     mu, e, late, grads = carry
-    first = _sum([(mu, e), (late, unit)] if apart else [(mu, e)], unit, axis)
-
-    # What reads the final carry stands outside the scan: at the last step it is the loss's own.
-    last = 0 if step.reverse else -1
-    total = record["total"]
-    transported = record.get("transported", total).at[last].set(-jnp.inf)
-    direct = record.get("direct", jnp.full_like(total, -jnp.inf)).at[last].set(total[last])
-    visits = jnp.ones((), total.dtype)
-    init_ct = _spread(plan.init, _pick(_pick(plan.state, plan.init), first))
+    logs, measured_rows, xs_ct, inner = recorded
+    first = _sum([(mu, e), (late, unit)] if pull.apart else [(mu, e)], axis)
+    init_ct = pick(pick(linear.state, plan.init), first)
+    slots = Slots(
+        logs=_with_last(logs, 0 if step.reverse else -1),
+        measured=tuple(measured_rows),
+        finite=saved.finite.astype(logs["total"].dtype),
+        visits=jnp.ones((), logs["total"].dtype),
+    )
     return (
-        _spread(plan.consts, grads),
-        init_ct,
-        _spread(plan.xs, xs_ct),
-        Slots(total, direct, transported, tuple(record["leaves"]), visits),
+        _spread(plan.consts, pick(pick(linear.consts, plan.consts), grads)),
+        _spread(plan.init, init_ct),
+        _spread(linear.xs, xs_ct),
+        slots,
         inner,
     )
+
+
+def _with_last(logs: dict[str, Any], last: int) -> dict[str, Any]:
+    """What reads the final carry stands outside the scan: at step T it is the loss's own."""
+    logs = dict(logs)
+    for total in [name for name in logs if name.startswith("total")]:
+        direct, transported = (total.replace("total", part) for part in _PARTS[1:])
+        if direct not in logs:
+            logs[transported] = logs[total]
+            logs[direct] = jnp.full_like(logs[total], -jnp.inf)
+        logs[transported] = logs[transported].at[last].set(-jnp.inf)
+        logs[direct] = logs[direct].at[last].set(logs[total][last])
+    return logs
+
+
+class _Pull:
+    """The transposed step, over rows of residuals."""
+
+    def __init__(
+        self, plan: _Plan, fixed: Sequence[Any], live: Sequence[bool], outputs: Sequence[Any]
+    ) -> None:
+        self.plan = plan
+        linear, options = plan.linear, plan.options
+        self.fixed = dict(zip(linear.storage.fixed, fixed, strict=True))
+        self.live = live
+        self.outputs = outputs
+        # Outputs that read more of the step than its new state send a cotangent around the
+        # boundary. Its leaves have no known sample axis, so where scales are per sample it travels
+        # apart, in plain units.
+        self.around = bool(linear.kept) and any(live)
+        self.apart = self.around and options.axis is not None
+        count = len(linear.advance.program.ins) - len(linear.advance.linear)
+        leaves = linear.storage.leaves
+        self.advance = _Part(linear.advance, leaves[:count], linear.storage, not options.log_param)
+        self.readout = _Part(
+            linear.readout, leaves[count : linear.residuals], linear.storage, not options.log_param
+        )
+        self.state = leaves[linear.residuals :]
+
+    def rows(self, carry: Any, rows: _Rows, arrived: Sequence[Any], length: int) -> Any:
+        """Pull the carry (mu, e, late, grads) back through `length` steps."""
+        parts = [self.advance, *([self.readout] if any(self.live) else [])]
+
+        def chunk(carry: Any, rows: Any, _: Any, length: int) -> Any:
+            carry, (recorded, *kept) = _scan(
+                self.plan.step, self._body, carry, rows, length, backward=True
+            )
+            mu, e, late, grads = carry
+            for part, new in zip(parts, kept, strict=False):
+                grads = part.finish(grads, new, rows[0])
+            return (mu, e, late, grads), recorded, None
+
+        waits = any(any(part.sums.later) for part in parts)
+        size = _chunk_size(length) if waits else length
+        if size == length:
+            return chunk(carry, (rows, arrived), None, length)[:2]
+        return _in_chunks(
+            chunk, carry, (rows, arrived), (None, None), length, size, not self.plan.step.reverse
+        )[:2]
+
+    def _body(self, carry: Any, row: Any) -> Any:
+        options, linear = self.plan.options, self.plan.linear
+        axis, names = options.axis, self.plan.names
+        mu, e, late, grads = carry
+        (x, y, own), arrived = row
+        dtype = _norms.real_dtype(mu)
+        window = min(int(jnp.finfo(m.dtype).maxexp) for m in mu) // 3
+        unit = jnp.zeros_like(e)
+
+        env = dict(self.fixed)
+        for stored, values in zip((linear.storage.x, linear.storage.y), (x, y), strict=True):
+            env.update((slot, value) for (slot, _), value in zip(stored, values, strict=True))
+        env.update(zip(linear.storage.own, own, strict=True))
+        env = _jaxpr.run(linear.storage.rebuild, env)
+
+        logs: dict[str, Any] = {}
+
+        def record(part: str, size: _norms.Size, k: Any) -> None:
+            nats = _norms.nats(k, dtype)
+            logs[part] = size.total + nats
+            for i, leaf in enumerate(size.each if len(names) > 1 else ()):
+                logs[f"{part}:{i}"] = leaf + nats
+
+        terms = [(mu, e), (late, unit)] if self.apart else [(mu, e)]
+        sizes = [_norms.size(v, axis, dtype) for v, _ in terms]
+        tops = [size.top + k for size, (_, k) in zip(sizes, terms, strict=True)]
+        still = [_zeros(k.shape, k) for k in linear.kept]
+        kept, pulled = still, None
+        if any(self.live):
+            dense = merge(self.live, arrived, [_zeros(ct.shape, ct) for ct in self.outputs])
+            pulled = self.readout.pull(env, dense)
+            direct, kept = pulled.state, pulled.kept
+            if self.apart:
+                both, k = _common(terms, tops, axis)
+                record("transported", _norms.size(both, axis, dtype), k)
+            else:
+                record("transported", sizes[0], e)
+            size = _norms.size(direct, axis, dtype)
+            record("direct", size, unit)
+            terms.append((direct, unit))
+            tops.append(size.top)
+        if self.around and not self.apart:
+            tops.append(_norms.size(kept, None, dtype).top)
+        now = _rescale(functools.reduce(jnp.maximum, tops), e, window)
+        mu = _sum([(v, k - now) for v, k in terms], axis)
+        if len(terms) == 1:
+            record("total", sizes[0], e)
+        else:
+            record("total", _norms.size(mu, axis, dtype), now)
+        e = now
+        logs["scale"] = _norms.nats(e, dtype)
+        state = [_jaxpr.read(env, ref) for ref in self.state]
+        results = jax.tree.leaves(measured(options, names, state, mu))
+
+        if axis is None:
+            scaled_kept = [_norms.scale(k, -e, None) for k in kept] if self.around else kept
+            back = self.advance.pull(env, (*mu, *scaled_kept))
+            grad = back.scaled(e)
+        else:
+            back = self.advance.pull(env, (*mu, *still))
+            grad = self.advance.pull(env, (*(_norms.scale(m, e, axis) for m in mu), *kept))
+        inner = grad.inner if self.apart else [_shift(slots, e) for slots in back.inner]
+        if self.apart:
+            late = self.advance.pull(env, (*(jnp.zeros_like(m) for m in mu), *kept)).state
+        grads, xs_ct, sums = list(grads), grad.x, [grad.rows]
+        for part in (grad,) if pulled is None else (grad, pulled):
+            for i, ct in part.consts.items():
+                grads[i] = grads[i] + ct
+        if pulled is not None:
+            xs_ct = _add(xs_ct, pulled.x)
+            inner = _add(inner, pulled.inner)
+            sums.append(pulled.rows)
+        if options.log_param:
+            logs["param"] = self._log_param(env, mu, e, kept, grad, pulled, dtype)
+        return (back.state, e, late, grads), ((logs, results, xs_ct, inner), *sums)
+
+    def _log_param(
+        self, env: Any, mu: Any, e: Any, kept: Any, grad: Any, pulled: Any, dtype: Any
+    ) -> Any:
+        """ln of the norm of this step's contribution to the gradient of the consts."""
+        axis = self.plan.options.axis
+        top = jnp.max(e)
+        mu = [_norms.scale(m, e - top, axis) for m in mu]
+        kept = [_norms.scale(k, -top, None) for k in kept]
+        terms = [(list(self.advance.pull(env, (*mu, *kept)).consts.values()), top)]
+        if pulled is not None:
+            terms.append((list(pulled.consts.values()), jnp.zeros_like(top)))
+        if not terms[0][0]:
+            return jnp.full((), -jnp.inf, dtype)
+        tops = [_norms.size(v, None, dtype).top + k for v, k in terms]
+        both, k = _common(terms, tops, None)
+        return _norms.size(both, None, dtype).total + _norms.nats(k, dtype)
+
+
+class _Pulled(NamedTuple):
+    """What a transposed part gives at one step."""
+
+    consts: dict[int, Any]  # those that are added up step by step
+    state: list[Any]  # of the old state for the advance, of the new one for the readout
+    x: list[Any]
+    kept: list[Any]
+    inner: list[Any]
+    rows: dict[int, Any]  # what the sums that wait are made of
+    linear: frozenset[int]  # which rows are in the adjoint's units
+
+    def scaled(self, e: Any) -> _Pulled:
+        """2^e times what goes to the consts and the inputs."""
+
+        def grow(x: Any) -> Any:
+            return _norms.scale(x, e, None)
+
+        return self._replace(
+            consts={i: grow(ct) for i, ct in self.consts.items()},
+            x=[grow(ct) for ct in self.x],
+            rows={s: grow(row) if s in self.linear else row for s, row in self.rows.items()},
+        )
+
+
+class _Part:
+    """One part of the transposed step, and which of its sums over the steps wait."""
+
+    def __init__(
+        self, part: _linear.Transposed, residuals: Any, storage: _linear.Storage, defer: bool
+    ) -> None:
+        self.part = part
+        self.residuals = residuals
+        self.consts = part.consts
+        fixed = {
+            slot
+            for slot, ref in zip(part.program.ins, residuals, strict=False)
+            if isinstance(ref, _jaxpr.Lit) or ref in storage.fixed
+        }
+        none = Sums((False,) * len(self.consts), (), (), (), ())
+        self.sums = _linear.find_sums(part, self.consts, fixed) if defer else none
+        places = {slot: (0, i) for i, (slot, _) in enumerate(storage.x)}
+        places |= {slot: (1, i) for i, (slot, _) in enumerate(storage.y)}
+        places |= {slot: (2, i) for i, slot in enumerate(storage.own)}
+        self.stored = {
+            slot: places[ref]
+            for slot, ref in zip(part.program.ins, residuals, strict=False)
+            if slot in self.sums.rows and ref in places
+        }
+        now = [ref for ref, later in zip(self.consts, self.sums.later, strict=True) if not later]
+        self.kept = tuple(slot for slot in self.sums.rows if slot not in self.stored)
+        others = (*part.state, *part.x, *part.kept, *part.inner)
+        self.nodes = _jaxpr.needed(part.program.nodes, (*now, *others, *self.kept))
+        linear = _jaxpr.dependents(part.program.nodes, part.linear)
+        self.linear = frozenset(linear.intersection(self.kept))
+
+    def pull(self, env: dict[int, Any], cotangents: Sequence[Any]) -> _Pulled:
+        """Run the part on a step's residuals; `env` has the slots of the forward program."""
+        part = self.part
+        residuals = [_jaxpr.read(env, ref) for ref in self.residuals]
+        inside = dict(zip(part.program.ins, (*residuals, *cotangents), strict=True))
+        inside = _jaxpr.run(self.nodes, inside)
+
+        def read(refs: Sequence[Any]) -> list[Any]:
+            return [_jaxpr.read(inside, ref) for ref in refs]
+
+        later = self.sums.later
+        return _Pulled(
+            consts={
+                i: _jaxpr.read(inside, ref) for i, ref in enumerate(self.consts) if not later[i]
+            },
+            state=read(part.state),
+            x=read(part.x),
+            kept=read(part.kept),
+            inner=jax.tree.unflatten(part.inner_tree, read(part.inner)),
+            rows={slot: inside[slot] for slot in self.kept},
+            linear=self.linear,
+        )
+
+    def finish(self, grads: list[Any], kept: dict[int, Any], stored: _Rows) -> list[Any]:
+        """Add the sums over a chunk of steps to the gradients."""
+        rows = {slot: stored[kind][i] for slot, (kind, i) in self.stored.items()} | kept
+        sums = iter(self.sums.finish(rows, self.consts))
+        return [
+            grad + next(sums) if later else grad
+            for grad, later in zip(grads, self.sums.later, strict=True)
+        ]
 
 
 def _rescale(top: jax.Array, e: jax.Array, window: int) -> jax.Array:
@@ -308,63 +563,44 @@ def _rescale(top: jax.Array, e: jax.Array, window: int) -> jax.Array:
     return jnp.where(moved, top, e)
 
 
-def _sum(terms: Sequence[Any], e: jax.Array, axis: int | None) -> list[Any]:
-    """2^-e times the sum of 2^k v over the terms (v, k)."""
-    scaled = [_norms.scale(v, k - e, axis) for v, k in terms]
+def _sum(terms: Sequence[Any], axis: int | None) -> list[Any]:
+    """The sum of 2^k v over the terms (v, k)."""
+    scaled = [[_norms.scale(x, k, axis) for x in v] for v, k in terms]
     return [functools.reduce(jnp.add, parts) for parts in zip(*scaled, strict=True)]
 
 
-def _log_norm_of_sum(
-    terms: Sequence[Any], tops: Sequence[jax.Array], axis: int | None, dtype: Any
-) -> jax.Array:
+def _common(terms: Sequence[Any], tops: Sequence[Any], axis: int | None) -> Any:
+    """(v, k) with 2^k v the sum of the terms, in a unit in which it cannot overflow."""
     top = functools.reduce(jnp.maximum, tops)
     top = jnp.where(top > _norms.ZERO // 2, top, 0)
-    return _norms.log_norms(_sum(terms, top, axis), axis, dtype)[0] + _nats(top, dtype)
-
-
-def _nats(e: jax.Array, dtype: Any) -> jax.Array:
-    return e.astype(dtype) * _norms.LN2
+    return _sum([(v, k - top) for v, k in terms], axis), top
 
 
 def _shift(slots: Slots, e: jax.Array) -> Slots:
     """Bring what inner scans measured in units of 2^e to plain units."""
 
     def move(log: jax.Array) -> jax.Array:
-        nats = _nats(e, log.dtype).reshape((1,) * (log.ndim - e.ndim) + e.shape)
+        more = _norms.nats(e, log.dtype).reshape((1,) * (log.ndim - e.ndim) + e.shape)
         seen = slots.visits.reshape(slots.visits.shape + (1,) * (log.ndim - slots.visits.ndim))
-        return jnp.where(seen > 0, log + nats, log)
+        return jnp.where(seen > 0, log + more, log)
 
-    logs = {name: log for name, log in slots._asdict().items() if name != "visits"}
-    return slots._replace(**jax.tree.map(move, logs))
+    return slots._replace(logs=jax.tree.map(move, slots.logs))
 
 
 def _is_primal(x: Any) -> bool:
     return hasattr(x, "perturbed")
 
 
-def _pick(flags: Sequence[bool], leaves: Sequence[Any]) -> list[Any]:
-    return [leaf for flag, leaf in zip(flags, leaves, strict=True) if flag]
-
-
-def _merge(flags: Sequence[bool], picked: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    rest = iter(picked)
-    return [next(rest) if flag else other for flag, other in zip(flags, others, strict=True)]
-
-
 def _spread(flags: Sequence[bool], picked: Sequence[Any]) -> list[Any]:
-    return _merge(flags, picked, [None] * len(flags))
-
-
-def _split(items: Sequence[Any], *sizes: int) -> list[list[Any]]:
-    parts, rest = [], list(items)
-    for size in sizes:
-        parts.append(rest[:size])
-        rest = rest[size:]
-    return [*parts, rest]
+    return merge(flags, picked, [None] * len(flags))
 
 
 def _add(left: list[Any], right: list[Any]) -> list[Any]:
     return jax.tree.map(jnp.add, left, right) if left else right
+
+
+def _row_type(ct: Any) -> Any:
+    return jax.ShapeDtypeStruct(ct.shape[1:], ct.dtype)
 
 
 def _dense(ct: Any) -> Any:

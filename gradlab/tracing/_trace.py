@@ -12,13 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab.tracing import _jaxpr
-from gradlab.tracing._scan import Slots
+from gradlab.tracing._scan import Options, Slots
 from gradlab.tracing._walk import Site, Walk
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["log_norm", "log_direct", "log_transported", "leaves"],
+    data_fields=[
+        "log_norm",
+        "log_direct",
+        "log_transported",
+        "leaves",
+        "leaves_direct",
+        "leaves_transported",
+        "log_param",
+        "log_scale",
+        "measured",
+        "first_nonfinite_state",
+        "first_nonfinite_adjoint",
+    ],
     meta_fields=["name", "length", "reverse", "outer", "batched"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +62,13 @@ class ScanTrace:
     log_direct: jax.Array
     log_transported: jax.Array
     leaves: dict[str, jax.Array]
+    leaves_direct: dict[str, jax.Array]
+    leaves_transported: dict[str, jax.Array]
+    log_param: jax.Array | None
+    log_scale: jax.Array
+    measured: Any
+    first_nonfinite_state: jax.Array
+    first_nonfinite_adjoint: jax.Array
 
 
 @functools.partial(
@@ -100,6 +119,10 @@ def trace(
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     batch_axis: int | None = None,
+    *,
+    log_param: bool = False,
+    measure: Callable[[Any, Any], Any] | None = None,
+    segment: int | None = None,
 ) -> Callable[..., Trace]:
     """Like `jax.value_and_grad`, and the adjoint of every `lax.scan` in the loss, step by step.
 
@@ -144,12 +167,15 @@ def trace(
         is difficult", section III; Pascanu, Mikolov and Bengio (2013), "On the difficulty of
         training recurrent neural networks", section 2.
     """
+    if segment is not None and segment < 1:
+        raise ValueError(f"segment={segment}: a segment is a number of steps, at least 1")
+    options = Options(batch_axis, log_param, measure, segment)
     single = isinstance(argnums, int)
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     @functools.partial(jax.jit, static_argnums=0)
     def run(static: Any, dynamic: Any) -> Trace:
-        return _run(loss, numbers, single, has_aux, batch_axis, static, dynamic)
+        return _run(loss, numbers, single, has_aux, options, static, dynamic)
 
     @functools.wraps(loss)
     def traced(*args: Any, **kwargs: Any) -> Trace:
@@ -193,7 +219,7 @@ def _run(
     numbers: tuple[int, ...],
     single: bool,
     has_aux: bool,
-    batch_axis: int | None,
+    options: Options,
     static: Any,
     dynamic: list[Any],
 ) -> Trace:
@@ -221,7 +247,7 @@ def _run(
     closed, (value_type, aux_type) = jax.make_jaxpr(flat, return_shape=True)(targets, dynamic)
     _check_scalar(value_type)
     program = _jaxpr.program(closed)
-    walk = Walk(batch_axis)
+    walk = Walk(options)
     sites = walk.sites(program)
     if not sites:
         raise ValueError(
@@ -244,22 +270,52 @@ def _run(
 
 
 def _result(site: Site, slots: Slots) -> ScanTrace:
-    seen = slots.visits.reshape(slots.visits.shape + (1,) * (1 + len(site.batch)))
-    # A scan that the backward pass did not reach has adjoints that are exactly zero.
-    total, direct, transported, leaves = jax.tree.map(
-        lambda log: jnp.where(seen > 0, log, -jnp.inf), tuple(slots)[:-1]
-    )
-    named = dict(zip(site.leaf_names, leaves or (total,), strict=True))
+    seen = slots.visits > 0
+
+    def reached(log: jax.Array) -> jax.Array:
+        # A scan that the backward pass did not reach has adjoints that are exactly zero.
+        return jnp.where(seen.reshape(seen.shape + (1,) * (log.ndim - seen.ndim)), log, -jnp.inf)
+
+    logs = {name: reached(log) for name, log in slots.logs.items()}
+
+    def leaves(part: str) -> dict[str, jax.Array]:
+        several = len(site.leaf_names) > 1
+        return {
+            name: logs[f"{part}:{i}" if several else part]
+            for i, name in enumerate(site.leaf_names)
+        }
+
+    # The state's step counts from the scan's own start, the adjoint's is the first met going back.
+    steps = jnp.arange(1, site.length + 1)
+    time = len(site.outer)
+    bad = jnp.isnan(logs["total"]) | jnp.isposinf(logs["total"])
+    rows = steps.reshape((site.length,) + (1,) * len(site.batch))
+    if site.reverse:
+        backward = site.length + 1 - jnp.max(jnp.where(bad, site.length + 1 - rows, 0), axis=time)
+        backward = jnp.where(backward > site.length, 0, backward)
+    else:
+        backward = jnp.max(jnp.where(bad, rows, 0), axis=time)
+    count = slots.finite.astype(int)
+    row = site.length - count if site.reverse else count + 1
+    visited = seen.reshape(seen.shape + (1,) * len(site.batch))
+    forward = jnp.where(visited & (count < site.length), row, 0)
     return ScanTrace(
         name=site.name,
         length=site.length,
         reverse=site.reverse,
         outer=site.outer,
         batched=bool(site.batch),
-        log_norm=total,
-        log_direct=direct,
-        log_transported=transported,
-        leaves=named,
+        log_norm=logs["total"],
+        log_direct=logs["direct"],
+        log_transported=logs["transported"],
+        leaves=leaves("total"),
+        leaves_direct=leaves("direct"),
+        leaves_transported=leaves("transported"),
+        log_param=logs.get("param"),
+        log_scale=jnp.where(jnp.isneginf(logs["scale"]), 0, logs["scale"]),
+        measured=jax.tree.unflatten(jax.tree.structure(site.measured), slots.measured),
+        first_nonfinite_state=forward,
+        first_nonfinite_adjoint=backward,
     )
 
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.tracing import _jaxpr, _norms
-from gradlab.tracing._scan import Slots, Step, traced_scan
+from gradlab.tracing._linear import Step
+from gradlab.tracing._scan import Options, Slots, log_names, measured, traced_scan
 
 
 class Site(NamedTuple):
@@ -24,23 +25,33 @@ class Site(NamedTuple):
     leaf_names: tuple[str, ...]  # of the float leaves of its carry
     batch: tuple[int, ...]  # (samples,) where batch_axis is given, else ()
     dtype: Any
+    logs: tuple[str, ...]  # the names of what is recorded
+    measured: Any  # types of what `measure` returns
 
     def slots(self) -> Slots:
         """Zeros for the backward pass to write into."""
+        rows = (*self.outer, self.length)
 
-        def log() -> jax.Array:
-            return jnp.zeros((*self.outer, self.length, *self.batch), self.dtype)
+        def log(name: str) -> jax.Array:
+            batch = () if name == "param" else self.batch
+            return jnp.zeros((*rows, *batch), self.dtype)
 
-        several = self.leaf_names if len(self.leaf_names) > 1 else ()
-        visits = jnp.zeros(self.outer, self.dtype)
-        return Slots(log(), log(), log(), tuple(log() for _ in several), visits)
+        return Slots(
+            logs={name: log(name) for name in self.logs},
+            measured=tuple(
+                jnp.zeros((*rows, *leaf.shape), leaf.dtype)
+                for leaf in jax.tree.leaves(self.measured)
+            ),
+            finite=jnp.zeros((*self.outer, *self.batch), self.dtype),
+            visits=jnp.zeros(self.outer, self.dtype),
+        )
 
 
 class Walk:
-    """The rewriting of one program, for one choice of `batch_axis`."""
+    """The rewriting of one program, for one choice of options."""
 
-    def __init__(self, axis: int | None) -> None:
-        self.axis = axis
+    def __init__(self, options: Options) -> None:
+        self.options = options
         self._found: dict[int, tuple[Any, list[Site]]] = {}
 
     def sites(self, program: _jaxpr.Program) -> list[Site]:
@@ -76,32 +87,37 @@ class Walk:
         if not floats or parts.length == 0:
             return inner
         name = _jaxpr.where(node)
+        names = tuple(name for name, _ in floats)
+        types = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for _, aval in floats]
         site = Site(
             name=name,
             length=parts.length,
             reverse=parts.reverse,
             outer=(),
-            leaf_names=tuple(name for name, _ in floats),
+            leaf_names=names,
             batch=self._batch(name, floats, inner),
             dtype=_norms.real_dtype([aval for _, aval in floats]),
+            logs=tuple(log_names(names, self.options.log_param)),
+            measured=jax.eval_shape(functools.partial(measured, self.options, names), types, types),
         )
         return [site, *inner]
 
     def _batch(self, name: str, floats: Sequence[Any], inner: Sequence[Site]) -> tuple[int, ...]:
-        if self.axis is None:
+        axis = self.options.axis
+        if axis is None:
             return ()
         sizes = set()
         for leaf, aval in floats:
-            if not -aval.ndim <= self.axis < aval.ndim:
+            if not -aval.ndim <= axis < aval.ndim:
                 raise ValueError(
-                    f"batch_axis={self.axis}: the carry leaf {leaf!r} of the scan at {name} has "
+                    f"batch_axis={axis}: the carry leaf {leaf!r} of the scan at {name} has "
                     f"shape {aval.shape}, which lacks that axis"
                 )
-            sizes.add(aval.shape[self.axis])
+            sizes.add(aval.shape[axis])
         sizes.update(size for site in inner for size in site.batch)
         if len(sizes) > 1:
             raise ValueError(
-                f"batch_axis={self.axis}: the carry of the scan at {name} and of the scans inside "
+                f"batch_axis={axis}: the carry of the scan at {name} and of the scans inside "
                 f"it has {' and '.join(map(str, sorted(sizes)))} samples along that axis"
             )
         return tuple(sizes)
@@ -176,7 +192,12 @@ class Walk:
         if len(slots) == len(self.sites(parts.body)):
             return self._map(parts, consts, init, xs, slots)
         own, *inner = slots
-        return sum(traced_scan(self._step(parts), self.axis, consts, init, xs, own, inner), [])
+        (site, *_) = self.sites_of(node)
+        step = self._step(parts)
+        final, ys = traced_scan(
+            step, self.options, site.leaf_names, consts, init, xs, own, inner
+        )
+        return [*final, *ys]
 
     def _map(self, parts: Any, consts: Any, init: Any, xs: Any, inner: list[Slots]) -> Any:
         """A scan that carries no floats: only the scans inside it are traced."""
