@@ -8,7 +8,9 @@ from gradlab import initializers as initializers
 from gradlab import meanfield as meanfield
 from gradlab import tasks as tasks
 from gradlab.tracing import ScanTrace as ScanTrace
+from gradlab.tracing import TapTrace as TapTrace
 from gradlab.tracing import Trace as Trace
+from gradlab.tracing import tap as tap
 from gradlab.tracing import trace as trace
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ScanTrace",
+    "TapTrace",
     "Trace",
     "cells",
     "figures",
@@ -29,6 +32,7 @@ __all__ = [
     "meanfield",
     "read",
     "sweeps",
+    "tap",
     "tasks",
     "trace",
 ]

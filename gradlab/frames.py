@@ -66,16 +66,20 @@ STEPS: dict[str, Column] = {
 }
 
 TRACE: dict[str, Column] = {
-    "scan": Column("str", "", "where the scan stands in the source", True),
+    "scan": Column("str", "", "where the scan stands in the source, or the name of a tap", True),
     "leaf": Column("str", "", "the carry's leaf; empty for the whole state", True),
     "outer": Column("str", "", "index in the enclosing scans; present for nested scans only"),
     "sample": Column("Int64", "1", "index along batch_axis; present for batched traces only"),
     "step": Column("int64", "steps", "t = 1..T", True),
     "lag": Column("int64", "steps", "steps that the gradient has travelled back", True),
     "log_norm": Column("float64", "nats", "ln of the norm of the total gradient", True),
-    "log_direct": Column("float64", "nats", "ln of the norm of the direct part; NaN for a leaf"),
+    "log_direct": Column("float64", "nats", "ln of the norm of the direct part; NaN for a tap"),
     "log_transported": Column(
-        "float64", "nats", "ln of the norm of the transported part; NaN for a leaf"
+        "float64", "nats", "ln of the norm of the transported part; NaN for a tap"
+    ),
+    "log_param": Column(
+        "float64", "nats", "ln of the norm of the step's own contribution to the gradient of the "
+        "weights; present where it was asked for, NaN for a leaf"
     ),
 }
 
@@ -182,22 +186,20 @@ def lags(length: int) -> np.ndarray:
 def frame(trace: Any) -> pd.DataFrame:
     """The trace of `gradlab.trace` as a tidy frame with the columns of `TRACE`.
 
-    For each scan of `trace.scans`: rows for the whole state (leaf "") and then for each leaf, whose
-    direct and transported parts are NaN. `lag` is T - step, or step - 1 for a reversed scan. A scan
-    inside others adds `outer`, its index in them ("0,3"); a batched trace adds `sample`.
+    For each scan of `trace.scans`: rows for the whole state (leaf "") and then for each leaf; then
+    the rows of each tap. `lag` is T - step, or step - 1 for a reversed scan. A scan inside others
+    adds `outer`, its index in them ("0,3"); a batched trace adds `sample`.
 
-    >>> from types import SimpleNamespace as Namespace
-    >>> norms = np.array([-2.0, -1.0, 0.0])
-    >>> scan = Namespace(name="model.py:7", length=3, reverse=False, outer=(), batched=False,
-    ...                  log_norm=norms,
-    ...                  log_direct=norms, log_transported=norms, leaves={"h": norms})
-    >>> rows = frame(Namespace(scans=[scan]))
-    >>> rows[rows.leaf == ""].log_norm.tolist(), rows.leaf.tolist()
-    ([-2.0, -1.0, 0.0], ['', '', '', 'h', 'h', 'h'])
+    >>> import jax, gradlab as gl
+    >>> def loss(w, xs):
+    ...     return jax.lax.scan(lambda h, x: (w * h + x, None), 0.0, xs)[0]
+    >>> rows = frame(gl.trace(loss)(0.5, np.ones(3)))
+    >>> rows[rows.leaf == ""].log_norm.round(3).tolist(), rows.lag.tolist()
+    ([-1.386, -0.693, 0.0], [2, 1, 0, 2, 1, 0])
     """
-    parts = [_scan_frame(scan) for scan in trace.scans]
+    parts = [_scan_frame(record) for record in (*trace.scans, *trace.taps.values())]
     present = {name for part in parts for name in part.columns}
-    optional = {"outer", "sample"} - present
+    optional = {"outer", "sample", "log_param"} - present
     whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return _coerce(whole, TRACE, "a trace").drop(columns=sorted(optional))
 
@@ -221,19 +223,29 @@ def _scan_frame(scan: Any) -> pd.DataFrame:
         common["sample"] = index[-1]
     common["step"] = step
     common["lag"] = step - 1 if scan.reverse else scan.length - step
-    nothing = np.full(total.shape, np.nan)
-    rows = {"": (total, scan.log_direct, scan.log_transported)}
-    rows |= {name: (norms, nothing, nothing) for name, norms in scan.leaves.items()}
+    # A tap has neither parts nor leaves.
+    rows = {
+        name: {
+            "log_norm": norms,
+            "log_direct": scan.leaves_direct[name],
+            "log_transported": scan.leaves_transported[name],
+        }
+        for name, norms in getattr(scan, "leaves", {}).items()
+    }
+    whole: dict[str, Any] = {"log_norm": total}
+    if hasattr(scan, "log_direct"):
+        whole |= {"log_direct": scan.log_direct, "log_transported": scan.log_transported}
+    contribution = getattr(scan, "log_param", None)
+    if contribution is not None:
+        per_step = np.asarray(contribution, dtype=np.float64)
+        whole["log_param"] = per_step[..., None] + np.zeros(total.shape) if batched else per_step
     parts = [
         pd.DataFrame(
             common
             | {"leaf": leaf}
-            | {
-                column: np.asarray(values, dtype=np.float64).reshape(-1)
-                for column, values in zip(list(TRACE)[-3:], norms, strict=True)
-            }
+            | {name: np.asarray(v, dtype=np.float64).reshape(-1) for name, v in columns.items()}
         )
-        for leaf, norms in rows.items()
+        for leaf, columns in ({"": whole} | rows).items()
     ]
     return pd.concat(parts, ignore_index=True)
 

@@ -117,8 +117,13 @@ def test_lags_of_no_steps_are_refused(length):
         frames.lags(length)
 
 
+def traced(*scans):
+    return SimpleNamespace(scans=scans, taps={})
+
+
 def scan(shape, *, outer=(), reverse=False, name="model.py:7", leaves=("c", "h")):
     values = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    each = {leaf: values + 10_000 * (k + 1) for k, leaf in enumerate(leaves)}
     return SimpleNamespace(
         name=name,
         length=shape[len(outer)],
@@ -128,13 +133,17 @@ def scan(shape, *, outer=(), reverse=False, name="model.py:7", leaves=("c", "h")
         log_norm=values,
         log_direct=values - 1000,
         log_transported=values - 2000,
-        leaves={leaf: values + 10_000 * (k + 1) for k, leaf in enumerate(leaves)},
+        leaves=each,
+        leaves_direct={leaf: v - 1000 for leaf, v in each.items()},
+        leaves_transported={leaf: v - 2000 for leaf, v in each.items()},
+        log_param=None,
     )
 
 
 def test_frame_of_a_plain_scan():
-    rows = frames.frame(SimpleNamespace(scans=[scan((4,))]))
-    assert list(rows.columns) == [name for name in frames.TRACE if name not in ("outer", "sample")]
+    rows = frames.frame(traced(scan((4,))))
+    optional = ("outer", "sample", "log_param")
+    assert list(rows.columns) == [name for name in frames.TRACE if name not in optional]
     assert rows["leaf"].tolist() == [""] * 4 + ["c"] * 4 + ["h"] * 4
     assert rows["step"].tolist() == [1, 2, 3, 4] * 3
     assert rows["lag"].tolist() == [3, 2, 1, 0] * 3
@@ -146,11 +155,20 @@ def test_frame_of_a_plain_scan():
     ]
     whole = rows[rows["leaf"] == ""]
     assert whole["log_direct"].tolist() == [-1000, -999, -998, -997]
-    assert rows.loc[rows["leaf"] != "", ["log_direct", "log_transported"]].isna().all(axis=None)
+    assert (rows["log_norm"] - rows["log_direct"] == 1000).all()
+    assert (rows["log_norm"] - rows["log_transported"] == 2000).all()
+
+
+def test_frame_has_the_contributions_that_were_asked_for():
+    one = scan((3, 2), leaves=("h",))
+    one.log_param = np.array([7.0, 8.0, 9.0])
+    rows = frames.frame(traced(one))
+    assert rows.loc[rows["leaf"] == "", "log_param"].tolist() == [7, 7, 8, 8, 9, 9]
+    assert rows.loc[rows["leaf"] == "h", "log_param"].isna().all()
 
 
 def test_frame_of_a_reversed_scan_counts_lag_from_the_first_step():
-    rows = frames.frame(SimpleNamespace(scans=[scan((3,), reverse=True, leaves=())]))
+    rows = frames.frame(traced(scan((3,), reverse=True, leaves=())))
     assert rows["lag"].tolist() == [0, 1, 2]
 
 
@@ -159,7 +177,7 @@ def test_frame_of_a_reversed_scan_counts_lag_from_the_first_step():
 def test_frame_finds_every_entry_of_nested_and_batched_scans(outer, batch):
     shape = (*outer, 4) + (() if batch is None else (batch,))
     one = scan(shape, outer=outer)
-    rows = frames.frame(SimpleNamespace(scans=[one]))
+    rows = frames.frame(traced(one))
     assert ("outer" in rows) == bool(outer) and ("sample" in rows) == (batch is not None)
     assert len(rows) == 3 * one.log_norm.size
     for row in (
@@ -172,13 +190,13 @@ def test_frame_finds_every_entry_of_nested_and_batched_scans(outer, batch):
 
 
 def test_frame_joins_scans_of_different_shapes():
-    rows = frames.frame(SimpleNamespace(scans=[scan((3,)), scan((3, 2), name="model.py:9")]))
+    rows = frames.frame(traced(scan((3,)), scan((3, 2), name="model.py:9")))
     assert rows.loc[rows["scan"] == "model.py:7", "sample"].isna().all()
     assert rows.loc[rows["scan"] == "model.py:9", "sample"].notna().all()
 
 
 def test_frame_of_no_scans_is_empty():
-    assert len(frames.frame(SimpleNamespace(scans=[]))) == 0
+    assert len(frames.frame(traced())) == 0
 
 
 def write(results, folder):

@@ -6,13 +6,16 @@ a ClosedJaxpr became a Jaxpr that carries its constants). Everything else in gra
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core, source_info_util
+from jax.interpreters import ad, batching, mlir
 
 # Calls that only group equations: a state computed inside one must be seen from outside.
 _INLINED = ("jit", "pjit", "closed_call", "core_call")
@@ -153,6 +156,31 @@ def product_over_rows(node: Node, left: Any, right: Any) -> Any:
     )
 
 
+def collective_axes(*programs: Program) -> tuple[str, ...]:
+    """The named axes over which equations combine values, at any depth."""
+    names: set[str] = set()
+
+    def visit(eqn: Any) -> None:
+        if eqn.primitive.name != "pvary":
+            for key in ("axes", "axis_name"):
+                axes = eqn.params.get(key, ())
+                axes = axes if isinstance(axes, tuple | list) else (axes,)
+                names.update(axis for axis in axes if isinstance(axis, str))
+        for param in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(param):
+                for inner in _open(param)[0].eqns:
+                    visit(inner)
+
+    for each in programs:
+        for node in each.nodes:
+            visit(node.eqn)
+    return tuple(sorted(names))
+
+
+def _is_jaxpr(x: Any) -> bool:
+    return isinstance(x, core.Jaxpr | core.ClosedJaxpr)
+
+
 def needed(nodes: Sequence[Node], targets: Iterable[int | Lit]) -> tuple[Node, ...]:
     """The nodes that the targets depend on, in program order; effects are always kept."""
     wanted = {ref for ref in targets if not isinstance(ref, Lit)}
@@ -192,14 +220,88 @@ def scan_parts(node: Node) -> ScanParts:
     )
 
 
+def tap(x: Any, name: str, axis: int | None) -> Any:
+    """The identity, leaving an equation of kind `TAP` in the program."""
+    return _tap_p.bind(x, name=name, axis=axis)
+
+
+TAP = "gradlab_tap"
+
+
+def _batch_tap(args: Sequence[Any], dims: Sequence[int], *, name: str, axis: int | None) -> Any:
+    x = jnp.moveaxis(args[0], dims[0], 0)
+    return _tap_p.bind(x, name=name, axis=None if axis is None else axis + 1), 0
+
+
+def _tap_jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
+    return _tap_p.bind(*primals, **params), tangents[0]
+
+
+_tap_p = core.Primitive(TAP)
+_tap_p.def_impl(lambda x, **_: x)
+_tap_p.def_abstract_eval(lambda x, **_: x)
+ad.primitive_jvps[_tap_p] = _tap_jvp
+batching.primitive_batchers[_tap_p] = _batch_tap
+mlir.register_lowering(_tap_p, lambda _, x, **__: [x])
+
+
 def branches(node: Node) -> tuple[Program, ...]:
     """The branches of a cond equation."""
     return tuple(program(branch) for branch in node.params["branches"])
 
 
 def callee(node: Node) -> Program:
-    """The program that a remat equation runs."""
+    """The program that a call runs: remat, a custom rule, a sharded jit or shard_map."""
     return program(_callee(node.params))
+
+
+def shardings(node: Node) -> tuple[list[Any], list[Any]]:
+    """Where a sharded jit wants its operands and results; None where it does not say."""
+
+    def given(key: str) -> list[Any]:
+        return [s if isinstance(s, jax.sharding.Sharding) else None for s in node.params[key]]
+
+    return given("in_shardings"), given("out_shardings")
+
+
+def shards(node: Node) -> int:
+    """How many devices a shard_map equation runs on."""
+    return math.prod(node.params["mesh"].shape[axis] for axis in _manual(node))
+
+
+def _manual(node: Node) -> tuple[str, ...]:
+    axes = node.params["newly_manual_axes"]
+    return tuple(axis for axis in node.params["mesh"].axis_names if axis in axes)
+
+
+def rebuild_shard_map(node: Node, function: Callable[..., Any]) -> Callable[..., Any]:
+    """shard_map of function(operands, more), `more` having one row for each shard."""
+    params = node.params
+    per_shard = jax.sharding.PartitionSpec(_manual(node))
+    return jax.shard_map(
+        function,
+        mesh=params["mesh"],
+        in_specs=(list(params["in_specs"]), per_shard),
+        out_specs=list(params["out_specs"]),
+        axis_names=set(_manual(node)),
+        check_vma=params["check_vma"],
+    )
+
+
+def varies_over(aval: Any) -> frozenset[str]:
+    """The manual mesh axes, inside shard_map, along which a value may differ."""
+    return getattr(getattr(aval, "manual_axis_type", None), "varying", frozenset())
+
+
+def vary(x: Any, axes: Iterable[str]) -> Any:
+    """Let a value that is the same along manual mesh axes count as one that may differ."""
+    missing = tuple(sorted(set(axes) - varies_over(jax.typeof(x))))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def zeros(aval: Any) -> jax.Array:
+    """Zeros of a type."""
+    return vary(jnp.zeros(aval.shape, aval.dtype), varies_over(aval))
 
 
 _KEY = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]|\[<flat index (\d+)>\]")
@@ -231,4 +333,4 @@ def where(node: Node) -> str:
 
 def rows(xs: Sequence[Any]) -> list[Any]:
     """The types of one row of each stacked input, as `make_jaxpr` takes them."""
-    return [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in map(jax.typeof, xs)]
+    return jax.eval_shape(lambda xs: [x[0] for x in xs], list(xs))

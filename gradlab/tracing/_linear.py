@@ -27,8 +27,8 @@ _CHEAP = frozenset(
 )
 # Linear, and what they give of a sum is the sum of what they give.
 _LINEAR = frozenset(
-    "add_any broadcast_in_dim concatenate expand_dims neg pad reduce_sum reshape slice squeeze "
-    "transpose".split()
+    "add_any broadcast_in_dim concatenate expand_dims neg pad psum psum_invariant reduce_sum "
+    "reshape slice squeeze transpose".split()
 )
 
 
@@ -87,7 +87,8 @@ class Linearized(NamedTuple):
     xs: tuple[bool, ...]
     state: tuple[bool, ...]  # which carry leaves have an adjoint
     ys: tuple[bool, ...]  # which outputs can have a cotangent
-    kept: list[Any]  # types of what else of the step the outputs read
+    outputs: list[Any]  # types of those outputs, ...
+    kept: list[Any]  # ... and of what else of the step they read
     forward: Program  # consts, carry, x -> carry, ys, residuals
     sizes: tuple[int, int]  # of consts and carry
     residuals: int  # how many residuals come before the new state, which comes last
@@ -139,7 +140,7 @@ def linearize(
     found: dict[str, Any] = {}
 
     def forward(consts: Any, carry: Any, x: Any) -> Any:
-        inner_t = jax.tree.map(lambda slot: jnp.zeros(slot.shape[1:], slot.dtype), inner)
+        inner_t = jax.tree.map(lambda slot: jnp.zeros_like(slot, shape=slot.shape[1:]), inner)
 
         def advance(c: Any, h: Any, x_: Any, inner_t: Any) -> Any:
             new, kept = step.advance(
@@ -168,10 +169,10 @@ def linearize(
             return pick(found["ys"], ys), ys
 
         seen, pull_readout, ys = jax.vjp(readout, c, x_, h, k, inner_t, has_aux=True)
-        found["h"], found["kept"], found["seen"] = ([_type(x) for x in v] for v in (h, k, seen))
         advance_leaves, found["advance"] = jax.tree.flatten(pull_advance)
         readout_leaves, found["readout"] = jax.tree.flatten(pull_readout)
-        found["leaves"] = tuple(map(_type, advance_leaves)), tuple(map(_type, readout_leaves))
+        types = [list(map(jax.typeof, v)) for v in (h, k, seen, advance_leaves, readout_leaves)]
+        found["h"], found["kept"], found["seen"], *found["leaves"] = types
         return new, ys, advance_leaves, readout_leaves, h if keep_state else []
 
     program = _jaxpr.program(jax.make_jaxpr(forward)(consts, init, _jaxpr.rows(xs)))
@@ -182,6 +183,7 @@ def linearize(
         xs=want_xs,
         state=state,
         ys=found["ys"],
+        outputs=found["seen"],
         kept=found["kept"],
         forward=program,
         sizes=sizes,
@@ -192,11 +194,6 @@ def linearize(
         ),
         readout=_transposed(found["readout"], found["leaves"][1], found["seen"], _READOUT),
     )
-
-
-def _type(x: Any) -> Any:
-    aval = jax.typeof(x)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 def _transposed(

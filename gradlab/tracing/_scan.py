@@ -173,6 +173,7 @@ class _Plan(NamedTuple):
     linear: Linearized
     consts: tuple[bool, ...]  # which consts and initial states get a cotangent
     init: tuple[bool, ...]
+    varies: frozenset[str]  # the mesh axes of shard_map that the slots vary over
 
 
 class _Saved(NamedTuple):
@@ -187,7 +188,7 @@ class _Saved(NamedTuple):
 
 def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any) -> Any:
     """Run the scan, keeping what the transposed step needs."""
-    consts, init, xs, _, inner = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
+    consts, init, xs, slots, inner = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
     wants = [
         tuple(p.perturbed and _linear.is_inexact(p.value) for p in group) for group in primals[:3]
     ]
@@ -197,12 +198,13 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
     linear = _linear.linearize(
         step, consts, init, xs, inner, (shown, wants[2]), options.measure is not None
     )
-    plan = _Plan(step, options, names, linear, wants[0], wants[1])
+    varies = _jaxpr.varies_over(jax.typeof(slots.visits))
+    plan = _Plan(step, options, names, linear, wants[0], wants[1], varies)
     outside = dict(zip(linear.forward.ins, consts, strict=False))
     before = _jaxpr.run(linear.storage.before, dict(outside))
 
-    shape = () if options.axis is None else (_first(linear, init).shape[options.axis],)
-    carry = init, (jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool))
+    count = _counter(pick(linear.state, init)[0], options.axis)
+    carry = init, (count, count == 0)
     size = options.segment
     if size is None or size >= step.length:
         (final, finite), ys, own = _run(plan, outside, carry, xs, step.length)
@@ -227,8 +229,10 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
     return (final, ys), jax.tree_util.Partial(functools.partial(_backward, plan), saved)
 
 
-def _first(linear: Linearized, carry: Sequence[Any]) -> Any:
-    return pick(linear.state, carry)[0]
+def _counter(leaf: Any, axis: int | None, shared: Sequence[str] = ()) -> Any:
+    """An integer zero, or one per sample, for a state with this leaf; one for the shared axes."""
+    zero = jnp.zeros(() if axis is None else leaf.shape[axis], jnp.int32)
+    return _jaxpr.vary(zero, _jaxpr.varies_over(jax.typeof(leaf)).difference(shared))
 
 
 class _Rows(NamedTuple):
@@ -274,9 +278,10 @@ def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
     mu = [_dense(ct) for ct in pick(linear.state, final)]
     outputs = pick(linear.ys, outputs)
     live = tuple(not isinstance(ct, SymbolicZero) for ct in outputs)
-    pull = _Pull(plan, saved.fixed, live, [_row_type(ct) for ct in outputs])
+    pull = _Pull(plan, saved.fixed, live)
 
-    unit = jnp.zeros(() if axis is None else mu[0].shape[axis], jnp.int32)
+    # What shards add up among each other has to be in one unit.
+    unit = _counter(mu[0], axis, pull.shared)
     late = [jnp.zeros_like(m) for m in mu] if pull.apart else []
     grads = [jnp.zeros_like(c) for c in pick(linear.consts, saved.consts)]
     carry = mu, unit, late, grads
@@ -289,7 +294,7 @@ def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
 
         def segment(carry: Any, rows: Any, start: Any, length: int) -> Any:
             xs, arrived = rows
-            nothing = saved.finite, jnp.zeros(saved.finite.shape, bool)
+            nothing = saved.finite, saved.finite < 0
             _, ys, own = _run(plan, outside, (start, nothing), xs, length)
             again = _read_again(linear, xs, ys, own)
             return *pull.rows(carry, again, arrived, length), None
@@ -306,13 +311,13 @@ def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
         logs=_with_last(logs, 0 if step.reverse else -1),
         measured=tuple(measured_rows),
         finite=saved.finite.astype(logs["total"].dtype),
-        visits=jnp.ones((), logs["total"].dtype),
+        visits=jnp.ones_like(logs["total"], shape=()),
     )
     return (
         _spread(plan.consts, pick(pick(linear.consts, plan.consts), grads)),
         _spread(plan.init, init_ct),
         _spread(linear.xs, xs_ct),
-        slots,
+        jax.tree.map(lambda slot: _jaxpr.vary(slot, plan.varies), slots),
         inner,
     )
 
@@ -333,14 +338,11 @@ def _with_last(logs: dict[str, Any], last: int) -> dict[str, Any]:
 class _Pull:
     """The transposed step, over rows of residuals."""
 
-    def __init__(
-        self, plan: _Plan, fixed: Sequence[Any], live: Sequence[bool], outputs: Sequence[Any]
-    ) -> None:
+    def __init__(self, plan: _Plan, fixed: Sequence[Any], live: Sequence[bool]) -> None:
         self.plan = plan
         linear, options = plan.linear, plan.options
         self.fixed = dict(zip(linear.storage.fixed, fixed, strict=True))
         self.live = live
-        self.outputs = outputs
         # Outputs that read more of the step than its new state send a cotangent around the
         # boundary. Its leaves have no known sample axis, so where scales are per sample it travels
         # apart, in plain units.
@@ -353,6 +355,7 @@ class _Pull:
             linear.readout, leaves[count : linear.residuals], linear.storage, not options.log_param
         )
         self.state = leaves[linear.residuals :]
+        self.shared = _jaxpr.collective_axes(linear.advance.program, linear.readout.program)
 
     def rows(self, carry: Any, rows: _Rows, arrived: Sequence[Any], length: int) -> Any:
         """Pull the carry (mu, e, late, grads) back through `length` steps."""
@@ -401,10 +404,10 @@ class _Pull:
         terms = [(mu, e), (late, unit)] if self.apart else [(mu, e)]
         sizes = [_norms.size(v, axis, dtype) for v, _ in terms]
         tops = [size.top + k for size, (_, k) in zip(sizes, terms, strict=True)]
-        still = [_zeros(k.shape, k) for k in linear.kept]
+        still = [_jaxpr.zeros(k) for k in linear.kept]
         kept, pulled = still, None
         if any(self.live):
-            dense = merge(self.live, arrived, [_zeros(ct.shape, ct) for ct in self.outputs])
+            dense = merge(self.live, arrived, [_jaxpr.zeros(y) for y in linear.outputs])
             pulled = self.readout.pull(env, dense)
             direct, kept = pulled.state, pulled.kept
             if self.apart:
@@ -418,7 +421,8 @@ class _Pull:
             tops.append(size.top)
         if self.around and not self.apart:
             tops.append(_norms.size(kept, None, dtype).top)
-        now = _rescale(functools.reduce(jnp.maximum, tops), e, window)
+        top = functools.reduce(jnp.maximum, tops)
+        now = _rescale(jax.lax.pmax(top, self.shared) if self.shared else top, e, window)
         mu = _sum([(v, k - now) for v, k in terms], axis)
         if len(terms) == 1:
             record("total", sizes[0], e)
@@ -463,7 +467,7 @@ class _Pull:
         if pulled is not None:
             terms.append((list(pulled.consts.values()), jnp.zeros_like(top)))
         if not terms[0][0]:
-            return jnp.full((), -jnp.inf, dtype)
+            return jnp.full_like(top, -jnp.inf, dtype)
         tops = [_norms.size(v, None, dtype).top + k for v, k in terms]
         both, k = _common(terms, tops, None)
         return _norms.size(both, None, dtype).total + _norms.nats(k, dtype)
@@ -599,13 +603,5 @@ def _add(left: list[Any], right: list[Any]) -> list[Any]:
     return jax.tree.map(jnp.add, left, right) if left else right
 
 
-def _row_type(ct: Any) -> Any:
-    return jax.ShapeDtypeStruct(ct.shape[1:], ct.dtype)
-
-
 def _dense(ct: Any) -> Any:
-    return _zeros(ct.shape, ct) if isinstance(ct, SymbolicZero) else ct
-
-
-def _zeros(shape: Any, like: Any) -> jax.Array:
-    return jnp.zeros(shape, like.dtype)
+    return _jaxpr.zeros(ct.aval) if isinstance(ct, SymbolicZero) else ct

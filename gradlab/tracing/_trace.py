@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,7 +74,71 @@ class ScanTrace:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["value", "aux", "grads", "scans"],
+    data_fields=["log_norm"],
+    meta_fields=["name", "length", "reverse", "outer", "batched"],
+)
+@dataclasses.dataclass(frozen=True)
+class TapTrace:
+    """What a tap recorded, in the layout of a `ScanTrace`.
+
+    Attributes:
+        name: the name given to `tap`.
+        length: T, the number of values: along the tap's axis, or of the taps of this name in
+            program order, or of the steps of the innermost scan around it.
+        reverse: whether that scan runs from the last row to the first.
+        outer: lengths of the (other) scans around it, outermost first.
+        batched: whether the last axis counts samples.
+        log_norm: ln|dL/dh| of each value h, (*outer, T) or (*outer, T, batch). It is what plain
+            reverse mode gives: only inside a traced scan is it rescaled.
+    """
+
+    name: str
+    length: int
+    reverse: bool
+    outer: tuple[int, ...]
+    batched: bool
+    log_norm: jax.Array
+
+
+def tap(h: jax.Array, name: str, axis: int | None = None) -> jax.Array:
+    """Mark a value, so that `trace` records ln|dL/dh| where there is no scan.
+
+    The function returns h itself, and costs nothing outside `trace`. The adjoint is that of the
+    returned value: use it in place of h.
+
+    Args:
+        h: an array of floats; or the states h_1..h_T, stacked along `axis`.
+        name: the key in `Trace.taps`. Taps of one name, as in a Python loop, are the steps of one
+            record, in program order.
+        axis: the axis of h that counts the steps; None for a single value.
+
+    Raises:
+        TypeError: where h is not an array of floats.
+        ValueError: where h lacks the axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, gradlab as gl
+        >>> def loss(w, xs):
+        ...     h = 0.0
+        ...     for x in xs:
+        ...         h = gl.tap(w * h + x, "h")
+        ...     return h
+        >>> [round(float(r), 3) for r in gl.trace(loss)(0.5, jnp.ones(3)).taps["h"].log_norm]
+        [-1.386, -0.693, 0.0]
+    """
+    h = jnp.asarray(h)
+    if not jnp.issubdtype(h.dtype, jnp.inexact):
+        raise TypeError(f"tap {name!r} marks a value of {h.dtype}, and only floats have an adjoint")
+    if axis is not None:
+        if not -h.ndim <= axis < h.ndim:
+            raise ValueError(f"tap {name!r}: axis={axis}, and the value has shape {h.shape}")
+        axis %= h.ndim
+    return _jaxpr.tap(h, name, axis)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["value", "aux", "grads", "scans", "taps"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +150,14 @@ class Trace:
         aux: the loss's auxiliary output, None without `has_aux`.
         grads: the gradients, as `jax.value_and_grad` gives them; None for `argnums=()`.
         scans: one `ScanTrace` per scan that carries floats, in program order.
+        taps: one `TapTrace` per name given to `tap`.
     """
 
     value: jax.Array
     aux: Any
     grads: Any
     scans: tuple[ScanTrace, ...]
+    taps: dict[str, TapTrace]
 
 
 @jax.tree_util.register_pytree_node_class
@@ -173,9 +240,10 @@ def trace(
     single = isinstance(argnums, int)
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def run(static: Any, dynamic: Any) -> Trace:
+    def once(static: Any, dynamic: Any) -> Trace:
         return _run(loss, numbers, single, has_aux, options, static, dynamic)
+
+    run = jax.jit(once, static_argnums=0)
 
     @functools.wraps(loss)
     def traced(*args: Any, **kwargs: Any) -> Trace:
@@ -196,7 +264,11 @@ def trace(
         fixed = tuple(
             None if moves else _Static(leaf) for leaf, moves in zip(leaves, moving, strict=True)
         )
-        out = run((tree, fixed), dynamic)
+        if all(map(_is_constant, fixed)) and _is_hashable(tree):
+            out = run((tree, fixed), dynamic)
+        else:
+            # What may have changed since the last call cannot be part of a compiled program.
+            out = jax.jit(functools.partial(once, (tree, fixed)))(dynamic)
         aux = jax.tree.map(
             lambda leaf: leaf.value if isinstance(leaf, _Static) else leaf,
             out.aux,
@@ -205,6 +277,28 @@ def trace(
         return dataclasses.replace(out, aux=aux)
 
     return traced
+
+
+_CONSTANT = (
+    type(None), bool, int, str, bytes, type, types.FunctionType, types.BuiltinFunctionType,
+    types.ModuleType, np.dtype, np.ufunc, jax.custom_jvp, jax.custom_vjp, type(jax.jit(abs)),
+)  # fmt: skip
+
+
+def _is_constant(leaf: _Static | None) -> bool:
+    """Whether a leaf is known by its hash: most objects compare by identity and may change."""
+    if leaf is None or isinstance(leaf.value, _CONSTANT):
+        return True
+    by_value = type(leaf.value).__eq__ is not object.__eq__
+    return by_value and _is_hashable(leaf.value)
+
+
+def _is_hashable(x: Any) -> bool:
+    try:
+        hash(x)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_array(leaf: Any, differentiated: bool) -> bool:
@@ -242,7 +336,9 @@ def _run(
         if has_aux and not (isinstance(out, tuple) and len(out) == 2):
             raise TypeError("has_aux=True needs a loss that returns a pair (value, aux)")
         value, aux = out if has_aux else (out, None)
-        return value, jax.tree.map(lambda x: x if _is_array(x, True) else _Static(x), aux)
+        return value, jax.tree.map(
+            lambda x: x if isinstance(x, jax.Array | np.ndarray | np.generic) else _Static(x), aux
+        )
 
     closed, (value_type, aux_type) = jax.make_jaxpr(flat, return_shape=True)(targets, dynamic)
     _check_scalar(value_type)
@@ -250,33 +346,86 @@ def _run(
     walk = Walk(options)
     sites = walk.sites(program)
     if not sites:
+        loops = getattr(jax.config, "jax_disable_jit", False)
+        why = "jax.disable_jit() turns scans into loops; " if loops else ""
         raise ValueError(
-            "trace found no lax.scan that carries floats in this loss, so there is no adjoint to "
-            "record; write the recurrence as `h, ys = jax.lax.scan(step, h0, xs)`"
+            f"trace found no lax.scan that carries floats in this loss, and no tap: {why}write the "
+            "recurrence as `h, ys = jax.lax.scan(step, h0, xs)`, or mark the states where they are "
+            'made: `h = gl.tap(h, "h")`, or `hs = gl.tap(hs, "h", axis=0)` for a stack over time'
         )
 
     def evaluate(targets: list[Any], slots: list[Slots]) -> Any:
         value, *aux = walk.evaluate(program, [*jax.tree.leaves(targets), *dynamic], slots)
         return value, aux
 
-    value, pull, aux = jax.vjp(evaluate, targets, [site.slots() for site in sites], has_aux=True)
-    grads, measured = pull(jnp.ones_like(value))
+    try:
+        value, pull, aux = jax.vjp(
+            evaluate, targets, [site.slots() for site in sites], has_aux=True
+        )
+        grads, measured = pull(jnp.ones_like(value))
+    except ValueError as error:
+        if "lax.while_loop" not in str(error):
+            raise
+        raise ValueError(
+            f"argnums={numbers[0] if single else numbers}: reverse mode cannot go back through the "
+            f"while_loop at {' or '.join(walk.loops(program))}, whose number of steps is not known "
+            f"beforehand, to the loss's arguments or to the scan at "
+            f"{' or '.join(site.name for site in sites)}; use lax.scan, or fori_loop with bounds "
+            "that are Python integers"
+        ) from error
+    found = list(zip(sites, measured, strict=True))
     return Trace(
         value=value,
         aux=jax.tree.unflatten(jax.tree.structure(aux_type), aux),
         grads=None if not numbers else grads[0] if single else tuple(grads),
-        scans=tuple(map(_result, sites, measured)),
+        scans=tuple(_result(site, slots) for site, slots in found if site.leaf_names),
+        taps=_taps([(site, slots) for site, slots in found if not site.leaf_names]),
     )
 
 
+def _taps(found: Sequence[tuple[Site, Slots]]) -> dict[str, TapTrace]:
+    taps = {}
+    for name in dict.fromkeys(site.name for site, _ in found):
+        sites, slots = zip(*((s, r) for s, r in found if s.name == name), strict=True)
+        first, alone = sites[0], len(sites) == 1
+        if len({(site.outer, site.batch) for site in sites}) > 1:
+            raise ValueError(
+                f"the taps named {name!r} stand in different scans or have different numbers of "
+                "samples, and cannot be the steps of one record; give them different names"
+            )
+        logs = [_reached(r.visits, r.logs["total"]) for r in slots]
+        outer, reverse = first.outer, first.reverse
+        if alone and first.length is None and outer:
+            log_norm, outer = logs[0], outer[:-1]
+        else:
+            time = len(outer)
+            log_norm = jnp.concatenate(
+                [
+                    jnp.expand_dims(log, time) if site.length is None else log
+                    for site, log in zip(sites, logs, strict=True)
+                ],
+                axis=time,
+            )
+            reverse = False
+        taps[name] = TapTrace(
+            name=name,
+            length=log_norm.shape[len(outer)],
+            reverse=reverse,
+            outer=outer,
+            batched=bool(first.batch),
+            log_norm=log_norm,
+        )
+    return taps
+
+
+def _reached(visits: jax.Array, log: jax.Array) -> jax.Array:
+    """What the backward pass did not reach has adjoints that are exactly zero."""
+    seen = visits.reshape(visits.shape + (1,) * (log.ndim - visits.ndim)) > 0
+    return jnp.where(seen, log, -jnp.inf)
+
+
 def _result(site: Site, slots: Slots) -> ScanTrace:
-    seen = slots.visits > 0
-
-    def reached(log: jax.Array) -> jax.Array:
-        # A scan that the backward pass did not reach has adjoints that are exactly zero.
-        return jnp.where(seen.reshape(seen.shape + (1,) * (log.ndim - seen.ndim)), log, -jnp.inf)
-
-    logs = {name: reached(log) for name, log in slots.logs.items()}
+    logs = {name: _reached(slots.visits, log) for name, log in slots.logs.items()}
 
     def leaves(part: str) -> dict[str, jax.Array]:
         several = len(site.leaf_names) > 1
@@ -285,23 +434,17 @@ def _result(site: Site, slots: Slots) -> ScanTrace:
             for i, name in enumerate(site.leaf_names)
         }
 
-    # The state's step counts from the scan's own start, the adjoint's is the first met going back.
-    steps = jnp.arange(1, site.length + 1)
-    time = len(site.outer)
+    time, length = len(site.outer), site.length or 0
+    order = jnp.arange(1, length + 1)  # in which the scan ran through its rows
+    order = (order[::-1] if site.reverse else order).reshape((length,) + (1,) * len(site.batch))
     bad = jnp.isnan(logs["total"]) | jnp.isposinf(logs["total"])
-    rows = steps.reshape((site.length,) + (1,) * len(site.batch))
-    if site.reverse:
-        backward = site.length + 1 - jnp.max(jnp.where(bad, site.length + 1 - rows, 0), axis=time)
-        backward = jnp.where(backward > site.length, 0, backward)
-    else:
-        backward = jnp.max(jnp.where(bad, rows, 0), axis=time)
-    count = slots.finite.astype(int)
-    row = site.length - count if site.reverse else count + 1
-    visited = seen.reshape(seen.shape + (1,) * len(site.batch))
-    forward = jnp.where(visited & (count < site.length), row, 0)
+    backward = jnp.max(jnp.where(bad, order, 0), axis=time)
+    forward = slots.finite.astype(int) + 1
+    reached = slots.visits.reshape(slots.visits.shape + (1,) * len(site.batch)) > 0
+    forward = jnp.where(reached & (forward <= length), forward, 0)
     return ScanTrace(
         name=site.name,
-        length=site.length,
+        length=length,
         reverse=site.reverse,
         outer=site.outer,
         batched=bool(site.batch),
@@ -314,9 +457,14 @@ def _result(site: Site, slots: Slots) -> ScanTrace:
         log_param=logs.get("param"),
         log_scale=jnp.where(jnp.isneginf(logs["scale"]), 0, logs["scale"]),
         measured=jax.tree.unflatten(jax.tree.structure(site.measured), slots.measured),
-        first_nonfinite_state=forward,
-        first_nonfinite_adjoint=backward,
+        first_nonfinite_state=_row(forward, site),
+        first_nonfinite_adjoint=_row(backward, site),
     )
+
+
+def _row(order: jax.Array, site: Site) -> jax.Array:
+    """The step whose row came `order`-th in the forward pass; 0 stays 0."""
+    return jnp.where(site.reverse & (order > 0), (site.length or 0) + 1 - order, order)
 
 
 def _check_differentiable(number: int, target: Any) -> None:

@@ -5,46 +5,53 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gradlab.tracing import _jaxpr, _norms
-from gradlab.tracing._linear import Step
+from gradlab.tracing._linear import Step, pick
 from gradlab.tracing._scan import Options, Slots, log_names, measured, traced_scan
 
 
 class Site(NamedTuple):
-    """A scan that carries floats: where it stands and what shape its record has."""
+    """A scan that carries floats, or a tap: where it stands and what shape its record has."""
 
     name: str
-    length: int
+    length: int | None  # None for a tap on a single value
     reverse: bool
-    outer: tuple[int, ...]  # lengths of the scans around it
-    leaf_names: tuple[str, ...]  # of the float leaves of its carry
+    outer: tuple[int, ...]  # lengths of the scans around it, and the shards of a shard_map
+    leaf_names: tuple[str, ...]  # of the float leaves of its carry; none for a tap
     batch: tuple[int, ...]  # (samples,) where batch_axis is given, else ()
     dtype: Any
+    varies: frozenset[str]  # the mesh axes of a shard_map around the trace that it varies over
     logs: tuple[str, ...]  # the names of what is recorded
     measured: Any  # types of what `measure` returns
 
     def slots(self) -> Slots:
         """Zeros for the backward pass to write into."""
-        rows = (*self.outer, self.length)
+        rows = self.outer if self.length is None else (*self.outer, self.length)
 
-        def log(name: str) -> jax.Array:
-            batch = () if name == "param" else self.batch
-            return jnp.zeros((*rows, *batch), self.dtype)
+        def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+            return _jaxpr.vary(jnp.zeros(shape, dtype), self.varies)
 
         return Slots(
-            logs={name: log(name) for name in self.logs},
+            logs={
+                name: zeros((*rows, *(() if name == "param" else self.batch)), self.dtype)
+                for name in self.logs
+            },
             measured=tuple(
-                jnp.zeros((*rows, *leaf.shape), leaf.dtype)
-                for leaf in jax.tree.leaves(self.measured)
+                zeros((*rows, *leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(self.measured)
             ),
-            finite=jnp.zeros((*self.outer, *self.batch), self.dtype),
-            visits=jnp.zeros(self.outer, self.dtype),
+            finite=zeros((*self.outer, *self.batch), self.dtype),
+            visits=zeros(self.outer, self.dtype),
         )
+
+    def inside(self, count: int, reverse: bool) -> Site:
+        """The same site as seen from outside a scan of `count` steps."""
+        reverse = reverse if self.length is None and not self.outer else self.reverse
+        return self._replace(outer=(count, *self.outer), reverse=reverse)
 
 
 class Walk:
@@ -53,40 +60,105 @@ class Walk:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._found: dict[int, tuple[Any, list[Site]]] = {}
+        self._flat: dict[int, tuple[Any, Any]] = {}
 
     def sites(self, program: _jaxpr.Program) -> list[Site]:
-        """Every traced scan of the program, in program order, outer before inner."""
+        """Every traced scan and tap of the program, in program order, outer before inner."""
         return [site for node in program.nodes for site in self.sites_of(node)]
 
     def sites_of(self, node: _jaxpr.Node) -> list[Site]:
-        """The traced scans of one equation: its own first, then those inside it."""
+        """The sites of one equation: its own first, then those inside it."""
         key = id(node.eqn)
         if key not in self._found:
             # The equation is kept beside its answer so that its id stays its own.
             self._found[key] = (node.eqn, self._look(node))
         return self._found[key][1]
 
+    def flat(self, node: _jaxpr.Node) -> Any:
+        """What an equation holds: the parts of a scan, the branches of a cond, or a callee."""
+        key = id(node.eqn)
+        if key not in self._flat:
+            read = {"scan": _jaxpr.scan_parts, "cond": _jaxpr.branches}.get(
+                node.kind, _jaxpr.callee
+            )
+            self._flat[key] = (node.eqn, read(node))
+        return self._flat[key][1]
+
+    def loops(self, program: _jaxpr.Program) -> Iterator[str]:
+        """Where the loops over floats stand that reverse mode cannot go through."""
+        for node in program.nodes:
+            if node.kind == "while":
+                types = [program.avals[slot].dtype for slot in node.outs]
+                if any(jnp.issubdtype(dtype, jnp.inexact) for dtype in types):
+                    yield _jaxpr.where(node)
+            elif node.kind == "scan":
+                yield from self.loops(self.flat(node).body)
+            elif node.kind == "cond":
+                for branch in self.flat(node):
+                    yield from self.loops(branch)
+            elif node.kind in self._REBUILD:
+                yield from self.loops(self.flat(node))
+
     def _look(self, node: _jaxpr.Node) -> list[Site]:
         if node.kind == "scan":
             return self._look_at_scan(node)
+        if node.kind == _jaxpr.TAP:
+            return [self._look_at_tap(node)]
         if node.kind == "cond":
-            return [site for branch in _jaxpr.branches(node) for site in self.sites(branch)]
-        if node.kind in _REMAT:
-            return self.sites(_jaxpr.callee(node))
+            return [site for branch in self.flat(node) for site in self.sites(branch)]
+        if node.kind == "shard_map":
+            shards = _jaxpr.shards(node)
+            return [
+                site._replace(outer=(shards, *site.outer), varies=frozenset())
+                for site in self.sites(self.flat(node))
+            ]
+        if node.kind in self._REBUILD:
+            return self.sites(self.flat(node))
         return []
 
+    def _look_at_tap(self, node: _jaxpr.Node) -> Site:
+        name, axis, aval = node.params["name"], node.params["axis"], node.eqn.invars[0].aval
+        shape = list(aval.shape)
+        length = None if axis is None else shape.pop(axis)
+        batch = self.options.axis
+        if batch is not None and not -len(shape) <= batch < len(shape):
+            raise ValueError(
+                f"batch_axis={batch}: the tap {name!r} marks values of shape {tuple(shape)}, which "
+                "lack that axis"
+            )
+        return Site(
+            name=name,
+            length=length,
+            reverse=False,
+            outer=(),
+            leaf_names=(),
+            batch=() if batch is None else (shape[batch],),
+            dtype=_norms.real_dtype([aval]),
+            varies=_jaxpr.varies_over(aval),
+            logs=("total",),
+            measured=(),
+        )
+
     def _look_at_scan(self, node: _jaxpr.Node) -> list[Site]:
-        parts = _jaxpr.scan_parts(node)
+        parts = self.flat(node)
         body_ins = parts.body.ins
         carry = [
             (name, parts.body.avals[slot])
             for name, slot in zip(parts.leaf_names, body_ins[parts.num_consts :], strict=False)
         ]
         floats = [(name, aval) for name, aval in carry if jnp.issubdtype(aval.dtype, jnp.inexact)]
-        inner = [s._replace(outer=(parts.length, *s.outer)) for s in self.sites(parts.body)]
-        if not floats or parts.length == 0:
+        if parts.length == 0:
+            return []
+        inner = [site.inside(parts.length, parts.reverse) for site in self.sites(parts.body)]
+        if not floats:
             return inner
         name = _jaxpr.where(node)
+        if self.options.log_param and self.options.axis is not None and inner:
+            raise ValueError(
+                f"log_param=True with batch_axis: the scans inside the scan at {name} hold each "
+                "sample in its own unit, so their contributions cannot be summed; leave one of the "
+                "two out"
+            )
         names = tuple(name for name, _ in floats)
         types = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for _, aval in floats]
         site = Site(
@@ -97,6 +169,7 @@ class Walk:
             leaf_names=names,
             batch=self._batch(name, floats, inner),
             dtype=_norms.real_dtype([aval for _, aval in floats]),
+            varies=frozenset().union(*(_jaxpr.varies_over(aval) for _, aval in floats)),
             logs=tuple(log_names(names, self.options.log_param)),
             measured=jax.eval_shape(functools.partial(measured, self.options, names), types, types),
         )
@@ -134,7 +207,7 @@ class Walk:
             mine = slots.get(node.outs[0], ()) if node.outs else ()
             if not mine:
                 return _jaxpr.bind(node, values)
-            return self._rebuild(node, values, list(mine))
+            return self._REBUILD[node.kind](self, node, values, list(mine))
 
         return _jaxpr.run(nodes, env, apply)
 
@@ -156,15 +229,8 @@ class Walk:
                 shares[node.outs[0]] = list(itertools.islice(slots, count))
         return shares
 
-    def _rebuild(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Sequence[Any]:
-        if node.kind == "scan":
-            return self._rebuild_scan(node, values, slots)
-        if node.kind == "cond":
-            return self._rebuild_cond(node, values, slots)
-        return self._rebuild_remat(node, values, slots)
-
     def _rebuild_cond(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
-        programs = _jaxpr.branches(node)
+        programs = self.flat(node)
         counts = [len(self.sites(program)) for program in programs]
         ends = list(itertools.accumulate(counts))
 
@@ -179,14 +245,78 @@ class Walk:
         return jax.lax.switch(index, functions, args, slots)
 
     def _rebuild_remat(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
-        function = functools.partial(self.evaluate, _jaxpr.callee(node))
+        function = functools.partial(self.evaluate, self.flat(node))
         wrap = jax.checkpoint(
             function, policy=node.params["policy"], prevent_cse=node.params["prevent_cse"]
         )
         return wrap(values, slots)
 
+    def _rebuild_jit(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
+        function = functools.partial(self.evaluate, self.flat(node))
+        operands, results = _jaxpr.shardings(node)
+        return jax.jit(function, in_shardings=(operands, None), out_shardings=results)(
+            values, slots
+        )
+
+    def _rebuild_shard_map(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
+        """Each shard records what it holds of the state, in a row of its own."""
+
+        def function(values: list[Any], slots: list[Slots]) -> Any:
+            own = jax.tree.map(lambda slot: slot[0], slots)
+            return self.evaluate(self.flat(node), values, own)
+
+        return _jaxpr.rebuild_shard_map(node, function)(values, slots)
+
+    def _rebuild_custom(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
+        """A function with its own derivative rule, which gives the gradients.
+
+        The rule goes around the scans inside, so their adjoints are those of the function as it
+        is written, pulled back from the same cotangent.
+        """
+        program = self.flat(node)
+
+        @jax.custom_vjp
+        def observe(outs: Any, values: Any, slots: Any) -> Any:
+            return outs
+
+        def forward(outs: Any, values: Any, slots: Any) -> Any:
+            return outs, (values, slots)
+
+        def backward(residuals: Any, cotangents: Any) -> Any:
+            values, slots = residuals
+            is_float = [jnp.issubdtype(ct.dtype, jnp.inexact) for ct in cotangents]
+
+            def again(slots: Any) -> Any:
+                return pick(is_float, self.evaluate(program, values, slots))
+
+            _, pull = jax.vjp(again, slots)
+            return cotangents, None, pull(pick(is_float, cotangents))[0]
+
+        observe.defvjp(forward, backward)
+        return observe(_jaxpr.bind(node, values), values, slots)
+
+    def _rebuild_tap(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
+        axis, batch = node.params["axis"], self.options.axis
+
+        @jax.custom_vjp
+        def record(x: Any, slots: Slots) -> Any:
+            return x
+
+        def backward(slots: Slots, ct: Any) -> Any:
+            varies = _jaxpr.varies_over(jax.typeof(slots.visits))
+            def norm(row: Any) -> Any:
+                return _norms.size([row], batch, slots.visits.dtype).total
+
+            total = norm(ct) if axis is None else jax.vmap(norm, in_axes=axis)(ct)
+            return ct, slots._replace(
+                logs={"total": _jaxpr.vary(total, varies)}, visits=jnp.ones_like(slots.visits)
+            )
+
+        record.defvjp(lambda x, slots: (x, slots), backward)
+        return [record(values[0], slots[0])]
+
     def _rebuild_scan(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
-        parts = _jaxpr.scan_parts(node)
+        parts = self.flat(node)
         split = parts.num_consts, parts.num_consts + parts.num_carry
         consts, init, xs = values[: split[0]], values[split[0] : split[1]], values[split[1] :]
         if len(slots) == len(self.sites(parts.body)):
@@ -264,5 +394,16 @@ class Walk:
 
         return Step(advance, read, parts.length, parts.reverse, parts.unroll)
 
-
-_REMAT = ("checkpoint", "remat", "remat2")
+    _REBUILD: ClassVar[dict[str, Any]] = {
+        "scan": _rebuild_scan,
+        "cond": _rebuild_cond,
+        "jit": _rebuild_jit,
+        "pjit": _rebuild_jit,
+        "shard_map": _rebuild_shard_map,
+        "checkpoint": _rebuild_remat,
+        "remat": _rebuild_remat,
+        "remat2": _rebuild_remat,
+        "custom_jvp_call": _rebuild_custom,
+        "custom_vjp_call": _rebuild_custom,
+        _jaxpr.TAP: _rebuild_tap,
+    }

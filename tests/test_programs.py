@@ -1,0 +1,497 @@
+"""`trace` on the kinds of programs that models are made of, and what else it records."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import gradlab as gl
+
+T, B, N = 7, 4, 3
+
+
+def draw(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+W, XS = draw(0, N, N), draw(1, T, B, N)
+close = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-10)
+
+
+def rnn(w, xs):
+    def body(h, x):
+        h = jnp.tanh(h @ w + x)
+        return h, h
+
+    return jax.lax.scan(body, jnp.zeros_like(xs[0]), xs)
+
+
+def mesh():
+    return jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
+
+
+@jax.custom_vjp
+def with_vjp(w, xs):
+    return rnn(w, xs)
+
+
+with_vjp.defvjp(lambda w, xs: jax.vjp(rnn, w, xs), lambda pull, ct: pull(ct))
+
+
+@jax.custom_jvp
+def with_jvp(w, xs):
+    return rnn(w, xs)
+
+
+with_jvp.defjvp(lambda primals, tangents: jax.jvp(rnn, primals, tangents))
+
+
+@jax.custom_vjp
+def doubled(w, xs):
+    return rnn(w, xs)
+
+
+doubled.defvjp(
+    lambda w, xs: jax.vjp(rnn, w, xs), lambda pull, ct: tuple(2 * x for x in pull(ct))
+)
+
+
+def sharded(w, xs):
+    where = NamedSharding(mesh(), P()), NamedSharding(mesh(), P(None, "d"))
+    return jax.jit(rnn, in_shardings=where)(w, xs)
+
+
+MODELS = {
+    "custom_vjp": with_vjp,
+    "custom_jvp": with_jvp,
+    "a rule that is not the derivative": doubled,
+    "jit": jax.jit(rnn),
+    "jit with shardings": sharded,
+    "remat of custom_vjp": jax.checkpoint(with_vjp),
+    "cond": lambda w, xs: jax.lax.cond(w[0, 0] < 9, rnn, lambda w, xs: (xs[0], xs), w, xs),
+}
+
+
+def loss_of(model):
+    def loss(w, xs):
+        h, ys = model(w, xs)
+        return jnp.sum(h**2) + jnp.sum(jnp.sin(ys))
+
+    return loss
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scans_inside(name):
+    (plain,) = gl.trace(loss_of(rnn))(W, XS).scans
+    loss = loss_of(MODELS[name])
+    out = gl.trace(loss)(W, XS)
+    (scan,) = out.scans
+    close(scan.log_norm, plain.log_norm)
+    close(scan.log_direct, plain.log_direct)
+    close(out.grads, jax.grad(loss)(W, XS))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_shard_map_in_the_loss_gives_a_row_per_shard(check_vma):
+    model = jax.shard_map(
+        rnn,
+        mesh=mesh(),
+        in_specs=(P(), P(None, "d")),
+        out_specs=(P("d"), P(None, "d")),
+        check_vma=check_vma,
+    )
+    (plain,) = gl.trace(loss_of(rnn))(W, XS).scans
+    out = gl.trace(loss_of(model))(W, XS)
+    assert out.scans[0].outer == (2,)
+    close(np.logaddexp(*(2 * out.scans[0].log_norm)) / 2, plain.log_norm)
+    close(out.grads, jax.grad(loss_of(rnn))(W, XS))
+
+
+def shifted(w, xs):
+    """Each shard's state goes to the next one at every step, so adjoints cross between shards."""
+
+    def body(h, x):
+        h = jnp.tanh(h @ w + x)
+        return jax.lax.ppermute(h, "d", [(0, 1), (1, 0)]) + jax.lax.pmean(h, "d"), None
+
+    h, _ = jax.lax.scan(body, jnp.zeros_like(xs[0]), xs)
+    return jax.lax.psum(jnp.sum(h**2), "d")
+
+
+@pytest.mark.parametrize("loss", [loss_of(rnn), shifted], ids=["apart", "mixing"])
+def test_trace_inside_shard_map(loss):
+    # One shard's inputs saturate: its adjoint is many orders of magnitude smaller.
+    xs = XS.at[:, :2].multiply(30)
+
+    def inside(w, xs):
+        out = gl.trace(loss)(w, xs)
+        return out.scans[0].log_norm[None], out.grads
+
+    def shards(function, out_specs):
+        return jax.shard_map(
+            function, mesh=mesh(), in_specs=(P(), P(None, "d")), out_specs=out_specs
+        )(W, xs)
+
+    norms, grads = shards(inside, (P("d"), P()))
+    close(grads, shards(jax.grad(loss), P()))
+    if loss is not shifted:
+        close(np.logaddexp(*(2 * norms)) / 2, gl.trace(loss)(W, xs).scans[0].log_norm)
+
+
+def test_collectives_over_a_vmapped_axis():
+    def loss(w, xs):
+        def body(h, x):
+            return jax.lax.pmean(jnp.tanh(h @ w + x), "i") + h / 2, None
+
+        h, _ = jax.lax.scan(body, xs[0], xs)
+        return jnp.sum(h**2)
+
+    xs = XS.at[:, :2].multiply(40)
+    over = functools.partial(jax.vmap, in_axes=(None, 1), axis_name="i")
+    close(over(gl.trace(loss))(W, xs).grads, over(jax.grad(loss))(W, xs))
+
+
+def test_trace_under_jit_of_vmap_of_scan():
+    loss = loss_of(rnn)
+
+    def norms(w):
+        _, rows = jax.lax.scan(
+            lambda c, s: (c, gl.trace(loss)(s * w, XS).scans[0].log_norm), 0, jnp.arange(1.0, 3)
+        )
+        return rows
+
+    rows = jax.jit(jax.vmap(norms))(jnp.stack([W, W / 2]))
+    close(rows[1, 1], gl.trace(loss)(W, XS).scans[0].log_norm)
+
+
+def fori(w, xs):
+    return jax.lax.fori_loop(0, T, lambda t, h: jnp.tanh(h @ w + xs[t]), jnp.zeros((B, N))).sum()
+
+
+def mapped(w, xs):
+    def one(x):
+        return jax.lax.scan(lambda h, r: (jnp.tanh(h @ w + r), None), jnp.zeros(N), x)[0].sum()
+
+    return jax.lax.map(one, xs.swapaxes(0, 1)).sum()
+
+
+def layers(w, xs):
+    """A scan over layers with a recurrence inside: the outer steps are depth."""
+
+    def layer(hs, w):
+        return rnn(w, hs)[1], None
+
+    return jax.lax.scan(layer, xs, jnp.stack([w, w.T, 2 * w]))[0].sum()
+
+
+def bidirectional(w, xs):
+    forward = rnn(w, xs)[1]
+    backward = jax.lax.scan(
+        lambda h, x: ((h := jnp.tanh(h @ w.T + x)), h), xs[0], xs, reverse=True
+    )[1]
+    return jnp.sum(forward * backward)
+
+
+def unrolled(w, xs):
+    return jax.lax.scan(lambda h, x: (jnp.tanh(h @ w + x), None), xs[0], xs, unroll=3)[0].sum()
+
+
+@pytest.mark.parametrize(
+    "loss, outers",
+    [(fori, [()]), (mapped, [(B,)]), (layers, [(), (3,)]), (bidirectional, [()] * 2),
+     (unrolled, [()])],
+)  # fmt: skip
+def test_loops_that_become_scans(loss, outers):
+    out = gl.trace(loss)(W, XS)
+    assert [scan.outer for scan in out.scans] == outers
+    close(out.grads, jax.grad(loss)(W, XS))
+    # A perturbation of the first weight matrix's step goes through all of the record.
+    assert all(np.isfinite(scan.log_norm).all() for scan in out.scans)
+
+
+def test_scan_over_layers_measures_depth():
+    outer, inner = gl.trace(layers)(W, XS).scans
+    weights = jnp.stack([W, W.T, 2 * W])
+
+    def perturbed(after, within):
+        hs = XS
+        for depth, w in enumerate(weights):
+            h, rows = jnp.zeros((B, N)), []
+            for t in range(T):
+                h = jnp.tanh(h @ w + hs[t]) + within[depth, t]
+                rows.append(h)
+            hs = jnp.stack(rows) + after[depth]
+        return hs.sum()
+
+    after, within = jax.grad(perturbed, (0, 1))(
+        jnp.zeros((3, T, B, N)), jnp.zeros((3, T, B, N))
+    )
+    close(outer.log_norm, np.log(np.linalg.norm(after.reshape(3, -1), axis=1)))
+    close(inner.log_norm, np.log(np.linalg.norm(within.reshape(3, T, -1), axis=2)))
+
+
+# ---- taps ----
+
+
+def test_taps_in_a_python_loop_are_steps_of_one_record():
+    def loss(w, xs):
+        h = jnp.zeros((B, N))
+        for x in xs:
+            h = gl.tap(jnp.tanh(h @ w + x), "h")
+        return jnp.sum(h**2)
+
+    (scan,) = gl.trace(lambda w, xs: jnp.sum(rnn(w, xs)[0] ** 2))(W, XS).scans
+    out = gl.trace(loss)(W, XS)
+    assert out.scans == () and list(out.taps) == ["h"] and out.taps["h"].length == T
+    close(out.taps["h"].log_norm, scan.log_norm)
+    close(out.grads, jax.grad(loss)(W, XS))
+    samples = gl.trace(loss, batch_axis=0)(W, XS).taps["h"].log_norm
+    close(np.logaddexp.reduce(2 * samples, axis=1) / 2, scan.log_norm)
+    assert gl.frame(out).lag.tolist() == list(range(T - 1, -1, -1))
+
+
+def test_taps_of_an_associative_scan():
+    decay = jnp.array([0.5, 0.9, -0.7])
+
+    def loss(decay, xs):
+        def combine(left, right):
+            return left[0] * right[0], right[0] * left[1] + right[1]
+
+        _, hs = jax.lax.associative_scan(combine, (jnp.broadcast_to(decay, xs.shape), xs))
+        hs = gl.tap(hs, "states", axis=0)
+        return jnp.sum(hs**2)
+
+    xs = XS[:, 0]
+    (record,) = gl.trace(loss)(decay, xs).taps.values()
+    h, rows = np.zeros(N), []
+    for x in np.asarray(xs):
+        h = decay * h + x
+        rows.append(np.log(2 * np.linalg.norm(h)))
+    close(record.log_norm, np.stack(rows))
+
+    batched = jax.vmap(loss, in_axes=(None, 1))
+    many = gl.trace(lambda decay, xs: batched(decay, xs).sum())(decay, XS).taps["states"]
+    assert many.log_norm.shape == (T,)
+
+
+def test_taps_inside_scans_share_the_scan_s_scale():
+    def loss(w, xs):
+        def body(h, x):
+            h = gl.tap(0.1 * (h @ w) + x, "before")
+            return h, None
+
+        return jax.lax.scan(body, jnp.zeros(N, jnp.float32), xs)[0].sum()
+
+    xs = jnp.ones((300, N), jnp.float32)
+    out = gl.trace(loss)(jnp.eye(N, dtype=jnp.float32), xs)
+    assert out.taps["before"].length == 300 and out.taps["before"].outer == ()
+    expected = np.arange(300)[::-1] * np.log(0.1) + np.log(3) / 2
+    np.testing.assert_allclose(out.taps["before"].log_norm, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_tap_costs_nothing_outside_trace():
+    def loss(w):
+        return jnp.sum(gl.tap(jnp.sin(w), "s", axis=1))
+
+    close(jax.grad(loss)(W), jnp.cos(W))
+    close(jax.vmap(jax.hessian(loss))(W[None])[0], jax.hessian(lambda w: jnp.sin(w).sum())(W))
+
+
+# ---- arguments ----
+
+
+class Mutable:
+    def __init__(self, scale):
+        self.scale = scale
+
+
+def test_an_object_that_has_changed_is_seen():
+    traced = gl.trace(lambda w, settings: settings.scale * loss_of(rnn)(w, XS))
+    settings = Mutable(1.0)
+    first = traced(W, settings).value
+    settings.scale = 2.0
+    close(traced(W, settings).value, 2 * first)
+
+
+def test_arguments_that_cannot_be_hashed():
+    class Unhashable(Mutable):
+        __hash__ = None
+
+        def __eq__(self, other):
+            return True
+
+    traced = gl.trace(lambda w, settings: settings.scale * loss_of(rnn)(w, XS))
+    close(traced(W, Unhashable(3.0)).value, 3 * traced(W, Mutable(1.0)).value)
+
+
+def test_python_values_in_aux_stay_what_they_are():
+    def loss(w, xs):
+        return loss_of(rnn)(w, xs), {"count": 3, "rate": 0.5, "name": "x", "array": xs}
+
+    aux = gl.trace(loss, has_aux=True)(W, XS).aux
+    assert aux["count"] == 3 and type(aux["count"]) is int and type(aux["rate"]) is float
+    assert aux["name"] == "x" and aux["array"].shape == XS.shape
+
+
+# ---- errors ----
+
+
+def unbounded(w, xs):
+    h, _ = rnn(w, xs)
+    return jax.lax.while_loop(lambda c: c.sum() > 1, lambda c: c / 2, h).sum()
+
+
+def inner_unbounded(w, xs):
+    def body(h, x):
+        steps = jnp.int32(jnp.abs(x).sum())
+        return jax.lax.fori_loop(0, steps, lambda _, h: jnp.sin(h @ w), h), None
+
+    return jax.lax.scan(body, xs[0], xs)[0].sum()
+
+
+@pytest.mark.parametrize("loss", [unbounded, inner_unbounded])
+def test_a_while_loop_is_named(loss):
+    with pytest.raises(ValueError, match=r"argnums=0: .*while_loop at test_programs.py:\d+ \(.*the "
+                       r"scan at test_programs.py:\d+ \("):
+        gl.trace(loss)(W, XS)
+
+
+def test_other_errors_name_the_thing():
+    loss = loss_of(rnn)
+    with pytest.raises(ValueError, match=r"no tap: .*gl.tap\(h, "):
+        gl.trace(jnp.sum)(W)
+    with pytest.raises(ValueError, match="disable_jit"), jax.disable_jit():
+        gl.trace(loss)(W, XS)
+    with pytest.raises(ValueError, match="segment=0"):
+        gl.trace(loss, segment=0)
+    with pytest.raises(TypeError, match="tap 'n' marks a value of int"):
+        gl.tap(jnp.arange(3), "n")
+    with pytest.raises(ValueError, match=r"tap 'h': axis=2, .*shape \(3, 3\)"):
+        gl.tap(W, "h", axis=2)
+    with pytest.raises(ValueError, match="batch_axis=3: the tap 'h' marks"):
+        gl.trace(lambda w: gl.tap(w, "h").sum(), batch_axis=3)(W)
+    with pytest.raises(ValueError, match="taps named 'h' stand in different scans"):
+        gl.trace(
+            lambda w: gl.tap(w, "h").sum()
+            + jax.lax.scan(lambda c, x: (gl.tap(c * x, "h"), None), 1.0, w[0])[0]
+        )(W)
+
+
+# ---- segments, contributions, measurements ----
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("size", [1, 3, T, 2 * T])
+def test_segments_change_nothing(size, reverse):
+    def loss(w, xs):
+        def body(h, x):
+            gate = jax.nn.sigmoid(h @ w.T)
+            h = gate * h + jnp.tanh(h @ w + x)
+            return h, (gate.sum(), h)
+
+        h, (gates, hs) = jax.lax.scan(body, jnp.ones((B, N)), xs, reverse=reverse)
+        return jnp.sum(h**2) + jnp.sum(gates**2) + jnp.sum(hs)
+
+    def everything(segment):
+        traced = gl.trace(loss, (0, 1), segment=segment, log_param=True,
+                          measure=lambda h, adjoint: (h * adjoint).sum())  # fmt: skip
+        return traced(W, XS)
+
+    jax.tree.map(close, everything(size), everything(None))
+
+
+@pytest.mark.parametrize("options", [{}, {"argnums": ()}, {"batch_axis": 0}, {"segment": 2}])
+def test_log_param_is_the_step_s_own_contribution(options):
+    def loss(w, xs):
+        def body(h, x):
+            h = jnp.tanh(h @ w + x)
+            return h, jnp.sin(h @ w.T)
+
+        h, ys = jax.lax.scan(body, jnp.zeros((B, N)), xs)
+        return jnp.sum(h**2) + jnp.sum(ys)
+
+    def per_step(ws):
+        h, total = jnp.zeros((B, N)), 0.0
+        for w, x in zip(ws, XS, strict=True):
+            h = jnp.tanh(h @ w + x)
+            total += jnp.sum(jnp.sin(h @ w.T))
+        return total + jnp.sum(h**2)
+
+    rows = jax.grad(per_step)(jnp.stack([W] * T))
+    out = gl.trace(loss, log_param=True, **options)(W, XS)
+    close(out.scans[0].log_param, np.log(np.linalg.norm(rows.reshape(T, -1), axis=1)))
+    if out.grads is not None:
+        close(out.grads, rows.sum(0))
+
+
+def test_log_param_far_below_the_float_s_range():
+    def loss(w, xs):
+        return jax.lax.scan(lambda h, x: (w * h + x, None), jnp.float32(0), xs)[0]
+
+    (scan,) = gl.trace(loss, log_param=True)(jnp.float32(0.1), jnp.ones(200, jnp.float32)).scans
+    h = (1 - 0.1 ** np.arange(200)) / 0.9
+    with np.errstate(divide="ignore"):
+        expected = np.log(h) + np.arange(200)[::-1] * math.log(0.1)
+    np.testing.assert_allclose(scan.log_param, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_log_param_with_samples_in_nested_scans_is_refused():
+    with pytest.raises(ValueError, match="log_param=True with batch_axis"):
+        gl.trace(layers, log_param=True, batch_axis=1)(W, XS)
+
+
+def test_measure_sees_the_state_and_its_adjoint():
+    def saturated(h, adjoint):
+        return {"share": jnp.mean(jnp.abs(h) > 0.9), "count": jnp.sum(h > 0), "per unit": adjoint}
+
+    (scan,) = gl.trace(loss_of(rnn), measure=saturated)(W, XS).scans
+    hs = rnn(W, XS)[1]
+    close(scan.measured["share"], jnp.mean(jnp.abs(hs) > 0.9, axis=(1, 2)))
+    close(scan.measured["count"], jnp.sum(hs > 0, axis=(1, 2)))
+    norms = np.linalg.norm(scan.measured["per unit"].reshape(T, -1), axis=1)
+    close(np.log(norms) + scan.log_scale, scan.log_norm)
+    assert (scan.log_scale == 0).all()
+
+
+def test_measure_names_the_leaves_and_log_scale_gives_the_unit():
+    def loss(w, xs):
+        def body(state, x):
+            c = 0.01 * state["c"] + x
+            return {"c": c, "h": jnp.tanh(c) * w}, None
+
+        last, _ = jax.lax.scan(body, {"c": jnp.zeros(2), "h": jnp.zeros(2)}, xs)
+        return last["h"].sum()
+
+    xs = jnp.ones((150, 2), jnp.float32)
+    (scan,) = gl.trace(loss, measure=lambda s, a: (s["h"], a["c"]))(jnp.float32(1), xs).scans
+    sizes = jnp.linalg.norm(scan.measured[1], axis=1)
+    assert (sizes[:-1] > 0).all() and scan.log_scale[0] < -100
+    close(np.log(sizes[:-1]) + scan.log_scale[:-1], scan.leaves["c"][:-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_first_steps_that_are_not_finite(reverse):
+    def loss(w, xs):
+        def body(h, x):
+            return h @ w + x, None
+
+        return jax.lax.scan(body, jnp.zeros((B, N)), xs, reverse=reverse)[0].sum()
+
+    def steps(w, xs, **options):
+        (scan,) = gl.trace(loss, **options)(w, xs).scans
+        return np.asarray(scan.first_nonfinite_state), np.asarray(scan.first_nonfinite_adjoint)
+
+    assert [x.tolist() for x in steps(W, XS)] == [0, 0]
+    bad = XS.at[3, 1, 0].set(jnp.inf)
+    assert [x.tolist() for x in steps(W, bad)] == [4, 0]
+    assert steps(W, bad, batch_axis=0)[0].tolist() == [0, 4, 0, 0]
+    state, adjoint = steps(W * jnp.nan, XS)
+    order = [T, 1] if reverse else [1, T]
+    assert state.tolist() == order[0]
+    # The adjoint of the last state is the loss's own, the one before it is the first to be lost.
+    assert adjoint.tolist() == (2 if reverse else T - 1)
