@@ -171,4 +171,4 @@ def zeros(hidden: int, dtype: DTypeLike | None) -> Array:
 
 def affine(params: Params, x: Array) -> Array:
     """U x + b, the drive of every family here."""
-    return params["input"] @ x + params["bias"]
+    return x @ params["input"].T + params["bias"]

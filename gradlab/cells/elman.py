@@ -67,7 +67,7 @@ def elman(
         return zeros(hidden, dtype)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
-        return phi(params["recurrent"] @ h + drive)
+        return phi(h @ params["recurrent"].T + drive)
 
     def read(h: Array) -> Array:
         return h

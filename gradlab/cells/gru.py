@@ -72,7 +72,7 @@ def gru(
         return zeros(hidden, dtype)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
-        h_r, h_z, h_n = jnp.split(params["recurrent"] @ h, 3)
+        h_r, h_z, h_n = jnp.split(h @ params["recurrent"].T, 3)
         x_r, x_z, x_n = jnp.split(drive, 3)
         r = jax.nn.sigmoid(h_r + x_r)
         z = jax.nn.sigmoid(h_z + x_z)

@@ -78,7 +78,7 @@ def lstm(
         return LSTMState(zeros(hidden, dtype), zeros(hidden, dtype))
 
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
-        i, f, g, o = jnp.split(params["recurrent"] @ state.h + drive, 4)
+        i, f, g, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
         c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
         return LSTMState(c, jax.nn.sigmoid(o) * jnp.tanh(c))
 

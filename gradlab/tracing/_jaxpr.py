@@ -7,8 +7,10 @@ a ClosedJaxpr became a Jaxpr that carries its constants). Everything else in gra
 from __future__ import annotations
 
 import math
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,7 +218,7 @@ def scan_parts(node: Node) -> ScanParts:
         length=params["length"],
         reverse=params["reverse"],
         unroll=params["unroll"],
-        leaf_names=_leaf_names(params["jaxpr"], num_consts, num_carry),
+        leaf_names=_leaf_names(params["jaxpr"], num_carry),
     )
 
 
@@ -307,28 +309,50 @@ def zeros(aval: Any) -> jax.Array:
 _KEY = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]|\[<flat index (\d+)>\]")
 
 
-def _leaf_names(jaxpr: Any, num_consts: int, num_carry: int) -> tuple[str, ...]:
-    """Carry leaves by their path in the user's pytree: 's.c' is 'c', "carry[1]['k']" is '1/k'."""
+def _leaf_names(jaxpr: Any, num_carry: int) -> tuple[str, ...]:
+    """Carry leaves by their path in the user's pytree: result[0].c is 'c', [0][1]['k'] is '1/k'.
+
+    They are read from the results, not from the arguments: JAX makes a constant of a leaf that the
+    body passes through, and leaves the arguments' names as they were.
+    """
     info = getattr(_open(jaxpr)[0], "debug_info", None)
-    # The names of the consts are padded with '' in some versions and left out in others.
-    names = [name for name in getattr(info, "arg_names", None) or () if name]
-    roots = names[:num_carry]
-    if len(names) < num_carry:
-        return tuple(str(i) for i in range(num_carry))
-    paths = ["/".join("".join(key) for key in _KEY.findall(name)) or name for name in roots]
+    names = [str(name) for name in getattr(info, "result_paths", None) or ()][:num_carry]
+    # The first key of a body's result says that it is the carry.
+    paths = ["/".join("".join(key) for key in _KEY.findall(name)[1:]) for name in names]
+    paths = [path or "0" for path in paths]
     if len(set(paths)) < num_carry:
         return tuple(str(i) for i in range(num_carry))
     return tuple(paths)
 
 
 def where(node: Node) -> str:
-    """The line of the user's source that made the equation: 'model.py:12 (loss)'."""
-    place = source_info_util.summarize(node.eqn.source_info)
-    match = re.match(r"(.*?):(\d+)(?::\d+)? \((.*)\)$", place)
-    if match is None:
+    """The line of the user's source that made the equation: 'model.py:12 (loss)'.
+
+    It is the innermost one outside gradlab, JAX, the standard library and installed packages, since
+    a library's line says neither which model it is nor stays the same; without one, the innermost.
+    """
+    frames = list(_frames(node.eqn.source_info.traceback))
+    own = [frame for frame in frames if not frame[0].startswith(_NOT_USERS)]
+    if not (own or frames):
         return "unknown"
-    path, line, function = match.groups()
+    path, line, function = (own or frames)[0]
     return f"{Path(path).name}:{line} ({function.rsplit('<locals>.', 1)[-1]})"
+
+
+_NOT_USERS = tuple(
+    {
+        str(Path(__file__).parents[1]) + os.sep,
+        str(Path(jax.__file__).parent) + os.sep,
+        *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")),
+        "<frozen ",
+    }
+)
+
+
+def _frames(traceback: Any) -> Iterator[tuple[str, int, str]]:
+    """File, line and function of each call, innermost first."""
+    for frame in traceback.frames if traceback is not None else ():
+        yield frame.file_name, frame.line_num, frame.function_name
 
 
 def rows(xs: Sequence[Any]) -> list[Any]:

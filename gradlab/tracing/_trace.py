@@ -45,13 +45,25 @@ class ScanTrace:
         name: where the scan stands in the user's source, "file.py:line (function)".
         length: T, the number of steps.
         reverse: whether the scan runs from the last row to the first.
-        outer: lengths of the scans around this one, outermost first.
+        outer: lengths of the scans around this one, outermost first. A shard_map around it counts
+            as one more, of as many rows as it has devices: each shard's part of the state.
         batched: whether the last axis of the arrays counts samples.
         log_norm: ln|lambda_t|, the total derivative of the loss by the state h_t.
         log_direct: ln|dL/dh_t|, what the loss reads from step t's own outputs; at the last step
             this includes what reads the final state.
         log_transported: ln|J_{t+1}^T lambda_{t+1}|, what comes back from the later steps.
-        leaves: ln|lambda_t| of each leaf of the state, by its path in the carry.
+        leaves: ln|lambda_t| of each float leaf of the state, by its path in the carry.
+        leaves_direct: the direct part of each leaf.
+        leaves_transported: the transported part of each leaf.
+        log_param: with `log_param`, ln|(df/dc)^T lambda_t|, the norm of step t's own contribution
+            to the gradient of what the scan closes over, (*outer, T); else None.
+        log_scale: s_t of the unit exp(s_t) in which `measure` saw the adjoint; 0 as long as the
+            adjoint stays well inside the float's range.
+        measured: the results of `measure`, each stacked to (*outer, T, ...); () without it.
+        first_nonfinite_state: the first step t whose state has an entry that is not finite, 0 where
+            all are; (*outer,) or (*outer, batch).
+        first_nonfinite_adjoint: the step of the first such adjoint, counted in the order of the
+            backward pass (the largest t, for a scan that runs forwards); 0 where all are finite.
     """
 
     name: str
@@ -203,22 +215,38 @@ def trace(
     rescaled by powers of two, so the logarithms are right far outside the float's range, while
     value and gradients are the numbers that `jax.value_and_grad` gives.
 
+    The cost is that of `jax.value_and_grad`: see `results/bench`. Scans are found under jit, vmap,
+    remat, cond and shard_map and inside one another; where a function has its own derivative rule
+    (custom_jvp, custom_vjp) the rule gives the gradients, and the record is that of the function as
+    it is written, pulled back from the same cotangent. Values without a scan are marked by `tap`.
+
     Args:
         loss: a function of arrays that returns a real scalar L, or (L, aux) with `has_aux`. It
-            needs no change: the scans are found in its program.
+            needs no change: the scans are found in its program. It is compiled on its first call;
+            arguments that are not arrays are part of the program.
         argnums: which positional arguments to differentiate by; () for no gradients, which is
             cheaper.
         has_aux: whether `loss` returns (L, aux).
         batch_axis: the axis of every float leaf of the carry that counts samples; rows are then
             recorded per sample, each in its own scale. Samples must not interact inside a step.
+        log_param: whether to record the contributions of the steps to the gradient of what the
+            scan closes over: the arrays that the differentiated arguments reach, or every float
+            one for `argnums=()`. It costs a product of the size of the weights at every step.
+        measure: f(state, adjoint), called at each step of the backward pass with h_t and
+            exp(-s_t) lambda_t, the state's float leaves as an array where there is one and as a
+            dict by the names in `ScanTrace.leaves` where there are several; its results are
+            stacked into `ScanTrace.measured` (integers and booleans as floats).
+        segment: keep only every so many states and run each segment again in the backward pass.
+            Memory is that of one segment and of T / segment states, time that of one more forward
+            pass; sqrt(T) needs least memory. The record is the same.
 
     Returns:
         A function with the arguments of `loss` that returns a `Trace`. Units: nats.
 
     Raises:
         TypeError: where the loss is not a real scalar or an argument cannot be differentiated.
-        ValueError: where `argnums` is out of range, a carry lacks `batch_axis`, or no scan that
-            carries floats is found.
+        ValueError: where `argnums` is out of range, a carry lacks `batch_axis`, a `while_loop`
+            cannot be reversed, or there is neither a scan that carries floats nor a tap.
 
     Example:
         >>> import jax, jax.numpy as jnp, gradlab as gl
@@ -229,10 +257,30 @@ def trace(
         >>> [round(float(r), 3) for r in out.scans[0].log_norm]  # (T - t) ln 0.5
         [-2.079, -1.386, -0.693, 0.0]
 
+        Three measurements of a tanh network: the share of saturated units, the norm of each unit's
+        adjoint over the batch, and the cosine between successive adjoints (those that have not
+        vanished or turned).
+
+        >>> def network(w, xs):
+        ...     step = lambda h, x: (jnp.tanh(h @ w + x), None)
+        ...     return jnp.sum(jax.lax.scan(step, jnp.zeros_like(xs[0]), xs)[0])
+        >>> def f(h, adjoint):
+        ...     return {"saturated": jnp.mean(jnp.abs(h) > 0.95),
+        ...             "per unit": jnp.linalg.norm(adjoint, axis=0),
+        ...             "direction": adjoint / jnp.linalg.norm(adjoint)}
+        >>> xs = jax.random.normal(jax.random.key(0), (6, 8, 3))
+        >>> seen = gl.trace(network, measure=f)(0.8 * jnp.eye(3), xs).scans[0].measured
+        >>> seen["saturated"].shape, seen["per unit"].shape
+        ((6,), (6, 3))
+        >>> turns = jnp.sum(seen["direction"][1:] * seen["direction"][:-1], axis=(1, 2))
+        >>> bool(jnp.all((turns > 0) & (turns <= 1)))
+        True
+
     References:
         Bengio, Simard and Frasconi (1994), "Learning long-term dependencies with gradient descent
         is difficult", section III; Pascanu, Mikolov and Bengio (2013), "On the difficulty of
-        training recurrent neural networks", section 2.
+        training recurrent neural networks", section 2. Segments: Griewank and Walther (2000),
+        "Algorithm 799: revolve", section 1.
     """
     if segment is not None and segment < 1:
         raise ValueError(f"segment={segment}: a segment is a number of steps, at least 1")
