@@ -46,8 +46,9 @@ lint: $(STAMP) ## ruff, pyright and the import contracts
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## time the tracer against plain gradients
-	@$(BIN)/python experiments/bench.py
+bench: $(STAMP) ## tables of what the tracer costs (ARGS="cost torch long compile")
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python $(PIP) torch==2.13.0
+	@$(BIN)/python experiments/bench.py $(ARGS)
 
 clean: ## remove the environments and caches, keep the results
 	rm -rf .venv .venv-latest build *.egg-info .pytest_cache .ruff_cache .hypothesis
