@@ -223,7 +223,7 @@ def apply(loops, op, p, values):
         return (OPS | SINGULAR)[op.kind](p, a, b)
     if op.kind == "scan":
         (scan,) = op.inside
-        xs = jnp.stack([b, jnp.sin(a)][: scan.length]) if scan.inputs else None
+        xs = jnp.stack([b, jnp.sin(a)])[: scan.length] if scan.inputs else None
         last, ys = run_scan(loops, scan, p, xs, values)
         return registers(last, None)[0] + rows(ys, scan.length).sum(0)
 
