@@ -107,7 +107,7 @@ def wrong_product(x, y):
 
 wrong_product.defvjp(
     lambda x, y: (x * jnp.tanh(y), (x, y)),
-    lambda saved, ct: (jnp.clip(ct, -0.5, 0.5) * saved[1], ct + jnp.sin(saved[0])),
+    lambda saved, ct: (jnp.clip(ct, -0.5, 0.5) * saved[1], ct * jnp.cos(saved[0])),
 )
 
 
@@ -440,7 +440,9 @@ def loss_of(model, loops):
                 values = [*registers(last, None), h]
             if scan.length and link == "chained":
                 repeats = -(-T // scan.length)
+                # The first state keeps the samples' axis in where no output has it.
                 sequence = jnp.concatenate([0.5 * rows(ys, scan.length)] * repeats)[:T]
+                sequence += jnp.stack([0.1 * h] * T)
             if reads in ("last", "both"):
                 total += score(last)
             if reads in ("outputs", "both"):
@@ -552,6 +554,22 @@ def called(model, function, args):
     return jax.jit(function)(*args) if model.call != "plain" else function(*args)
 
 
+# A state, and so an output, that is a literal array of the program.
+@hypothesis.example(
+    Model(
+        (Scan(leaves=("vector", "scalar"), ends=(("tanh", 0), ("zeros", 0)), output="state"),),
+        ("argument",),
+        ("outputs",),
+    )
+)
+# JAX takes out the state that stays, and leaves a loop in the body without results.
+@hypothesis.example(
+    Model(
+        (Scan(), Scan(ops=(Op("fori"),), ends=(("kept", 0),))),
+        ("argument", "argument"),
+        ("last", "nothing"),
+    )
+)
 @hypothesis.settings(SETTINGS, max_examples=25)
 @hypothesis.given(models())
 def test_trace_changes_neither_the_value_nor_the_grads(model):
@@ -604,6 +622,19 @@ def brute_force(model, samples):
     return [[norms(key, tree) for tree in both] for key in sorted(zeros)]
 
 
+def one_scan(reads="outputs", batch=False, **scan):
+    return Model((Scan(**scan),), ("argument",), (reads,), batch=batch)
+
+
+# vmap leaves the samples of a product last, and brings them to the front of the state alone.
+@hypothesis.example(
+    one_scan(
+        batch=True,
+        ops=(Op("tanh"), Op("matmul", -1)),
+        ends=(("scale", -1),),
+        output="leaf",
+    )
+)
 @hypothesis.settings(SETTINGS, max_examples=12)
 @hypothesis.given(models(singular=False))
 def test_norms_are_those_of_an_unrolled_loop(model):

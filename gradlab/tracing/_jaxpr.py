@@ -6,6 +6,7 @@ a ClosedJaxpr became a Jaxpr that carries its constants). Everything else in gra
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
@@ -23,8 +24,9 @@ from jax.interpreters import ad, batching, mlir
 _INLINED = ("jit", "pjit", "closed_call", "core_call")
 
 
-class Lit(NamedTuple):
-    """An operand whose value is written in the program."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lit:
+    """An operand whose value is written in the program, known by identity: arrays have no hash."""
 
     value: Any
 
@@ -156,6 +158,15 @@ def product_over_rows(node: Node, left: Any, right: Any) -> Any:
         precision=node.params["precision"],
         preferred_element_type=node.params["preferred_element_type"],
     )
+
+
+def untransposed(nodes: Sequence[Node], slot: int) -> tuple[int, tuple[int, ...]] | None:
+    """The slot that `slot` is a transpose of, and the axes that bring it back; else None."""
+    for node in nodes:
+        if node.kind == "transpose" and node.outs == (slot,) and isinstance(node.ins[0], int):
+            axes = node.params["permutation"]
+            return node.ins[0], tuple(axes.index(i) for i in range(len(axes)))
+    return None
 
 
 def collective_axes(*programs: Program) -> tuple[str, ...]:

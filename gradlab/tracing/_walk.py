@@ -224,9 +224,10 @@ class Walk:
         """Deal slots out to the nodes they belong to, by the node's first result."""
         shares = {}
         for node in program.nodes:
-            count = len(self.sites_of(node))
-            if count:
-                shares[node.outs[0]] = list(itertools.islice(slots, count))
+            mine = list(itertools.islice(slots, len(self.sites_of(node))))
+            # What has no results is not run, and its slots stay as they are.
+            if mine and node.outs:
+                shares[node.outs[0]] = mine
         return shares
 
     def _rebuild_cond(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
@@ -361,6 +362,15 @@ class Walk:
             and ref in made
             and jnp.issubdtype(body.avals[ref].dtype, jnp.inexact)
         }
+        # vmap leaves the samples of a product last and brings them to the front of the state alone:
+        # an output that reads what was transposed reads the state.
+        twins = {
+            twin: (ref, axes)
+            for ref in state
+            for twin, axes in [_jaxpr.untransposed(body.nodes, ref) or (ref, ())]
+            if twin in made - state
+        }
+        state |= set(twins)
         after = _jaxpr.dependents(body.nodes, state)
         # A node that makes the state and holds a traced scan runs once, on the state's side.
         busy = {node.outs for node in _jaxpr.needed(body.nodes, new) if self.sites_of(node)}
@@ -389,6 +399,8 @@ class Walk:
             for ref, value in reversed(list(zip(new, carry, strict=True))):
                 if not isinstance(ref, _jaxpr.Lit) and ref in state:
                     env[ref] = value
+            for twin, (ref, axes) in twins.items():
+                env[twin] = jnp.transpose(env[ref], axes)
             env = self.run(readout, env, self.share(body, iter(inner)))
             return [_jaxpr.read(env, ref) for ref in ys]
 
