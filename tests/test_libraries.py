@@ -6,7 +6,6 @@ two share the cell and no scan.
 """
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -234,8 +233,6 @@ def haiku_unroll(name, read):
 
 
 def keras_layer(name, read, backward=False):
-    # Keras reads its backend once, at its first import.
-    os.environ["KERAS_BACKEND"] = "jax"
     import keras
 
     keras.utils.set_random_seed(12)
@@ -387,11 +384,9 @@ def leaf_of(scan, path):
 
 @pytest.fixture(autouse=True)
 def options():
-    """Keras adds a bias of rank 1 to its batches; and these programs are compiled to run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
+    """Keras adds a bias of rank 1 to its batches."""
     with jax.numpy_rank_promotion("allow"):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 close = functools.partial(np.testing.assert_allclose, atol=1e-10, rtol=0)

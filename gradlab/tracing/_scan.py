@@ -436,7 +436,7 @@ class _Pull:
         if axis is None:
             scaled_kept = [_norms.scale(k, -e, None) for k in kept] if self.around else kept
             back = self.advance.pull(env, (*mu, *scaled_kept))
-            grad = back.scaled(e)
+            grad = self.advance.scaled(back, e)
         else:
             back = self.advance.pull(env, (*mu, *still))
             grad = self.advance.pull(env, (*(_norms.scale(m, e, axis) for m in mu), *kept))
@@ -452,25 +452,14 @@ class _Pull:
             inner = _add(inner, pulled.inner)
             sums.append(pulled.rows)
         if options.log_param:
-            logs["param"] = self._log_param(env, mu, e, kept, grad, pulled, dtype)
+            top, one_unit = e, back
+            if axis is not None:
+                top = jnp.max(e)
+                mu = [_norms.scale(m, e - top, axis) for m in mu]
+                kept = [_norms.scale(k, -top, None) for k in kept]
+                one_unit = self.advance.pull(env, (*mu, *kept))
+            logs["param"] = _log_param(one_unit, top, pulled, dtype)
         return (back.state, e, late, grads), ((logs, results, xs_ct, inner), *sums)
-
-    def _log_param(
-        self, env: Any, mu: Any, e: Any, kept: Any, grad: Any, pulled: Any, dtype: Any
-    ) -> Any:
-        """ln of the norm of this step's contribution to the gradient of the consts."""
-        axis = self.plan.options.axis
-        top = jnp.max(e)
-        mu = [_norms.scale(m, e - top, axis) for m in mu]
-        kept = [_norms.scale(k, -top, None) for k in kept]
-        terms = [(list(self.advance.pull(env, (*mu, *kept)).consts.values()), top)]
-        if pulled is not None:
-            terms.append((list(pulled.consts.values()), jnp.zeros_like(top)))
-        if not terms[0][0]:
-            return jnp.full_like(top, -jnp.inf, dtype)
-        tops = [_norms.size(v, None, dtype).top + k for v, k in terms]
-        both, k = _common(terms, tops, None)
-        return _norms.size(both, None, dtype).total + _norms.nats(k, dtype)
 
 
 class _Pulled(NamedTuple):
@@ -482,19 +471,6 @@ class _Pulled(NamedTuple):
     kept: list[Any]
     inner: list[Any]
     rows: dict[int, Any]  # what the sums that wait are made of
-    linear: frozenset[int]  # which rows are in the adjoint's units
-
-    def scaled(self, e: Any) -> _Pulled:
-        """2^e times what goes to the consts and the inputs."""
-
-        def grow(x: Any) -> Any:
-            return _norms.scale(x, e, None)
-
-        return self._replace(
-            consts={i: grow(ct) for i, ct in self.consts.items()},
-            x=[grow(ct) for ct in self.x],
-            rows={s: grow(row) if s in self.linear else row for s, row in self.rows.items()},
-        )
 
 
 class _Part:
@@ -548,7 +524,18 @@ class _Part:
             kept=read(part.kept),
             inner=jax.tree.unflatten(part.inner_tree, read(part.inner)),
             rows={slot: inside[slot] for slot in self.kept},
-            linear=self.linear,
+        )
+
+    def scaled(self, pulled: _Pulled, e: Any) -> _Pulled:
+        """2^e times what goes to the consts and the inputs."""
+
+        def grow(x: Any) -> Any:
+            return _norms.scale(x, e, None)
+
+        return pulled._replace(
+            consts={i: grow(ct) for i, ct in pulled.consts.items()},
+            x=[grow(ct) for ct in pulled.x],
+            rows={s: grow(row) if s in self.linear else row for s, row in pulled.rows.items()},
         )
 
     def finish(self, grads: list[Any], kept: dict[int, Any], stored: _Rows) -> list[Any]:
@@ -559,6 +546,18 @@ class _Part:
             grad + next(sums) if later else grad
             for grad, later in zip(grads, self.sums.later, strict=True)
         ]
+
+
+def _log_param(advance: _Pulled, e: Any, readout: _Pulled | None, dtype: Any) -> Any:
+    """ln of the norm of a step's contribution to the consts; the advance's is in units of 2^e."""
+    terms = [(list(advance.consts.values()), e)]
+    if readout is not None:
+        terms.append((list(readout.consts.values()), jnp.zeros_like(e)))
+    if not terms[0][0]:
+        return jnp.full_like(e, -jnp.inf, dtype)
+    tops = [_norms.size(v, None, dtype).top + k for v, k in terms]
+    both, k = _common(terms, tops, None)
+    return _norms.size(both, None, dtype).total + _norms.nats(k, dtype)
 
 
 def _rescale(top: jax.Array, e: jax.Array, window: int) -> jax.Array:

@@ -366,17 +366,19 @@ def _run(
     dynamic: list[Any],
 ) -> Trace:
     tree, fixed = static
-    rest = iter(dynamic)
-    leaves = [next(rest) if leaf is None else leaf.value for leaf in fixed]
-    args, kwargs = jax.tree.unflatten(tree, leaves)
+
+    def arguments(dynamic: list[Any]) -> tuple[Any, Any]:
+        rest = iter(dynamic)
+        leaves = [next(rest) if leaf is None else leaf.value for leaf in fixed]
+        return jax.tree.unflatten(tree, leaves)
+
+    args, _ = arguments(dynamic)
     targets = [args[number] for number in numbers]
     for number, target in zip(numbers, targets, strict=True):
         _check_differentiable(number, target)
 
     def flat(targets: list[Any], others: list[Any]) -> tuple[Any, Any]:
-        moved = iter(others)
-        everything = [next(moved) if leaf is None else leaf.value for leaf in fixed]
-        args, kwargs = jax.tree.unflatten(tree, everything)
+        args, kwargs = arguments(others)
         args = list(args)
         for number, target in zip(numbers, targets, strict=True):
             args[number] = target

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.tracing import _jaxpr, _norms
-from gradlab.tracing._linear import Step, pick
+from gradlab.tracing._linear import Step, pick, split
 from gradlab.tracing._scan import Options, Slots, log_names, measured, traced_scan
 
 
@@ -305,6 +305,7 @@ class Walk:
 
         def backward(slots: Slots, ct: Any) -> Any:
             varies = _jaxpr.varies_over(jax.typeof(slots.visits))
+
             def norm(row: Any) -> Any:
                 return _norms.size([row], batch, slots.visits.dtype).total
 
@@ -318,8 +319,7 @@ class Walk:
 
     def _rebuild_scan(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
         parts = self.flat(node)
-        split = parts.num_consts, parts.num_consts + parts.num_carry
-        consts, init, xs = values[: split[0]], values[split[0] : split[1]], values[split[1] :]
+        consts, init, xs = split(values, parts.num_consts, parts.num_carry)
         if len(slots) == len(self.sites(parts.body)):
             return self._map(parts, consts, init, xs, slots)
         own, *inner = slots
@@ -351,8 +351,8 @@ class Walk:
     def _step(self, parts: _jaxpr.ScanParts) -> Step:
         """Cut the body at its new state: what makes the state, and what reads it."""
         body = parts.body
-        ends = parts.num_consts, parts.num_consts + parts.num_carry
-        outer_ids = (*body.ins[: ends[0]], *body.ins[ends[1] :])
+        const_ids, _, x_ids = split(body.ins, parts.num_consts, parts.num_carry)
+        outer_ids = (*const_ids, *x_ids)
         new, ys = body.outs[: parts.num_carry], body.outs[parts.num_carry :]
         made = {slot for node in body.nodes for slot in node.outs}
         state = {
