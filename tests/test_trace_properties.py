@@ -16,7 +16,6 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import gradlab as gl
 
@@ -29,14 +28,6 @@ SETTINGS = hypothesis.settings(
     database=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compile_quickly():
-    """Each example compiles twice and runs for microseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def draw(seed, *shape):

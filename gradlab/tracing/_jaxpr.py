@@ -7,6 +7,7 @@ a ClosedJaxpr became a Jaxpr that carries its constants). Everything else in gra
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import re
@@ -261,6 +262,29 @@ mlir.register_lowering(_tap_p, lambda _, x, **__: [x])
 def branches(node: Node) -> tuple[Program, ...]:
     """The branches of a cond equation."""
     return tuple(program(branch) for branch in node.params["branches"])
+
+
+def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
+    """What reverse mode runs for an equation: operands and cotangents to cotangents.
+
+    The second result says which inputs of the program are the cotangents.
+    """
+    operands = [jax.eval_shape(functools.partial(zeros, var.aval)) for var in node.eqn.invars]
+    is_float = [jnp.issubdtype(x.dtype, jnp.inexact) for x in operands]
+
+    def function(floats: list[Any], others: list[Any]) -> list[Any]:
+        moving, fixed = iter(floats), iter(others)
+        outs = bind(node, [next(moving if flag else fixed) for flag in is_float])
+        return [out for out in outs if jnp.issubdtype(out.dtype, jnp.inexact)]
+
+    floats = [x for x, flag in zip(operands, is_float, strict=True) if flag]
+    others = [x for x, flag in zip(operands, is_float, strict=True) if not flag]
+    cotangents = jax.eval_shape(function, floats, others)
+    closed = jax.make_jaxpr(
+        lambda floats, others, cts: jax.vjp(lambda x: function(x, others), floats)[1](cts)
+    )(floats, others, cotangents)
+    pulled = program(closed)
+    return pulled, pulled.ins[len(operands) :]
 
 
 def callee(node: Node) -> Program:

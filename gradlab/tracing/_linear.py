@@ -37,7 +37,8 @@ class Step(NamedTuple):
 
     `advance(consts, carry, x, inner) -> (carry, kept)` makes the new state; `readout(consts, x,
     carry, kept, inner) -> ys` makes the outputs from it. `kept` is what else the outputs need.
-    `inner` holds the slots of the scans inside, each used by one of the two parts.
+    `inner` holds the slots of the scans inside, each used by one of the two parts. `linear` says
+    whether the pullback of the step is known to be linear, so that units do not matter to it.
     """
 
     advance: Callable[..., tuple[list[Any], list[Any]]]
@@ -45,6 +46,7 @@ class Step(NamedTuple):
     length: int
     reverse: bool
     unroll: int
+    linear: bool
 
 
 class Storage(NamedTuple):

@@ -8,7 +8,8 @@ is held as lambda_t = 2^e mu_t with the integer e carried beside mu:
 so that ln|lambda_t| = ln|mu_t| + e ln 2 is right at any size. The cotangents of what the scan
 closes over and of its inputs come from 2^e mu_t, so they are the numbers that plain reverse mode
 gives: a power of two changes no digit. As long as the adjoint stays well inside the float's range
-e is 0.
+e is 0. It stays 0 where the step has a backward rule of the user's that is not linear: such a rule
+must see lambda itself.
 """
 
 from __future__ import annotations
@@ -347,7 +348,7 @@ class _Pull:
         # boundary. Its leaves have no known sample axis, so where scales are per sample it travels
         # apart, in plain units.
         self.around = bool(linear.kept) and any(live)
-        self.apart = self.around and options.axis is not None
+        self.apart = self.around and options.axis is not None and plan.step.linear
         count = len(linear.advance.program.ins) - len(linear.advance.linear)
         leaves = linear.storage.leaves
         self.advance = _Part(linear.advance, leaves[:count], linear.storage, not options.log_param)
@@ -422,7 +423,9 @@ class _Pull:
         if self.around and not self.apart:
             tops.append(_norms.size(kept, None, dtype).top)
         top = functools.reduce(jnp.maximum, tops)
-        now = _rescale(jax.lax.pmax(top, self.shared) if self.shared else top, e, window)
+        now = e
+        if self.plan.step.linear:
+            now = _rescale(jax.lax.pmax(top, self.shared) if self.shared else top, e, window)
         mu = _sum([(v, k - now) for v, k in terms], axis)
         if len(terms) == 1:
             record("total", sizes[0], e)
@@ -433,7 +436,9 @@ class _Pull:
         state = [_jaxpr.read(env, ref) for ref in self.state]
         results = jax.tree.leaves(measured(options, names, state, mu))
 
-        if axis is None:
+        if not self.plan.step.linear:
+            back = grad = self.advance.pull(env, (*mu, *kept))
+        elif axis is None:
             scaled_kept = [_norms.scale(k, -e, None) for k in kept] if self.around else kept
             back = self.advance.pull(env, (*mu, *scaled_kept))
             grad = self.advance.scaled(back, e)

@@ -218,7 +218,9 @@ def trace(
     The cost is that of `jax.value_and_grad`: see `results/bench`. Scans are found under jit, vmap,
     remat, cond and shard_map and inside one another; where a function has its own derivative rule
     (custom_jvp, custom_vjp) the rule gives the gradients, and the record is that of the function as
-    it is written, pulled back from the same cotangent. Values without a scan are marked by `tap`.
+    it is written, pulled back from the same cotangent. A rule inside a step that is not seen to be
+    linear in its cotangent, such as clipping, must be given lambda_t itself: that scan is recorded
+    without rescaling, within the float's range. Values without a scan are marked by `tap`.
 
     Args:
         loss: a function of arrays that returns a real scalar L, or (L, aux) with `has_aux`. It

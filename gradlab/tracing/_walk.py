@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradlab.tracing import _jaxpr, _norms
+from gradlab.tracing import _jaxpr, _norms, _rules
 from gradlab.tracing._linear import Step, pick, split
 from gradlab.tracing._scan import Options, Slots, log_names, measured, traced_scan
 
@@ -372,8 +372,13 @@ class Walk:
         }
         state |= set(twins)
         after = _jaxpr.dependents(body.nodes, state)
-        # A node that makes the state and holds a traced scan runs once, on the state's side.
-        busy = {node.outs for node in _jaxpr.needed(body.nodes, new) if self.sites_of(node)}
+        # A node that makes the state and holds a traced scan runs once, on the state's side; so
+        # does one whose backward rule must see its whole cotangent.
+        busy = {
+            node.outs
+            for node in _jaxpr.needed(body.nodes, new)
+            if self.sites_of(node) or not _rules.all_linear([node])
+        }
 
         # Walk back from the outputs to the new state, where the readout begins.
         wanted = {ref for ref in ys if not isinstance(ref, _jaxpr.Lit)} - state
@@ -404,7 +409,9 @@ class Walk:
             env = self.run(readout, env, self.share(body, iter(inner)))
             return [_jaxpr.read(env, ref) for ref in ys]
 
-        return Step(advance, read, parts.length, parts.reverse, parts.unroll)
+        return Step(
+            advance, read, parts.length, parts.reverse, parts.unroll, _rules.all_linear(body.nodes)
+        )
 
     _REBUILD: ClassVar[dict[str, Any]] = {
         "scan": _rebuild_scan,
