@@ -91,11 +91,11 @@ def linen_pass(cell, weights, read, backward=False):
     return Pass(step, start, read, backward)
 
 
-def linen_rnn(name, read):
+def linen_rnn(name, read, remat=False):
     import flax.linen as nn
 
     cell = getattr(nn, name)(HIDDEN, param_dtype=F64)
-    rnn = nn.RNN(cell)
+    rnn = nn.RNN(nn.remat(type(cell))(HIDDEN, param_dtype=F64) if remat else cell)
 
     def run(params, rest, xs, every):
         last, ys = rnn.apply({"params": params}, xs, return_carry=True)
@@ -232,7 +232,12 @@ def haiku_unroll(name, read):
     return Model(layer.init(jax.random.key(11), XS), (), run, (Pass(step, start, read),))
 
 
-def keras_layer(name, read, backward=False):
+def shown(x):
+    """Which steps of which samples a masked model sees."""
+    return x[..., :1] > -0.5
+
+
+def keras_layer(name, read, backward=False, masked=False):
     import keras
 
     keras.utils.set_random_seed(12)
@@ -248,7 +253,8 @@ def keras_layer(name, read, backward=False):
         for every in (True, False)
     }
     inputs = keras.Input((STEPS, INPUTS), dtype="float64")
-    models = {every: keras.Model(inputs, layer(inputs)) for every, layer in layers.items()}
+    seen = keras.layers.Masking(dtype="float64")(inputs) if masked else inputs
+    models = {every: keras.Model(inputs, layer(seen)) for every, layer in layers.items()}
     cell = layers[True].cell
     params, rest = (
         [variable.value for variable in variables]
@@ -256,13 +262,17 @@ def keras_layer(name, read, backward=False):
     )
 
     def run(params, rest, xs, every):
+        xs = xs * shown(xs) if masked else xs
         ys, _ = models[every].stateless_call(params, rest, xs)
         # A layer that goes backwards returns its outputs in the order of its steps.
         return ys[:, ::-1] if every and backward else ys
 
     def step(params, rest, state, x):
         fixed = [variable.value for variable in cell.non_trainable_variables]
-        return cell.stateless_call(params, fixed, x, state)[0][1]
+        new = cell.stateless_call(params, fixed, x, state)[0][1]
+        if not masked:
+            return new
+        return [jnp.where(shown(x), n, old) for n, old in zip(new, state, strict=True)]
 
     start = cell.get_initial_state(BATCH)
     return Model(params, rest, run, (Pass(step, start, read, backward),))
@@ -281,6 +291,7 @@ MODELS = {
         f"linen {name}": functools.partial(linen_rnn, name, read)
         for name, read in FLAX_CELLS.items()
     },
+    "linen remat": functools.partial(linen_rnn, "LSTMCell", second, remat=True),
     "linen scan": linen_scan,
     "linen bidirectional": linen_bidirectional,
     **{
@@ -298,6 +309,8 @@ MODELS = {
     "keras GRU": functools.partial(keras_layer, "GRU", first),
     "keras LSTM": functools.partial(keras_layer, "LSTM", first),
     "keras LSTM backwards": functools.partial(keras_layer, "LSTM", first, backward=True),
+    "keras SimpleRNN masked": functools.partial(keras_layer, "SimpleRNN", first, masked=True),
+    "keras LSTM masked": functools.partial(keras_layer, "LSTM", first, masked=True),
 }
 
 

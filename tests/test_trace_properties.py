@@ -60,6 +60,7 @@ class Scan:
     inputs: bool = True
     start: str = "argument"
     layers: int = 0  # of a scan over layers around this one
+    wrap: str = "none"  # what the whole body is inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -331,12 +332,21 @@ def rows(ys, length):
     return sum(flat, jnp.zeros(length))[:, None] * jnp.ones((1, N))
 
 
+BODIES = {
+    "none": lambda body: body,
+    "jit": jax.jit,
+    "checkpoint": jax.checkpoint,
+    "checkpoint of jit": lambda body: jax.checkpoint(jax.jit(body)),
+}
+
+
 class LaxLoops:
     def scan(self, advance, readout, p, init, xs, how):
         def body(state, row):
             new, gate = advance(p, state, row)
             return new, readout(p, new, gate, row)
 
+        body = BODIES[how.wrap](body)
         return jax.lax.scan(
             body, init, xs, length=how.length, reverse=how.reverse, unroll=how.unroll
         )
@@ -516,6 +526,7 @@ def scans(draw, depth, singular, first, outermost):
         inputs=draw(st.booleans()),
         start=draw(st.sampled_from(["argument", "zeros"])),
         layers=layers,
+        wrap=draw(st.sampled_from(["none", "none", "none", *BODIES])),
     )
 
 

@@ -12,12 +12,14 @@ import math
 import os
 import re
 import sysconfig
+import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core, source_info_util
 from jax.interpreters import ad, batching, mlir
 
@@ -117,16 +119,82 @@ def _is_sharded(params: dict[str, Any]) -> bool:
     return any(isinstance(s, jax.sharding.Sharding) for s in shardings)
 
 
+MADE = "made"
+
+
+class _Made:
+    """What stands for an equation in a node that calls a Python function."""
+
+    primitive = types.SimpleNamespace(name=MADE)
+    params: ClassVar[dict[str, Any]] = {}
+    effects = frozenset()
+
+    def __init__(self, function: Callable[..., Sequence[Any]]) -> None:
+        self.function = function
+
+
+def made(
+    function: Callable[..., Sequence[Any]], ins: Sequence[int | Lit], outs: Sequence[int]
+) -> Node:
+    """A node that calls function(values, slots of the sites inside)."""
+    return Node(_Made(function), tuple(ins), tuple(outs))
+
+
+def merged(flat: Program) -> Program:
+    """The program with equations that compute the same value from the same operands run once."""
+    same: dict[int | Lit, int | Lit] = {}
+    seen: dict[Any, tuple[int, ...]] = {}
+    nodes = []
+    for node in flat.nodes:
+        node = node._replace(ins=tuple(same.get(ref, ref) for ref in node.ins))
+        key = _identity(node)
+        if key in seen:
+            same.update(zip(node.outs, seen[key], strict=True))
+            continue
+        if key is not None:
+            seen[key] = node.outs
+        nodes.append(node)
+    outs = tuple(same.get(ref, ref) for ref in flat.outs)
+    return flat._replace(nodes=tuple(nodes), outs=outs)
+
+
+def _identity(node: Node) -> Any:
+    """What two equations agree on that compute the same; None where that is not known."""
+    params = node.params
+    plain = not any(_is_jaxpr(x) or callable(x) for x in jax.tree.leaves(list(params.values())))
+    if node.eqn.effects or node.kind == TAP or not plain:
+        return None
+    try:
+        key = node.kind, tuple(map(_operand, node.ins)), tuple(sorted(params.items()))
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _operand(ref: int | Lit) -> Any:
+    if not isinstance(ref, Lit):
+        return ref
+    if isinstance(ref.value, jax.Array) or np.ndim(ref.value):
+        return id(ref.value), "array"
+    return type(ref.value).__name__, np.asarray(ref.value).dtype.str, repr(ref.value)
+
+
 def bind(node: Node, values: Sequence[Any]) -> list[Any]:
     """Apply one equation to values, at its own place in the user's source."""
     eqn = node.eqn
-    stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
-    with (
-        source_info_util.user_context(eqn.source_info.traceback, name_stack=stack),
-        eqn.ctx.manager,
-    ):
+    if isinstance(eqn, _Made):
+        return list(eqn.function(values, []))
+    with place(node), eqn.ctx.manager:
         out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def place(node: Node) -> Any:
+    """A context in which new equations stand where this one does in the user's source."""
+    info = node.eqn.source_info
+    stack = source_info_util.current_name_stack() + info.name_stack
+    return source_info_util.user_context(info.traceback, name_stack=stack)
 
 
 def run(
@@ -224,7 +292,7 @@ def scan_parts(node: Node) -> ScanParts:
     else:
         num_consts, num_carry = params["num_consts"], params["num_carry"]
     return ScanParts(
-        body=program(params["jaxpr"]),
+        body=merged(program(params["jaxpr"])),
         num_consts=num_consts,
         num_carry=num_carry,
         length=params["length"],
@@ -261,7 +329,7 @@ mlir.register_lowering(_tap_p, lambda _, x, **__: [x])
 
 def branches(node: Node) -> tuple[Program, ...]:
     """The branches of a cond equation."""
-    return tuple(program(branch) for branch in node.params["branches"])
+    return tuple(merged(program(branch)) for branch in node.params["branches"])
 
 
 def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
@@ -287,9 +355,26 @@ def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
     return pulled, pulled.ins[len(operands) :]
 
 
+def is_reversible(flat: Program, args: Sequence[Any], count: int) -> bool:
+    """Whether JAX itself can differentiate the first result by the first `count` arguments."""
+    is_moved = [i < count and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+                for i, x in enumerate(args)]
+
+    def value(moved: list[Any]) -> Any:
+        rest = iter(moved)
+        values = [next(rest) if flag else x for flag, x in zip(is_moved, args, strict=True)]
+        return read(run(flat.nodes, dict(zip(flat.ins, values, strict=True))), flat.outs[0])
+
+    try:
+        jax.eval_shape(jax.grad(value), [x for f, x in zip(is_moved, args, strict=True) if f])
+    except ValueError:
+        return False
+    return True
+
+
 def callee(node: Node) -> Program:
     """The program that a call runs: remat, a custom rule, a sharded jit or shard_map."""
-    return program(_callee(node.params))
+    return merged(program(_callee(node.params)))
 
 
 def shardings(node: Node) -> tuple[list[Any], list[Any]]:
@@ -364,13 +449,15 @@ def where(node: Node) -> str:
     """The line of the user's source that made the equation: 'model.py:12 (loss)'.
 
     It is the innermost one outside gradlab, JAX, the standard library and installed packages, since
-    a library's line says neither which model it is nor stays the same; without one, the innermost.
+    a library's line says neither which model it is nor stays the same; "" without one.
     """
-    frames = list(_frames(node.eqn.source_info.traceback))
+    if isinstance(node.eqn, _Made):
+        return ""
+    frames = _frames(node.eqn.source_info.traceback)
     own = [frame for frame in frames if not frame[0].startswith(_NOT_USERS)]
-    if not (own or frames):
-        return "unknown"
-    path, line, function = (own or frames)[0]
+    if not own:
+        return ""
+    path, line, function = own[0]
     return f"{Path(path).name}:{line} ({function.rsplit('<locals>.', 1)[-1]})"
 
 

@@ -37,6 +37,7 @@ class Options(NamedTuple):
     log_param: bool = False
     measure: Callable[[Any, Any], Any] | None = None
     segment: int | None = None
+    stop: bool = False  # at what has no derivative, where no gradient that is asked for needs one
 
 
 class Slots(NamedTuple):
@@ -266,7 +267,7 @@ def _run(
         env = _jaxpr.run(nodes, env)
         new, ys, kept = ([_jaxpr.read(env, r) for r in refs] for refs in (new_refs, y_refs, own))
         good = good & _norms.finite(pick(linear.state, new), axis)
-        return (new, (count + good, good)), (ys, kept)
+        return (new, (count + good.astype(count.dtype), good)), (ys, kept)
 
     carry, (ys, kept) = _scan(plan.step, body, carry, xs, length)
     return carry, ys, kept

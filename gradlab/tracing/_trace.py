@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,7 +43,8 @@ class ScanTrace:
     belongs to the state after input t, whichever way the scan runs. Unit: nats.
 
     Attributes:
-        name: where the scan stands in the user's source, "file.py:line (function)".
+        name: where the scan stands in the user's source, "file.py:line (function)"; " #2" and so
+            on follow where several scans of the program stand on one line.
         length: T, the number of steps.
         reverse: whether the scan runs from the last row to the first.
         outer: lengths of the scans around this one, outermost first. A shard_map around it counts
@@ -138,6 +140,10 @@ def tap(h: jax.Array, name: str, axis: int | None = None) -> jax.Array:
         >>> [round(float(r), 3) for r in gl.trace(loss)(0.5, jnp.ones(3)).taps["h"].log_norm]
         [-1.386, -0.693, 0.0]
     """
+    if not isinstance(name, str):
+        raise TypeError(f"tap name={name!r}: a string is needed")
+    if isinstance(h, tuple | list | dict):
+        raise TypeError(f"tap {name!r} marks one array, and got a {type(h).__name__}; tap each")
     h = jnp.asarray(h)
     if not jnp.issubdtype(h.dtype, jnp.inexact):
         raise TypeError(f"tap {name!r} marks a value of {h.dtype}, and only floats have an adjoint")
@@ -213,7 +219,9 @@ def trace(
     J_{t+1} = dh_{t+1}/dh_t (transported). The leaves of a state are independent coordinates: the
     adjoint of an LSTM's c_t leaves out the path through h_t of the same step. The recursion is
     rescaled by powers of two, so the logarithms are right far outside the float's range, while
-    value and gradients are the numbers that `jax.value_and_grad` gives.
+    value and gradients are the numbers that `jax.value_and_grad` gives. (Where plain reverse mode
+    itself leaves the float's range on the way, and gives 0, inf or NaN for it, gradients here can
+    be what exact arithmetic gives.)
 
     The cost is that of `jax.value_and_grad`: see `results/bench`. Scans are found under jit, vmap,
     remat, cond and shard_map and inside one another; where a function has its own derivative rule
@@ -284,11 +292,16 @@ def trace(
         training recurrent neural networks", section 2. Segments: Griewank and Walther (2000),
         "Algorithm 799: revolve", section 1.
     """
+    batch_axis = None if batch_axis is None else _integer("batch_axis", batch_axis)
+    segment = None if segment is None else _integer("segment", segment)
     if segment is not None and segment < 1:
         raise ValueError(f"segment={segment}: a segment is a number of steps, at least 1")
+    if measure is not None and not callable(measure):
+        raise TypeError(f"measure={measure!r}: a function of (state, adjoint) is needed")
     options = Options(batch_axis, log_param, measure, segment)
-    single = isinstance(argnums, int)
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    several = list(argnums) if isinstance(argnums, tuple | list | range) else None
+    single = several is None
+    numbers = tuple(_integer("argnums", n) for n in ([argnums] if several is None else several))
 
     def once(static: Any, dynamic: Any) -> Trace:
         return _run(loss, numbers, single, has_aux, options, static, dynamic)
@@ -329,6 +342,13 @@ def trace(
     return traced
 
 
+def _integer(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: an integer is needed") from None
+
+
 _CONSTANT = (
     type(None), bool, int, str, bytes, type, types.FunctionType, types.BuiltinFunctionType,
     types.ModuleType, np.dtype, np.ufunc, jax.custom_jvp, jax.custom_vjp, type(jax.jit(abs)),
@@ -339,6 +359,9 @@ def _is_constant(leaf: _Static | None) -> bool:
     """Whether a leaf is known by its hash: most objects compare by identity and may change."""
     if leaf is None or isinstance(leaf.value, _CONSTANT):
         return True
+    if isinstance(leaf.value, functools.partial):
+        parts = leaf.value.func, *leaf.value.args, *leaf.value.keywords.values()
+        return all(_is_constant(_Static(part)) for part in parts)
     by_value = type(leaf.value).__eq__ is not object.__eq__
     return by_value and _is_hashable(leaf.value)
 
@@ -351,9 +374,16 @@ def _is_hashable(x: Any) -> bool:
     return True
 
 
+def _is_held(x: Any) -> bool:
+    """Whether a value is an array or a scalar of one that JAX can hold: no strings, no objects."""
+    if isinstance(x, np.ndarray | np.generic):
+        return x.dtype.kind not in "OSUMm"
+    return isinstance(x, jax.Array)
+
+
 def _is_array(leaf: Any, differentiated: bool) -> bool:
     """Whether a leaf may change between calls; a Python int may be a shape, so it may not."""
-    if isinstance(leaf, jax.Array | np.ndarray | np.generic | float | complex):
+    if _is_held(leaf) or isinstance(leaf, float | complex):
         return True
     return differentiated and isinstance(leaf, int)
 
@@ -385,12 +415,12 @@ def _run(
         for number, target in zip(numbers, targets, strict=True):
             args[number] = target
         out = loss(*args, **kwargs)
-        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+        if has_aux and not (isinstance(out, tuple | list) and len(out) == 2):
             raise TypeError("has_aux=True needs a loss that returns a pair (value, aux)")
         value, aux = out if has_aux else (out, None)
-        return value, jax.tree.map(
-            lambda x: x if isinstance(x, jax.Array | np.ndarray | np.generic) else _Static(x), aux
-        )
+        if not (_is_held(value) or isinstance(value, int | float | complex)):
+            _check_scalar(value)
+        return value, jax.tree.map(lambda x: x if _is_held(x) else _Static(x), aux)
 
     closed, (value_type, aux_type) = jax.make_jaxpr(flat, return_shape=True)(targets, dynamic)
     _check_scalar(value_type)
@@ -398,34 +428,34 @@ def _run(
     walk = Walk(options)
     sites = walk.sites(program)
     if not sites:
-        loops = getattr(jax.config, "jax_disable_jit", False)
-        why = "jax.disable_jit() turns scans into loops; " if loops else ""
-        raise ValueError(
-            f"trace found no lax.scan that carries floats in this loss, and no tap: {why}write the "
-            "recurrence as `h, ys = jax.lax.scan(step, h0, xs)`, or mark the states where they are "
-            'made: `h = gl.tap(h, "h")`, or `hs = gl.tap(hs, "h", axis=0)` for a stack over time'
-        )
+        raise ValueError(_nothing_to_trace(walk, program))
 
-    def evaluate(targets: list[Any], slots: list[Slots]) -> Any:
-        value, *aux = walk.evaluate(program, [*jax.tree.leaves(targets), *dynamic], slots)
-        return value, aux
+    def differentiate(walk: Walk) -> Any:
+        def evaluate(targets: list[Any], slots: list[Slots]) -> Any:
+            value, *aux = walk.evaluate(program, [*jax.tree.leaves(targets), *dynamic], slots)
+            return value, aux
+
+        slots = [site.slots() for site in sites]
+        value, pull, aux = jax.vjp(evaluate, targets, slots, has_aux=True)
+        return value, aux, *pull(jnp.ones_like(value))
 
     try:
-        value, pull, aux = jax.vjp(
-            evaluate, targets, [site.slots() for site in sites], has_aux=True
-        )
-        grads, measured = pull(jnp.ones_like(value))
+        value, aux, grads, measured = differentiate(walk)
     except ValueError as error:
-        if "lax.while_loop" not in str(error):
+        if not any(what in str(error) for what in ("lax.while_loop", "allback")):
             raise
-        raise ValueError(
-            f"argnums={numbers[0] if single else numbers}: reverse mode cannot go back through the "
-            f"while_loop at {' or '.join(walk.loops(program))}, whose number of steps is not known "
-            f"beforehand, to the loss's arguments or to the scan at "
-            f"{' or '.join(site.name for site in sites)}; use lax.scan, or fori_loop with bounds "
-            "that are Python integers"
-        ) from error
-    found = list(zip(sites, measured, strict=True))
+        args = [*jax.tree.leaves(targets), *dynamic]
+        count = len(args) - len(dynamic) if numbers else len(args)
+        if not _jaxpr.is_reversible(program, args, count):
+            raise ValueError(
+                f"argnums={numbers[0] if single else numbers}: reverse mode cannot go back through "
+                f"the {_obstacles(walk, program)}, to the loss's arguments or to the scan at "
+                f"{' or '.join(site.name for site in sites)}; use lax.scan, or fori_loop with "
+                "bounds that are Python integers"
+            ) from error
+        # No gradient passes there, so neither has the state's to.
+        value, aux, grads, measured = differentiate(Walk(options._replace(stop=True)))
+    found = list(zip(_told_apart(sites), measured, strict=True))
     return Trace(
         value=value,
         aux=jax.tree.unflatten(jax.tree.structure(aux_type), aux),
@@ -433,6 +463,50 @@ def _run(
         scans=tuple(_result(site, slots) for site, slots in found if site.leaf_names),
         taps=_taps([(site, slots) for site, slots in found if not site.leaf_names]),
     )
+
+
+def _nothing_to_trace(walk: Walk, program: Any) -> str:
+    hint = (
+        "mark the states where they are made: `h = gl.tap(h, \"h\")`, or "
+        '`hs = gl.tap(hs, "h", axis=0)` for a stack over time'
+    )
+    loops = list(walk.loops(program))
+    if loops:
+        return (
+            f"trace cannot go back through the {_obstacles(walk, program)}: give fori_loop bounds "
+            "that are Python integers, or write the recurrence as "
+            f"`h, ys = jax.lax.scan(step, h0, xs)`; or {hint}"
+        )
+    why = ""
+    if getattr(jax.config, "jax_disable_jit", False):
+        why = "jax.disable_jit() turns scans into loops; "
+    return (
+        f"trace found no lax.scan of at least one step that carries floats in this loss, and no "
+        f"tap: {why}write the recurrence as `h, ys = jax.lax.scan(step, h0, xs)`, or {hint}"
+    )
+
+
+def _obstacles(walk: Walk, program: Any) -> str:
+    """What reverse mode cannot go through, and where it stands."""
+    loops = list(walk.loops(program))
+    if not loops:
+        return "callback"
+    return (
+        f"while_loop at {' or '.join(loops)}, whose number of steps is not known beforehand"
+    )
+
+
+def _told_apart(sites: Sequence[Site]) -> list[Site]:
+    """The sites, with a number where scans stand on one line: 'model.py:12 (loss) #2'."""
+    seen: dict[str, int] = {}
+    named = []
+    for site in sites:
+        name = site.name or "unknown"
+        if site.leaf_names:
+            seen[name] = seen.get(name, 0) + 1
+            name = name if seen[name] == 1 else f"{name} #{seen[name]}"
+        named.append(site._replace(name=name))
+    return named
 
 
 def _taps(found: Sequence[tuple[Site, Slots]]) -> dict[str, TapTrace]:

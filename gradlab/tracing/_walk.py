@@ -10,8 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradlab.tracing import _jaxpr, _norms, _rules
-from gradlab.tracing._linear import Step, pick, split
+from gradlab.tracing import _jaxpr, _norms
+from gradlab.tracing._cut import cut_step
+from gradlab.tracing._linear import pick, split
 from gradlab.tracing._scan import Options, Slots, log_names, measured, traced_scan
 
 
@@ -54,6 +55,9 @@ class Site(NamedTuple):
         return self._replace(outer=(count, *self.outer), reverse=reverse)
 
 
+_UNDIFFERENTIABLE = ("while", "pure_callback", "io_callback")
+
+
 class Walk:
     """The rewriting of one program, for one choice of options."""
 
@@ -70,9 +74,16 @@ class Walk:
         """The sites of one equation: its own first, then those inside it."""
         key = id(node.eqn)
         if key not in self._found:
+            # A library may leave no line of the user's on what it wraps: then the call's serves.
+            name = _jaxpr.where(node)
+            sites = [site if site.name else site._replace(name=name) for site in self._look(node)]
             # The equation is kept beside its answer so that its id stays its own.
-            self._found[key] = (node.eqn, self._look(node))
+            self._found[key] = (node.eqn, sites)
         return self._found[key][1]
+
+    def adopt(self, node: _jaxpr.Node, sites: list[Site]) -> None:
+        """Say what the sites of a node are that stands in the place of another."""
+        self._found[id(node.eqn)] = (node.eqn, sites)
 
     def flat(self, node: _jaxpr.Node) -> Any:
         """What an equation holds: the parts of a scan, the branches of a cond, or a callee."""
@@ -159,7 +170,7 @@ class Walk:
                 "sample in its own unit, so their contributions cannot be summed; leave one of the "
                 "two out"
             )
-        names = tuple(name for name, _ in floats)
+        names = tuple(leaf for leaf, _ in floats)
         types = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for _, aval in floats]
         site = Site(
             name=name,
@@ -171,9 +182,17 @@ class Walk:
             dtype=_norms.real_dtype([aval for _, aval in floats]),
             varies=frozenset().union(*(_jaxpr.varies_over(aval) for _, aval in floats)),
             logs=tuple(log_names(names, self.options.log_param)),
-            measured=jax.eval_shape(functools.partial(measured, self.options, names), types, types),
+            measured=self._measured(name, names, types),
         )
         return [site, *inner]
+
+    def _measured(self, name: str, leaves: tuple[str, ...], types: list[Any]) -> Any:
+        try:
+            return jax.eval_shape(functools.partial(measured, self.options, leaves), types, types)
+        except TypeError as error:
+            raise TypeError(
+                f"measure at the scan at {name}: {str(error).splitlines()[0]}"
+            ) from error
 
     def _batch(self, name: str, floats: Sequence[Any], inner: Sequence[Site]) -> tuple[int, ...]:
         axis = self.options.axis
@@ -204,10 +223,15 @@ class Walk:
         """Run nodes, each with the slots of its own sites (see `share`)."""
 
         def apply(node: _jaxpr.Node, values: list[Any]) -> Sequence[Any]:
+            if self.options.stop and node.kind in _UNDIFFERENTIABLE:
+                values = [jax.lax.stop_gradient(value) for value in values]
             mine = slots.get(node.outs[0], ()) if node.outs else ()
             if not mine:
                 return _jaxpr.bind(node, values)
-            return self._REBUILD[node.kind](self, node, values, list(mine))
+            if node.kind == _jaxpr.MADE:
+                return node.eqn.function(values, list(mine))
+            with _jaxpr.place(node):
+                return self._REBUILD[node.kind](self, node, values, list(mine))
 
         return _jaxpr.run(nodes, env, apply)
 
@@ -324,7 +348,17 @@ class Walk:
             return self._map(parts, consts, init, xs, slots)
         own, *inner = slots
         (site, *_) = self.sites_of(node)
-        step = self._step(parts)
+        step = cut_step(self, parts)
+        # A weight that comes in twice is one weight.
+        refs = node.ins[: parts.num_consts]
+        once = list(dict.fromkeys(refs))
+        places = [once.index(ref) for ref in refs]
+        advance, readout = step.advance, step.readout
+        step = step._replace(
+            advance=lambda consts, *rest: advance([consts[i] for i in places], *rest),
+            readout=lambda consts, *rest: readout([consts[i] for i in places], *rest),
+        )
+        consts = [consts[refs.index(ref)] for ref in once]
         final, ys = traced_scan(
             step, self.options, site.leaf_names, consts, init, xs, own, inner
         )
@@ -347,71 +381,6 @@ class Walk:
             unroll=parts.unroll,
         )
         return [*carry, *ys]
-
-    def _step(self, parts: _jaxpr.ScanParts) -> Step:
-        """Cut the body at its new state: what makes the state, and what reads it."""
-        body = parts.body
-        const_ids, _, x_ids = split(body.ins, parts.num_consts, parts.num_carry)
-        outer_ids = (*const_ids, *x_ids)
-        new, ys = body.outs[: parts.num_carry], body.outs[parts.num_carry :]
-        made = {slot for node in body.nodes for slot in node.outs}
-        state = {
-            ref
-            for ref in new
-            if not isinstance(ref, _jaxpr.Lit)
-            and ref in made
-            and jnp.issubdtype(body.avals[ref].dtype, jnp.inexact)
-        }
-        # vmap leaves the samples of a product last and brings them to the front of the state alone:
-        # an output that reads what was transposed reads the state.
-        twins = {
-            twin: (ref, axes)
-            for ref in state
-            for twin, axes in [_jaxpr.untransposed(body.nodes, ref) or (ref, ())]
-            if twin in made - state
-        }
-        state |= set(twins)
-        after = _jaxpr.dependents(body.nodes, state)
-        # A node that makes the state and holds a traced scan runs once, on the state's side; so
-        # does one whose backward rule must see its whole cotangent.
-        busy = {
-            node.outs
-            for node in _jaxpr.needed(body.nodes, new)
-            if self.sites_of(node) or not _rules.all_linear([node])
-        }
-
-        # Walk back from the outputs to the new state, where the readout begins.
-        wanted = {ref for ref in ys if not isinstance(ref, _jaxpr.Lit)} - state
-        readout = []
-        for node in reversed(body.nodes):
-            operands = {ref for ref in node.ins if not isinstance(ref, _jaxpr.Lit)}
-            if wanted.isdisjoint(node.outs) or operands.isdisjoint(after) or node.outs in busy:
-                continue
-            readout.append(node)
-            wanted = (wanted | operands) - state - set(node.outs)
-        readout.reverse()
-        kept = sorted(wanted.difference(outer_ids))
-        advancing = _jaxpr.needed(body.nodes, (*new, *kept))
-
-        def advance(consts: Any, carry: Any, x: Any, inner: Any) -> Any:
-            env = dict(zip(body.ins, (*consts, *carry, *x), strict=True))
-            env = self.run(advancing, env, self.share(body, iter(inner)))
-            return [_jaxpr.read(env, ref) for ref in new], [env[ref] for ref in kept]
-
-        def read(consts: Any, x: Any, carry: Any, others: Any, inner: Any) -> Any:
-            env = dict(zip((*outer_ids, *kept), (*consts, *x, *others), strict=True))
-            # Where a step returns one value twice as its state, outputs read the first.
-            for ref, value in reversed(list(zip(new, carry, strict=True))):
-                if not isinstance(ref, _jaxpr.Lit) and ref in state:
-                    env[ref] = value
-            for twin, (ref, axes) in twins.items():
-                env[twin] = jnp.transpose(env[ref], axes)
-            env = self.run(readout, env, self.share(body, iter(inner)))
-            return [_jaxpr.read(env, ref) for ref in ys]
-
-        return Step(
-            advance, read, parts.length, parts.reverse, parts.unroll, _rules.all_linear(body.nodes)
-        )
 
     _REBUILD: ClassVar[dict[str, Any]] = {
         "scan": _rebuild_scan,

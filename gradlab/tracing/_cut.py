@@ -1,0 +1,226 @@
+"""Cut a scan's body at its new state: what makes the state, and what reads it.
+
+An output that is the new state, or is computed from it, has to be computed from the state's copy at
+the boundary, so that its cotangent arrives there. Where one equation makes the state and such
+outputs at once (a body under remat, a cond between two bodies) it is cut inside, into two.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from gradlab.tracing import _jaxpr, _rules
+from gradlab.tracing._jaxpr import Lit, Node, Program
+from gradlab.tracing._linear import Step, split
+
+
+class Runner(Protocol):
+    """What a cut needs of the walk over the program."""
+
+    def sites(self, program: Program) -> list[Any]: ...
+    def sites_of(self, node: Node) -> list[Any]: ...
+    def adopt(self, node: Node, sites: list[Any]) -> None: ...
+    def flat(self, node: Node) -> Any: ...
+    def run(self, nodes: Sequence[Node], env: dict[int, Any], slots: Any) -> dict[int, Any]: ...
+    def share(self, program: Program, slots: Iterator[Any]) -> Any: ...
+
+
+class _Cut(NamedTuple):
+    """The two parts of a program, and what passes between them besides the state."""
+
+    program: Program
+    new: tuple[int | Lit, ...]
+    advancing: tuple[Node, ...]
+    readout: tuple[Node, ...]
+    kept: tuple[int, ...]
+    state: frozenset[int]
+    # A transpose of the state, by slot: the slot of the state and the axes that make it.
+    twins: dict[int, tuple[int, tuple[int, ...]]]
+
+    def boundary(self, state: Sequence[Any]) -> dict[int, Any]:
+        """The slots that hold the state, from its values at the boundary."""
+        env = {}
+        # Where a step returns one value twice as its state, outputs read the first.
+        for ref, value in reversed(list(zip(self.new, state, strict=True))):
+            if ref in self.state:
+                env[ref] = value
+        for twin, (ref, axes) in self.twins.items():
+            env[twin] = jnp.transpose(env[ref], axes)
+        return env
+
+
+def cut_step(walk: Runner, parts: _jaxpr.ScanParts) -> Step:
+    """The step of a scan in two parts."""
+    body = parts.body
+    const_ids, _, x_ids = split(body.ins, parts.num_consts, parts.num_carry)
+    outer_ids = (*const_ids, *x_ids)
+    new, ys = body.outs[: parts.num_carry], body.outs[parts.num_carry :]
+    cut = _cut(walk, body, new, ys, {slot for node in body.nodes for slot in node.outs})
+    body = cut.program
+    kept = [slot for slot in cut.kept if slot not in outer_ids]
+
+    def advance(consts: Any, carry: Any, x: Any, inner: Any) -> Any:
+        env = dict(zip(body.ins, (*consts, *carry, *x), strict=True))
+        env = walk.run(cut.advancing, env, walk.share(body, iter(inner)))
+        return [_jaxpr.read(env, ref) for ref in new], [env[ref] for ref in kept]
+
+    def readout(consts: Any, x: Any, carry: Any, others: Any, inner: Any) -> Any:
+        env = dict(zip((*outer_ids, *kept), (*consts, *x, *others), strict=True))
+        env = walk.run(cut.readout, env | cut.boundary(carry), walk.share(body, iter(inner)))
+        return [_jaxpr.read(env, ref) for ref in ys]
+
+    linear = _rules.all_linear(parts.body.nodes)
+    return Step(advance, readout, parts.length, parts.reverse, parts.unroll, linear)
+
+
+def _cut(
+    walk: Runner,
+    program: Program,
+    new: Sequence[int | Lit],
+    ys: Sequence[int | Lit],
+    made: set[int],
+) -> _Cut:
+    """Cut a program whose results are `new`, the state, and `ys`; `made` may be the state."""
+    state = {
+        ref
+        for ref in new
+        if not isinstance(ref, Lit)
+        and ref in made
+        and jnp.issubdtype(program.avals[ref].dtype, jnp.inexact)
+    }
+    program = _open_calls(walk, program, new, ys, state)
+    # vmap leaves the samples of a product last and brings them to the front of the state alone:
+    # an output that reads what was transposed reads the state.
+    twins = {
+        twin: (ref, axes)
+        for ref in state
+        for twin, axes in [_jaxpr.untransposed(program.nodes, ref) or (ref, ())]
+        if twin in made - state
+    }
+    boundary = frozenset(state)
+    state |= set(twins)
+    after = _jaxpr.dependents(program.nodes, state)
+    # A node that makes the state and holds a traced scan runs once, on the state's side; so does
+    # one whose backward rule must see its whole cotangent.
+    busy = {
+        node.outs
+        for node in _jaxpr.needed(program.nodes, new)
+        if walk.sites_of(node) or not _rules.all_linear([node])
+    }
+    # Walk back from the outputs to the new state, where the readout begins.
+    wanted = {ref for ref in ys if not isinstance(ref, Lit)} - state
+    readout = []
+    for node in reversed(program.nodes):
+        operands = {ref for ref in node.ins if not isinstance(ref, Lit)}
+        if wanted.isdisjoint(node.outs) or operands.isdisjoint(after) or node.outs in busy:
+            continue
+        readout.append(node)
+        wanted = (wanted | operands) - state - set(node.outs)
+    kept = tuple(sorted(wanted))
+    advancing = _jaxpr.needed(program.nodes, (*new, *kept))
+    readout.reverse()
+    return _Cut(program, tuple(new), advancing, tuple(readout), kept, boundary, twins)
+
+
+def _open_calls(
+    walk: Runner,
+    program: Program,
+    new: Sequence[int | Lit],
+    ys: Sequence[int | Lit],
+    state: set[int],
+) -> Program:
+    """Cut the calls that make the state and outputs which read it at once."""
+    advancing = _jaxpr.needed(program.nodes, new)
+    read = {ref for node in advancing for ref in node.ins if not isinstance(ref, Lit)}
+    used = {ref for node in program.nodes for ref in node.ins} | set(ys)
+    nodes: list[Node] = []
+    avals = list(program.avals)
+    for node in program.nodes:
+        outputs = [s for s in node.outs if s in used and s not in read and s not in state]
+        opened = None
+        if node.kind in _OPENED and outputs and not state.isdisjoint(node.outs):
+            opened = _open(walk, node, state, outputs, avals)
+        nodes.extend(opened or [node])
+    return program._replace(nodes=tuple(nodes), avals=tuple(avals))
+
+
+_OPENED = ("cond", "checkpoint", "remat", "remat2")
+
+
+def _open(
+    walk: Runner, node: Node, state: set[int], outputs: list[int], avals: list[Any]
+) -> list[Node] | None:
+    """Two nodes for one: the first makes all but `outputs`, the second makes them of the state."""
+    branching = node.kind == "cond"
+    programs = walk.flat(node) if branching else (walk.flat(node),)
+    boundary = [slot for slot in node.outs if slot in state]
+    first = [slot for slot in node.outs if slot not in outputs]
+
+    def results(program: Program, slots: Sequence[int]) -> list[int | Lit]:
+        return [program.outs[node.outs.index(slot)] for slot in slots]
+
+    # A branch may pass the old state on: there what reads it reads the new one.
+    cuts = [
+        _cut(walk, p, results(p, boundary), results(p, outputs), set(range(len(p.avals))))
+        for p in programs
+    ]
+    late = [n for cut in cuts for n in cut.readout]
+    if node.eqn.effects or any(walk.sites_of(n) for n in late):
+        return None
+    inner = [[slot for slot in cut.kept if slot not in cut.program.ins] for cut in cuts]
+    types = [
+        [cut.program.avals[slot] for slot in slots]
+        for cut, slots in zip(cuts, inner, strict=True)
+    ]
+    kept = list(range(len(avals), len(avals) + sum(map(len, types))))
+    avals.extend(itertools.chain(*types))
+    ends = list(itertools.accumulate(len(walk.sites(p)) for p in programs))
+
+    def advance(number: int, operands: Any, slots: Any) -> list[Any]:
+        cut, program = cuts[number], programs[number]
+        start = ends[number - 1] if number else 0
+        env = dict(zip(program.ins, operands, strict=True))
+        shares = walk.share(cut.program, iter(slots[start : ends[number]]))
+        targets = (*results(program, first), *inner[number])
+        env = walk.run(_jaxpr.needed(cut.program.nodes, targets), env, shares)
+        others = [list(map(_jaxpr.zeros, avals)) for avals in types]
+        others[number] = [env[slot] for slot in inner[number]]
+        return [_jaxpr.read(env, ref) for ref in results(program, first)] + sum(others, [])
+
+    def readout(number: int, operands: Any, state: Any, kept: Any) -> list[Any]:
+        cut, program = cuts[number], programs[number]
+        env = dict(zip(program.ins, operands, strict=True)) | cut.boundary(state)
+        mine = split(kept, *map(len, types))[number]
+        env |= dict(zip(inner[number], mine, strict=True))
+        env = walk.run(cut.readout, env, {})
+        return [_jaxpr.read(env, ref) for ref in results(program, outputs)]
+
+    def call(function: Callable[..., list[Any]], values: Sequence[Any], *more: Any) -> list[Any]:
+        if branching:
+            index, *operands = values
+            functions = [functools.partial(function, i) for i in range(len(programs))]
+            return jax.lax.switch(index, functions, operands, *more)
+        wrap = jax.checkpoint(
+            functools.partial(function, 0),
+            policy=node.params["policy"],
+            prevent_cse=node.params["prevent_cse"],
+        )
+        return wrap(list(values), *more)
+
+    def second(values: Sequence[Any], _: Any) -> list[Any]:
+        return call(readout, *split(values, len(node.ins), len(boundary)))
+
+    maker = _jaxpr.made(
+        lambda values, slots: call(advance, values, slots), node.ins, (*first, *kept)
+    )
+    reader = _jaxpr.made(second, (*node.ins, *boundary, *kept), tuple(outputs))
+    walk.adopt(maker, walk.sites_of(node))
+    walk.adopt(reader, [])
+    return [maker, reader]
+
