@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradlab.tracing import _jaxpr
+
 LN2 = 0.6931471805599453
 # The exponent of an exact zero: below anything a product of steps can reach.
 ZERO = -(2**30)
@@ -45,10 +47,16 @@ def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
     healthy = functools.reduce(
         jnp.logical_and, [jnp.all((low < s) & (s < high)) for s in squares]
     )
+    # Inside shard_map both branches must say the same of where their results may differ.
+    axes = frozenset().union(*(_jaxpr.varies_over(jax.typeof(x)) for x in leaves))
+
+    def varying(size: Size) -> Size:
+        return jax.tree.map(lambda x: _jaxpr.vary(x, axes), size)
+
     return jax.lax.cond(
         healthy,
-        lambda squares, _: _quick(dtype, squares),
-        lambda _, leaves: _careful(axis, dtype, leaves),
+        lambda squares, _: varying(_quick(dtype, squares)),
+        lambda _, leaves: varying(_careful(axis, dtype, leaves)),
         squares,
         tuple(leaves),
     )
