@@ -201,7 +201,7 @@ def test_init_under_vmap_is_init_one_by_one(case):
 def test_every_gate_is_drawn_on_its_own(case):
     cell = build(case, hidden=32, recurrent=initializers.orthogonal(gain=1.5))
     params = cell.init(jax.random.key(0), jnp.float32)
-    blocks = cells.recurrent_blocks(cell, params)
+    blocks = cell.matrices(params)
     assert blocks.shape == (len(cell.gates), 32, 32)
     assert initializers.audit(blocks)["orthogonality_error"].max() < 1e-6
     for name in ("recurrent", "input"):
@@ -212,14 +212,14 @@ def test_every_gate_is_drawn_on_its_own(case):
 
 
 @every_case
-def test_recurrent_blocks_follow_the_gates_and_keep_leading_axes(case):
+def test_matrices_follow_the_gates(case):
     cell = build(case)
-    params = jax.vmap(cell.init)(jax.random.split(jax.random.key(0), 2))
-    blocks = cells.recurrent_blocks(cell, params)
-    assert blocks.shape == (2, len(cell.gates), HIDDEN, HIDDEN)
+    params = cell.init(jax.random.key(0))
+    blocks = cell.matrices(params)
+    assert blocks.shape == (len(cell.gates), HIDDEN, HIDDEN)
     for index in range(len(cell.gates)):
         rows = slice(index * HIDDEN, (index + 1) * HIDDEN)
-        np.testing.assert_array_equal(blocks[:, index], params["recurrent"][:, rows])
+        np.testing.assert_array_equal(blocks[index], params["recurrent"][rows])
 
 
 def run(cell, params, state, xs, kicks):

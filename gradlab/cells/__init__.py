@@ -1,6 +1,6 @@
 """Recurrent cells as bundles of pure functions: one file per family, one registry."""
 
-from gradlab.cells.base import Cell, make, names, options, recurrent_blocks, register
+from gradlab.cells.base import Cell, make, names, options, register
 from gradlab.cells.elman import elman
 from gradlab.cells.gru import gru
 from gradlab.cells.lstm import LSTMState, lstm
@@ -14,6 +14,5 @@ __all__ = [
     "make",
     "names",
     "options",
-    "recurrent_blocks",
     "register",
 ]

@@ -32,7 +32,8 @@ class Cell(NamedTuple):
     Everything is unbatched; the caller applies ``jax.vmap``. With H = ``hidden``, D = ``inputs``
     and G = ``len(gates)``, parameters are a dict of stacked gate blocks, in the order of
     ``gates``, used as ``weight @ vector``: ``"recurrent"`` (G·H, H), ``"input"`` (G·H, D),
-    ``"bias"`` (G·H,), and whatever else the family needs.
+    ``"bias"`` (G·H,), and whatever else the family needs. A family whose recurrence is no matrix
+    per gate says in its builder what these leaves are.
 
     Attributes:
       name: the family's name in the registry.
@@ -45,6 +46,8 @@ class Cell(NamedTuple):
         it over time in one product before the scan.
       advance: ``(params, state, drive) -> state``, the recurrent part.
       read: ``state -> h``, of shape (H,).
+      matrices: ``params -> W``, the square matrices through which the step reads the last state,
+        one for each gate, (G, H, H): what an audit measures.
 
     ``dtype=None`` is JAX's default float.
     """
@@ -58,6 +61,7 @@ class Cell(NamedTuple):
     project: Callable[[Params, Array], Array]
     advance: Callable[[Params, State, Array], State]
     read: Callable[[State], Array]
+    matrices: Callable[[Params], Array]
 
     def step(self, params: Params, state: State, x: Array) -> State:
         """One step, ``advance(params, state, project(params, x))``."""
@@ -108,23 +112,17 @@ def make(name: str, **options: Any) -> Cell:
     return _BUILDERS[name](**options)
 
 
-def recurrent_blocks(cell: Cell, params: Params) -> Array:
-    """Split the recurrent weight into its gates.
+def stacked(gates: int, hidden: int) -> Callable[[Params], Array]:
+    """The ``matrices`` of a cell whose recurrent weight is a stack of square gate blocks.
 
-    Args:
-      cell: the cell that made ``params``.
-      params: its parameters, possibly with leading axes (for example one per seed).
-
-    Returns:
-      An array (..., G, H, H), in the order of ``cell.gates``.
-
-    >>> from gradlab import cells
-    >>> cell = cells.gru(inputs=3, hidden=5)
-    >>> recurrent_blocks(cell, cell.init(jax.random.key(0))).shape
-    (3, 5, 5)
+    >>> stacked(2, 3)({"recurrent": jnp.ones((6, 3))}).shape
+    (2, 3, 3)
     """
-    W = params["recurrent"]
-    return W.reshape(*W.shape[:-2], len(cell.gates), cell.hidden, cell.hidden)
+
+    def matrices(params: Params) -> Array:
+        return params["recurrent"].reshape(gates, hidden, hidden)
+
+    return matrices
 
 
 def check_widths(name: str, *, inputs: int, hidden: int) -> None:

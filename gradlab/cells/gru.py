@@ -15,6 +15,7 @@ from gradlab.cells.base import (
     check_widths,
     gate_init,
     register,
+    stacked,
     zeros,
 )
 from gradlab.initializers import Initializer
@@ -82,4 +83,15 @@ def gru(
     def read(h: Array) -> Array:
         return h
 
-    return Cell("gru", ("r", "z", "n"), hidden, inputs, init, start, affine, advance, read)
+    return Cell(
+        name="gru",
+        gates=("r", "z", "n"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=start,
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(3, hidden),
+    )

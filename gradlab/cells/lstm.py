@@ -17,6 +17,7 @@ from gradlab.cells.base import (
     check_widths,
     gate_init,
     register,
+    stacked,
     zeros,
 )
 from gradlab.initializers import Initializer
@@ -85,4 +86,15 @@ def lstm(
     def read(state: LSTMState) -> Array:
         return state.h
 
-    return Cell("lstm", ("i", "f", "g", "o"), hidden, inputs, init, start, affine, advance, read)
+    return Cell(
+        name="lstm",
+        gates=("i", "f", "g", "o"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=start,
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(4, hidden),
+    )
