@@ -14,6 +14,7 @@ from gradlab.cells.base import (
     affine,
     check_widths,
     gate_init,
+    kept,
     register,
     stacked,
     zeros,
@@ -94,4 +95,5 @@ def gru(
         advance=advance,
         read=read,
         matrices=stacked(3, hidden),
+        log_retention=kept(1, hidden),
     )

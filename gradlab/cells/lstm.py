@@ -14,8 +14,10 @@ from gradlab.cells.base import (
     Cell,
     Params,
     affine,
+    biased,
     check_widths,
     gate_init,
+    kept,
     register,
     stacked,
     zeros,
@@ -68,12 +70,7 @@ def lstm(
     check_widths("lstm", inputs=inputs, hidden=hidden)
 
     blocks = gate_init(4, inputs, hidden, recurrent, input, bias)
-
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        params = blocks(key, dtype)
-        b = params["bias"]
-        shift = jnp.asarray(forget_bias, b.dtype)
-        return params | {"bias": b.at[hidden : 2 * hidden].add(shift)}
+    init = biased(blocks, 1, hidden, forget_bias)
 
     def start(dtype: DTypeLike | None = None) -> LSTMState:
         return LSTMState(zeros(hidden, dtype), zeros(hidden, dtype))
@@ -97,4 +94,5 @@ def lstm(
         advance=advance,
         read=read,
         matrices=stacked(4, hidden),
+        log_retention=kept(1, hidden),
     )
