@@ -16,6 +16,7 @@ from gradlab.initializers import Initializer
 
 Params = dict[str, Array]
 State = Any
+Drive = Any
 Builder = Callable[..., "Cell"]
 
 # What each family starts from: W orthogonal per gate, U_ij ~ N(0, 1/inputs), b = 0.
@@ -70,8 +71,8 @@ class Cell(NamedTuple):
     inputs: int
     init: Callable[..., Params]
     start: Callable[..., State]
-    project: Callable[[Params, Array], Array]
-    advance: Callable[[Params, State, Array], State]
+    project: Callable[[Params, Array], Drive]
+    advance: Callable[[Params, State, Drive], State]
     read: Callable[[State], Array]
     matrices: Callable[[Params], Array]
     log_retention: Callable[[Params], Array] | None = None
