@@ -202,7 +202,7 @@ def test_cornn_keeps_the_papers_energy_bound():
     cell, params = drawn("cornn", dt=dt, gamma=1.0, epsilon=1.0)
     params = jax.tree.map(lambda leaf: 3 * leaf, params)
     xs = jnp.asarray(np.random.default_rng(4).normal(0, 5, size=(steps, INPUTS)))
-    _, (z, y) = jax.lax.scan(
+    _, (y, z) = jax.lax.scan(
         lambda state, x: (cell.step(params, state, x),) * 2, cell.start(jnp.float64), xs
     )
     energy = np.sum(y**2 + z**2, axis=1)
