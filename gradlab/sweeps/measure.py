@@ -52,7 +52,7 @@ def curves(batch: Sequence[Run], recurrent: bool = True) -> Curves:
         program = _program(first.cell, first.activation, first.hidden, first.inputs)
         log_norm, finite = program(params, xs, seeds)
     cell = _cell(first.cell, first.activation, first.hidden, first.inputs)
-    blocks = np.asarray(cells.recurrent_blocks(cell, params)) if recurrent else np.empty(0)
+    blocks = np.asarray(jax.vmap(cell.matrices)(params)) if recurrent else np.empty(0)
     return Curves(np.asarray(log_norm, np.float64), np.asarray(finite), blocks)
 
 
