@@ -1,9 +1,10 @@
 """The LSTM whose weights are drawn afresh at each step."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
-from numpy.polynomial.chebyshev import chebder, chebval, chebvander
+from numpy.polynomial.chebyshev import chebder, chebinterpolate, chebval, chebvander
 
 from gradlab.meanfield._checks import check_finite, check_scales, half_log, timescale
 from gradlab.meanfield._gated import Gate, logistic, settle
@@ -99,6 +100,9 @@ def lstm(
     return LSTMMeanField(q, memory.q_c, chi, half_log(chi), moments)
 
 
+_legendre = functools.lru_cache(maxsize=256)(np.polynomial.legendre.leggauss)
+
+
 class _Memory:
     """The stationary law of c = f c + i g, by its characteristic function ψ on [0, K].
 
@@ -121,19 +125,17 @@ class _Memory:
         std = self.q_c**0.5
         self.top = 40 / max(std, 40 / 26)
         degree = int(40 + self.top * (4 * std + 0.5))
-        x, w = np.polynomial.legendre.leggauss(degree)
+        x, w = _legendre(degree)
         k = 0.5 * self.top * (x + 1)
         sech2 = 0.5 * self.top * w * k / np.sinh(0.5 * np.pi * k)
         self.sech2, self.sech4 = sech2, sech2 * (k**2 + 4) / 6
 
-        # E cos(k i g), and the same with (i' g)² and (i g')² in it.
+        # E cos(k i g), and the same with (i' g)² and (i g')² in it: over g first, as series in k i.
         mixed = np.stack([g_weight, g_weight * g**2, g_weight * g_slope**2], axis=1)
-        rows = zip(i, i_slope, i_weight, strict=True)
-        self.drive, self.drive_slope = np.zeros(degree), np.zeros(degree)
-        for value, slope, weight in rows:
-            plain, with_g, with_slope = np.cos(np.outer(k, value * g)).dot(mixed).T
-            self.drive += weight * plain
-            self.drive_slope += weight * (slope**2 * with_g + value**2 * with_slope)
+        over_g = chebinterpolate(lambda x: np.cos(0.5 * self.top * np.outer(x + 1, g)) @ mixed, 60)
+        plain, with_g, with_slope = chebval(np.outer(x + 1, i) - 1, over_g)
+        self.drive = plain @ i_weight
+        self.drive_slope = with_g @ (i_weight * i_slope**2) + with_slope @ (i_weight * i**2)
 
         self.shrunk = np.outer(x + 1, self.f) - 1  # f k, on the series' own [-1, 1]
         mean = np.empty((degree, degree + 1))
