@@ -56,8 +56,8 @@ def disc(cell: str, gain: float, **biases: float) -> Disc:
     >>> disc("gru", 2.0)
     Disc(centre=0.5, radius=0.5, rate=0.0, critical_gain=2.0)
 
-    Source: Can, Krishnamurthy & Schwab, "Gating creates slow modes and controls phase-space
-    complexity in GRUs and LSTMs" (2020), section 3.
+    Source: after Can, Krishnamurthy & Schwab, "Gating creates slow modes and controls phase-space
+    complexity in GRUs and LSTMs" (2020); derived from the circular law.
     """
     choose("cell with a disc", cell, _GATES)
     for name in biases:
