@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from gradlab.initializers.base import Initializer, floating, register_bias, scalar, vector
@@ -30,7 +29,7 @@ def chrono(t_max: ArrayLike) -> Initializer:
       shape that is not ``(n,)``.
 
     Raises:
-      ValueError: for a ``t_max`` that is below 2 or not finite.
+      ValueError: for a ``t_max`` that is below 2 or not finite; a JAX array is not looked into.
 
     A gate with bias ln u and no other drive is σ(ln u) = u/(1 + u) and forgets with the time
     constant 1/ln(1 + 1/u), which lies between u and u + 1/2.
@@ -41,7 +40,7 @@ def chrono(t_max: ArrayLike) -> Initializer:
 
     Source: Tallec & Ollivier, "Can recurrent neural networks warp time?" (2018), equation 16.
     """
-    if not isinstance(t_max, Tracer):
+    if not isinstance(t_max, Array):  # which may be traced, and has no value here
         longest = np.asarray(t_max)
         if longest.ndim or not 2 <= longest < math.inf:
             raise ValueError(f"chrono needs a finite t_max of at least 2, got {t_max}")
