@@ -72,23 +72,23 @@ def gated_antisymmetric(p, h, x):
 
 def cornn(p, state, x):
     """The authors' form: one matrix on the input, y and z side by side; positions move last."""
-    z, y = np.split(state, 2)
+    y, z = np.split(state, 2)
     W, V = np.split(p["recurrent"], 2)
     side_by_side = np.concatenate([p["input"], W, V], axis=1)
     acceleration = np.tanh(side_by_side @ np.concatenate([x, y, z]) + p["bias"]) - 1.3 * y - 0.7 * z
     z = z + 0.2 * acceleration
-    return np.concatenate([z, y + 0.2 * z])
+    return np.concatenate([y + 0.2 * z, z])
 
 
 def lem(p, state, x):
-    z, y = np.split(state, 2)
+    y, z = np.split(state, 2)
     W_1, W_2, W_z, W_y = np.split(p["recurrent"], 4)
     (V_1, b_1), (V_2, b_2), (V_z, b_z), (V_y, b_y) = blocks(p, 4)
     dt = 0.8 * logistic(W_1 @ y + V_1 @ x + b_1)
     dt_bar = 0.8 * logistic(W_2 @ y + V_2 @ x + b_2)
     z = z + dt * (np.tanh(W_z @ y + V_z @ x + b_z) - z)
     y = y + dt_bar * (np.tanh(W_y @ z + V_y @ x + b_y) - y)
-    return np.concatenate([z, y])
+    return np.concatenate([y, z])
 
 
 def lru_multipliers(p):
@@ -148,7 +148,7 @@ EQUATIONS = {
 }
 
 # case -> function(flat state) -> h, where h is not the tail of the flat state.
-READS = {"lru": lambda state: state[: state.size // 2]}
+READS = {name: lambda state: state[: state.size // 2] for name in ("cornn", "lem", "lru")}
 
 # case -> {leaf: shape} of every parameter with D = 3, H = 4, where it is not one block (H, H),
 # (H, D) and (H,) for each gate.
@@ -174,7 +174,7 @@ def lru_matrices(p):
 
 
 def min_lstm_matrices(p):
-    f, i, _ = logistic(np.split(p["bias"], 3))
+    f, i, _ = np.split(logistic(p["bias"]), 3)
     return diagonal(f / (f + i))
 
 

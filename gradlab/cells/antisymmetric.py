@@ -1,5 +1,6 @@
 """The antisymmetric network and its gated form."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -81,7 +82,7 @@ def antisymmetric(
         hidden=hidden,
         inputs=inputs,
         init=gate_init(1, inputs, hidden, recurrent, input, bias),
-        start=_start(hidden),
+        start=functools.partial(zeros, hidden),
         project=affine,
         advance=advance,
         read=_read,
@@ -154,7 +155,7 @@ def gated_antisymmetric(
         hidden=hidden,
         inputs=inputs,
         init=init,
-        start=_start(hidden),
+        start=functools.partial(zeros, hidden),
         project=affine,
         advance=advance,
         read=_read,
@@ -175,13 +176,6 @@ def _skew(gamma: ArrayLike) -> Callable[[Params], Array]:
         return W - W.T - jnp.asarray(gamma, W.dtype) * jnp.eye(len(W), dtype=W.dtype)
 
     return skew
-
-
-def _start(hidden: int) -> Callable[..., Array]:
-    def start(dtype: DTypeLike | None = None) -> Array:
-        return zeros(hidden, dtype)
-
-    return start
 
 
 def _read(h: Array) -> Array:

@@ -238,7 +238,7 @@ def gate_init(
     return init
 
 
-def zeros(hidden: int, dtype: DTypeLike | None) -> Array:
+def zeros(hidden: int, dtype: DTypeLike | None = None) -> Array:
     """Return a zero vector (hidden,) in ``dtype``, or in JAX's default float."""
     return jnp.zeros(hidden, jnp.result_type(float) if dtype is None else dtype)
 

@@ -24,10 +24,10 @@ from gradlab.initializers import Initializer
 
 
 class CoRNNState(NamedTuple):
-    """What a coRNN carries: the velocities z and the positions y, each (hidden,)."""
+    """What a coRNN carries: the positions y and the velocities z, each (hidden,)."""
 
-    z: Array
     y: Array
+    z: Array
 
 
 @register
@@ -42,7 +42,7 @@ def cornn(
     input: Initializer = INPUT,
     bias: Initializer = BIAS,
 ) -> Cell:
-    """coRNN, driven and damped oscillators coupled by tanh; the state is ``CoRNNState(z, y)``::
+    """coRNN, driven and damped oscillators coupled by tanh; the state is ``CoRNNState(y, z)``::
 
       z_t = z_{t-1} + Δt (tanh(W y_{t-1} + V z_{t-1} + U x_t + b) - γ y_{t-1} - ε z_{t-1})
       y_t = y_{t-1} + Δt z_t
@@ -67,9 +67,9 @@ def cornn(
     >>> import jax
     >>> cell = cornn(inputs=1, hidden=1, dt=0.5, gamma=1.0, epsilon=1.0)
     >>> params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
-    >>> state = cell.step(params, CoRNNState(jnp.array([0.0]), jnp.array([1.0])), jnp.zeros(1))
-    >>> state.z.tolist(), state.y.tolist()
-    ([-0.5], [0.75])
+    >>> state = cell.step(params, CoRNNState(jnp.array([1.0]), jnp.array([0.0])), jnp.zeros(1))
+    >>> state.y.tolist(), state.z.tolist()
+    ([0.75], [-0.5])
 
     Source: Rusch & Mishra, "Coupled oscillatory recurrent neural network (coRNN)" (2021),
     equation 3; github.com/tk-rusch/coRNN.
@@ -87,12 +87,12 @@ def cornn(
         return CoRNNState(zeros(hidden, dtype), zeros(hidden, dtype))
 
     def advance(params: Params, state: CoRNNState, drive: Array) -> CoRNNState:
-        z, y = state
+        y, z = state
         step, stiffness, damping = (jnp.asarray(v, y.dtype) for v in (dt, gamma, epsilon))
         from_y, from_z = jnp.split(params["recurrent"], 2)
         force = jnp.tanh(y @ from_y.T + z @ from_z.T + drive)
         z = z + step * (force - stiffness * y - damping * z)
-        return CoRNNState(z, y + step * z)
+        return CoRNNState(y + step * z, z)
 
     def read(state: CoRNNState) -> Array:
         return state.y

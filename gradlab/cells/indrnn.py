@@ -70,9 +70,6 @@ def indrnn(
         u = jax.vmap(own)(jax.random.split(units_key, hidden))
         return params | {"recurrent": u.reshape(hidden)}
 
-    def start(dtype: DTypeLike | None = None) -> Array:
-        return zeros(hidden, dtype)
-
     def advance(params: Params, h: Array, drive: Array) -> Array:
         return phi(params["recurrent"] * h + drive)
 
@@ -88,7 +85,7 @@ def indrnn(
         hidden=hidden,
         inputs=inputs,
         init=init,
-        start=start,
+        start=functools.partial(zeros, hidden),
         project=affine,
         advance=advance,
         read=read,

@@ -1,8 +1,10 @@
 """The leaky rate network."""
 
+import functools
+
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from gradlab._names import choose
 from gradlab.cells.base import (
@@ -70,9 +72,6 @@ def leaky(
 
     init = gate_init(1, inputs, hidden, recurrent, input, bias)
 
-    def start(dtype: DTypeLike | None = None) -> Array:
-        return zeros(hidden, dtype)
-
     def advance(params: Params, h: Array, drive: Array) -> Array:
         delta = jnp.asarray(dt, h.dtype)
         return (1 - delta) * h + delta * (phi(h) @ params["recurrent"].T + drive)
@@ -90,7 +89,7 @@ def leaky(
         hidden=hidden,
         inputs=inputs,
         init=init,
-        start=start,
+        start=functools.partial(zeros, hidden),
         project=affine,
         advance=advance,
         read=read,

@@ -25,10 +25,10 @@ from gradlab.initializers import Initializer
 
 
 class LEMState(NamedTuple):
-    """What LEM carries: the slow memory z and the output y, each (hidden,)."""
+    """What LEM carries: the output y and the memory z that feeds it, each (hidden,)."""
 
-    z: Array
     y: Array
+    z: Array
 
 
 @register
@@ -41,7 +41,7 @@ def lem(
     input: Initializer = INPUT,
     bias: Initializer = BIAS,
 ) -> Cell:
-    """LEM, two variables with a learned time step each; the state is ``LEMState(z, y)``.
+    """LEM, two variables with a learned time step each; the state is ``LEMState(y, z)``.
 
     With W, U and b in four blocks (1, 2, z, y), and σ the logistic function::
 
@@ -65,9 +65,9 @@ def lem(
 
     >>> cell = lem(inputs=1, hidden=1)
     >>> params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
-    >>> state = cell.step(params, LEMState(jnp.array([4.0]), jnp.array([2.0])), jnp.zeros(1))
-    >>> state.z.tolist(), state.y.tolist()
-    ([2.0], [1.0])
+    >>> state = cell.step(params, LEMState(jnp.array([2.0]), jnp.array([4.0])), jnp.zeros(1))
+    >>> state.y.tolist(), state.z.tolist()
+    ([1.0], [2.0])
 
     Source: Rusch, Mishra, Erichson & Mahoney, "Long expressive memory for sequence modeling"
     (2022), equation 3; github.com/tk-rusch/LEM.
@@ -79,7 +79,7 @@ def lem(
         return LEMState(zeros(hidden, dtype), zeros(hidden, dtype))
 
     def advance(params: Params, state: LEMState, drive: Array) -> LEMState:
-        z, y = state
+        y, z = state
         longest = jnp.asarray(dt, y.dtype)
         from_y, from_z = jnp.split(params["recurrent"], [3 * hidden])
         h_1, h_2, h_z = jnp.split(y @ from_y.T, 3)
@@ -87,7 +87,8 @@ def lem(
         alpha = longest * jax.nn.sigmoid(h_1 + x_1)
         beta = longest * jax.nn.sigmoid(h_2 + x_2)
         z = (1 - alpha) * z + alpha * jnp.tanh(h_z + x_z)
-        return LEMState(z, (1 - beta) * y + beta * jnp.tanh(z @ from_z.T + x_y))
+        y = (1 - beta) * y + beta * jnp.tanh(z @ from_z.T + x_y)
+        return LEMState(y, z)
 
     def read(state: LEMState) -> Array:
         return state.y

@@ -1,5 +1,6 @@
 """minGRU and minLSTM, whose gates read the input alone."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -67,7 +68,7 @@ def min_gru(
         hidden=hidden,
         inputs=inputs,
         init=_init(2, inputs, hidden, input, bias),
-        start=_start(hidden),
+        start=functools.partial(zeros, hidden),
         project=project,
         advance=_advance,
         read=_read,
@@ -131,7 +132,7 @@ def min_lstm(
         hidden=hidden,
         inputs=inputs,
         init=_init(3, inputs, hidden, input, bias),
-        start=_start(hidden),
+        start=functools.partial(zeros, hidden),
         project=project,
         advance=_advance,
         read=_read,
@@ -150,13 +151,6 @@ def _init(
         return {name: params[name] for name in ("input", "bias")}
 
     return init
-
-
-def _start(hidden: int) -> Callable[..., Array]:
-    def start(dtype: DTypeLike | None = None) -> Array:
-        return zeros(hidden, dtype)
-
-    return start
 
 
 def _advance(params: Params, h: Array, drive: tuple[Array, Array]) -> Array:

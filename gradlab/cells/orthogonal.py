@@ -1,5 +1,6 @@
 """The network whose recurrent matrix stays orthogonal."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -90,9 +91,6 @@ def orthogonal(
 
     prepare = preparing("rotation", rotation)
 
-    def start(dtype: DTypeLike | None = None) -> Array:
-        return zeros(hidden, dtype)
-
     def project(params: Params, x: Array) -> Array:
         return x @ params["input"].T
 
@@ -113,7 +111,7 @@ def orthogonal(
         hidden=hidden,
         inputs=inputs,
         init=gate_init(1, inputs, hidden, recurrent, input, bias),
-        start=start,
+        start=functools.partial(zeros, hidden),
         project=project,
         advance=advance,
         read=read,
