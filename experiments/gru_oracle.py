@@ -22,7 +22,7 @@ DOC = (
     "(vectors: j = 0), x[t, j] = cos(0.5 t + j), h_0[j] = 0.3 sin(j + 1), c_0[j] = 0.2 cos(j), "
     "loss = sum over t = 1..T and j of w[t, j] h_t[j], w[t, j] = cos(0.7 t + j). Gate blocks in "
     "PyTorch's order: LSTM (i, f, g, o), GRU (r, z, n). h and c begin with h_0 and c_0, and so do "
-    "their adjoints, dL/dh_t by retain_grad() on the outputs of the cell. `stacks` are modules of two "
+    "their adjoints, dL/dh_t by retain_grad() on the outputs of the cell. `stacks`: modules of two "
     "layers, both ways, as PyTorch initializes them: state_dict, and the outputs from zero states."
 )
 
