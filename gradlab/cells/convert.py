@@ -51,8 +51,10 @@ the GRU applies r, before or after its product with W_n. The forget bias is its 
       and the width read in VanillaRNN, and the cut leaves 0.774/n; GRU widens it as in [5], with
       H for W and D for U.
 
-cuDNN's rows are from its documentation (cudnnGetRNNWeightParams, cudnnRNNMode_t), the others from
-the libraries themselves: flax 0.12.8, equinox 0.13.8, haiku 0.0.17, keras 3.15.1, PyTorch 2.13.0.
+cuDNN's rows were read, not run: its header (cudnnRNNMode_t, cudnnRNNBiasMode_t), and for the order
+of the gates the converter in keras (``keras/src/backend/tensorflow/rnn.py``). The others are those
+of the libraries themselves: flax 0.12.8, equinox 0.13.8, haiku 0.0.17, keras 3.15.1, PyTorch
+2.13.0. On JAX, keras computes its own tanh in float32, in float64 layers as well.
 """
 
 import re
