@@ -2,6 +2,7 @@
 
 from gradlab.cells.antisymmetric import antisymmetric, gated_antisymmetric
 from gradlab.cells.base import Cell, make, names, options, register
+from gradlab.cells.convert import from_equinox, from_flax, from_haiku, from_keras, from_torch
 from gradlab.cells.cornn import CoRNNState, cornn
 from gradlab.cells.elman import elman
 from gradlab.cells.gru import gru, gru_reset_before
@@ -25,6 +26,11 @@ __all__ = [
     "cornn",
     "elman",
     "fastgrnn",
+    "from_equinox",
+    "from_flax",
+    "from_haiku",
+    "from_keras",
+    "from_torch",
     "gated_antisymmetric",
     "gru",
     "gru_reset_before",
