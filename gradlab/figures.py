@@ -376,7 +376,7 @@ def _select(
             if axis == "length" or group[axis].nunique(dropna=False) < 2:
                 continue
             values = group[axis]
-            if axis != "activation":
+            if axis not in ("activation", "weights"):
                 name = axis.replace("_", " ")
                 values = values.map(lambda value, name=name: f"{name} {value}")
             variant.loc[group.index] += " " + values.astype(object).fillna("")

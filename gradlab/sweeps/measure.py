@@ -22,6 +22,12 @@ LOG_EPS = math.log(np.finfo(np.float32).eps)
 DRAWING = {"xla_backend_optimization_level": 1}
 
 
+# Steps whose parameters are kept at once where each step has its own.
+SEGMENT = 16
+# Name, activation, width and inputs of a cell.
+Shape = tuple[str, str | None, int, int]
+
+
 class Curves(NamedTuple):
     """One row per run: ln|dL/dh_t| and whether h_t is finite, for t = 1..T; and W's gate blocks."""
 
@@ -38,6 +44,7 @@ def curves(batch: Sequence[Run], recurrent: bool = True) -> Curves:
     seed and the width. Nothing depends on what else is in the batch.
     """
     first = batch[0]
+    shape = first.cell, first.activation, first.hidden, first.inputs
     seeds = np.array([run.seed for run in batch], np.uint32)
     scalars = {
         name: np.array([getattr(run, name) or 0.0 for run in batch], np.float32)
@@ -45,21 +52,38 @@ def curves(batch: Sequence[Run], recurrent: bool = True) -> Curves:
     }
     # Recent GPUs multiply float32 matrices in TF32 unless told otherwise.
     with jax.default_matmul_precision("highest"):
-        params = _draw(first.cell, first.activation, first.init, first.hidden, first.inputs)(
-            seeds, scalars
-        )
+        params = _draw(first.init, shape)(seeds, scalars)
         xs = _inputs(first.input, first.length, first.inputs)(seeds)
-        program = _program(first.cell, first.activation, first.hidden, first.inputs)
-        log_norm, finite = program(params, xs, seeds)
-    cell = _cell(first.cell, first.activation, first.hidden, first.inputs)
-    blocks = np.asarray(jax.vmap(cell.matrices)(params)) if recurrent else np.empty(0)
-    return Curves(np.asarray(log_norm, np.float64), np.asarray(finite), blocks)
+        if first.weights == "tied":
+            log_norm, finite = _tied(shape)(params, xs, seeds)
+        else:
+            log_norm, finite = _untied(first.init, shape)(seeds, scalars, xs)
+    matrices = np.empty(0)
+    if recurrent:
+        matrices = np.asarray(jax.vmap(_cell(*shape).matrices)(params))
+    return Curves(np.asarray(log_norm, np.float64), np.asarray(finite), matrices)
 
 
 def _cell(name: str, activation: str | None, hidden: int, inputs: int, **options: Any) -> Any:
     if activation is not None:
         options["activation"] = activation
     return cells.make(name, inputs=inputs, hidden=hidden, **options)
+
+
+def _drawn(init: str, shape: Shape, scalars: dict[str, jax.Array]) -> Any:
+    """The cell whose `init` draws what a run says."""
+    options = {}
+    if "forget_bias" in cells.options(shape[0]):
+        options["forget_bias"] = scalars["forget_bias"]
+    return _cell(
+        *shape,
+        recurrent=initializers.make(init, gain=scalars["gain"]),
+        input=initializers.normal(scalars["input_scale"]),
+        bias=lambda key, shape, dtype: (
+            scalars["bias_scale"] * jax.random.normal(key, shape, dtype)
+        ),
+        **options,
+    )
 
 
 def _key(seed: jax.Array, *stream: Any) -> jax.Array:
@@ -69,24 +93,12 @@ def _key(seed: jax.Array, *stream: Any) -> jax.Array:
 
 
 @functools.cache
-def _draw(name: str, activation: str | None, init: str, hidden: int, inputs: int) -> Any:
+def _draw(init: str, shape: Shape) -> Any:
+    name, _, hidden, inputs = shape
+
     def draw(seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
-        options = {}
-        if "forget_bias" in cells.options(name):
-            options["forget_bias"] = scalars["forget_bias"]
-        cell = _cell(
-            name,
-            activation,
-            hidden,
-            inputs,
-            recurrent=initializers.make(init, gain=scalars["gain"]),
-            input=initializers.normal(scalars["input_scale"]),
-            bias=lambda key, shape, dtype: (
-                scalars["bias_scale"] * jax.random.normal(key, shape, dtype)
-            ),
-            **options,
-        )
-        return cell.init(_key(seed, "params", name, init, hidden, inputs), jnp.float32)
+        key = _key(seed, "params", name, init, hidden, inputs)
+        return _drawn(init, shape, scalars).init(key, jnp.float32)
 
     return jax.jit(jax.vmap(draw), compiler_options=DRAWING)
 
@@ -102,16 +114,34 @@ def _inputs(source: str, length: int, features: int) -> Any:
 
 
 @functools.cache
-def _program(name: str, activation: str | None, hidden: int, inputs: int) -> Any:
-    cell = _cell(name, activation, hidden, inputs)
+def _tied(shape: Shape) -> Any:
+    cell = _cell(*shape)
 
     def one(params: Any, xs: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-        direction = probe.direction(_key(seed, "direction", hidden), hidden, jnp.float32)
-        loss = probe.checked_loss(cell, direction)
+        loss = probe.checked_loss(cell, _direction(seed, cell.hidden))
         out = tracing.trace(loss, argnums=(), has_aux=True)(params, xs)
         return out.scans[0].log_norm, out.aux
 
     return jax.jit(jax.vmap(one))
+
+
+@functools.cache
+def _untied(init: str, shape: Shape) -> Any:
+    def one(
+        seed: jax.Array, scalars: dict[str, jax.Array], xs: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        cell = _drawn(init, shape, scalars)
+        loss = probe.untied_loss(cell, _direction(seed, cell.hidden))
+        key = _key(seed, "untied", cell.name, init, cell.hidden, cell.inputs)
+        # The parameters of a step are residuals of its own: drawn again, they need not be kept.
+        out = tracing.trace(loss, argnums=(), has_aux=True, segment=SEGMENT)(key, xs)
+        return out.scans[0].log_norm, out.aux
+
+    return jax.jit(jax.vmap(one))
+
+
+def _direction(seed: jax.Array, hidden: int) -> jax.Array:
+    return probe.direction(_key(seed, "direction", hidden), hidden, jnp.float32)
 
 
 def rate(log_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

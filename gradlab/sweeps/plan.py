@@ -12,7 +12,7 @@ from gradlab import cells
 from gradlab.sweeps.spec import Spec
 
 # Part of every run's name: a change of what a run measures makes new names.
-VERSION = 1
+VERSION = 2
 
 
 class Run(NamedTuple):
@@ -22,6 +22,7 @@ class Run(NamedTuple):
     activation: str | None
     init: str
     gain: float
+    weights: str
     forget_bias: float | None
     input: str
     input_scale: float
@@ -44,6 +45,7 @@ class Run(NamedTuple):
             self.cell,
             self.activation,
             self.init,
+            self.weights,
             self.input,
             self.hidden,
             self.inputs,

@@ -93,10 +93,11 @@ def _run(todo: Sequence[Run], total: int, store: Store, progress: Progress) -> d
     sizes: dict[str, int] = {}
     for group in plan.groups(todo):
         first = group[0]
-        label = f"{first.cell} {first.init} {first.input} T={first.length}"
+        label = f"{first.cell} {first.init} {first.weights} {first.input} T={first.length}"
         progress(finished, total, label)
         count = chunks.size(first, len(group))
-        sizes[f"{first.cell} hidden={first.hidden} length={first.length}"] = count
+        shape = f"{first.cell} {first.weights} hidden={first.hidden} length={first.length}"
+        sizes[shape] = count
         for place in range(0, len(group), count):
             batch = group[place : place + count]
             # A short last chunk is filled up, so that the group needs one compiled program.
