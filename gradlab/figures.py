@@ -370,6 +370,7 @@ def _select(
                 + ", ".join(str(n) for n in sorted(runs["length"].unique()))
             )
         runs = runs[runs["length"] == length]
+    runs = _everywhere(runs)
     variant = runs["cell"].astype(object)
     for _, group in runs.groupby("cell"):
         for axis in _VARYING:
@@ -383,10 +384,25 @@ def _select(
     return runs.assign(variant=variant.astype("str"))
 
 
+def _everywhere(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, those of a cell without recurrent weights to draw at every init and every gain.
+
+    Such a run has neither, and stands for all of them: no panel has to leave it out.
+    """
+    for name, alone in (("init", "none"), ("gain", 1.0)):
+        lacks = runs[name].isna()
+        if lacks.any():
+            every = [alone] if lacks.all() else runs.loc[~lacks, name].unique()
+            every = pd.DataFrame({name: every})
+            spread = runs[lacks].drop(columns=name).merge(every, how="cross")
+            runs = pd.concat([runs[~lacks], spread[runs.columns]], ignore_index=True)
+    return runs
+
+
 def _curves(runs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """Per init, variant, gain and lag: median and range over seeds of the relative log10 norm."""
     rows = steps.merge(runs[["run_id", "init", "variant", "gain"]], on="run_id")
-    start = rows[rows["lag"] == 0].set_index("run_id")["log_norm"]
+    start = rows[rows["lag"] == 0].drop_duplicates("run_id").set_index("run_id")["log_norm"]
     start = rows["run_id"].map(start).astype("float64")
     start = start.where(np.isfinite(start))
     rows["decades"] = (rows["log_norm"] - start) / np.log(10)
@@ -546,7 +562,10 @@ def _head(ax: Axes, runs: pd.DataFrame) -> None:
 
 
 def _counts(runs: pd.DataFrame) -> str:
-    counts = {sign: int((runs["status"] == status).sum()) for status, (sign, *_) in MARKS.items()}
+    counts = {
+        sign: runs.loc[runs["status"] == status, "run_id"].nunique()
+        for status, (sign, *_) in MARKS.items()
+    }
     return " ".join(f"{sign}{count}" for sign, count in counts.items() if count)
 
 

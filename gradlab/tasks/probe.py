@@ -45,8 +45,8 @@ def loss(
     """The probe's loss as a function of the cell's parameters and one input sequence.
 
     L(params, xs) = v·h_T, with h_t = read(s_t), s_t = step(params, s_{t-1}, x_t), s_0 = start().
-    What does not need the state (the cell's `project`) is computed for all steps in one product
-    before the one `lax.scan`.
+    What needs the parameters alone (the cell's `prepare`) is computed once, and what does not need
+    the state (its `project`) for all steps in one product, before the one `lax.scan`.
 
     Args:
         cell: the recurrent map; `params` comes from its `init`.
@@ -147,11 +147,12 @@ def checked_loss(
     _check_direction(cell, direction)
 
     def value(params, xs):
-        drives = jax.vmap(lambda x: cell.project(params, x))(xs)
         start = cell.start(jnp.result_type(*jax.tree.leaves((params, xs))))
+        ready = cell.prepare(params)
+        drives = jax.vmap(lambda x: cell.project(ready, x))(xs)
 
         def body(state, drive):
-            state = cell.advance(params, state, drive)
+            state = cell.advance(ready, state, drive)
             return state, jnp.isfinite(cell.read(state)).all()
 
         last, finite = jax.lax.scan(body, start, drives)
