@@ -11,7 +11,7 @@ PIP = -m pip install -qq --disable-pip-version-check
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures reproduce test test-latest lint bench clean
+.PHONY: help sweep figures reproduce theory test test-latest lint bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,12 @@ figures: $(STAMP) ## redraw the figures of OUT from its dataframes
 
 reproduce: $(STAMP) ## run the default sweep afresh and compare with the committed results
 	@$(BIN)/gradlab reproduce experiments/vanishing.toml results/reference/summary.csv
+
+# Idle threads of the linear algebra would wait by spinning, and take the cores from JAX.
+THEORY = rate_against_gain minimal_rnn tied_untied largest_exponent full_spectrum published
+theory: export OPENBLAS_NUM_THREADS = 1
+theory: $(STAMP) ## published curves against theory, into results/theory
+	@for name in $(THEORY); do $(BIN)/python experiments/$$name.py || exit 1; done
 
 test: $(STAMP) ## run the tests (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gradlab import cells as cells
 from gradlab import initializers as initializers
 from gradlab import meanfield as meanfield
+from gradlab import spectrum as spectrum
 from gradlab import tasks as tasks
 from gradlab.tracing import ScanTrace as ScanTrace
 from gradlab.tracing import TapTrace as TapTrace
@@ -31,6 +32,7 @@ __all__ = [
     "initializers",
     "meanfield",
     "read",
+    "spectrum",
     "sweeps",
     "tap",
     "tasks",

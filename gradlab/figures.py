@@ -61,7 +61,22 @@ LABELS = {
     "decades": r"$\log_{10}\,\|\lambda_t\| \,/\, \|\lambda_T\|$ (decades)",
     "gain_decades": r"$\log_{10}\,\|\lambda_1\| \,/\, \|\lambda_T\|$ (decades)",
     "difference": "{other} − {reference},\nrate (nats/step)",
+    "exponent": "largest exponent\n({unit})",
+    "share": "share $i/n$ of the exponents (dimensionless)",
+    "spectrum": "exponent $i$ of $n$ ({unit})",
+    "deviation": "measured − theory\n({unit})",
+    "init": "initialization",
+    "weights": "weights",
+    "input_scale": "input scale",
+    "hidden": "width $n$",
 }
+QUANTITIES = {
+    "rate": ("gain", "rate", "nats/step"),
+    "exponent": ("gain", "exponent", "nats per unit of time"),
+    "spectrum": ("share", "spectrum", "nats/step"),
+}
+"""What `theory` can draw: the labels of its axes, and the unit of the vertical ones."""
+
 MARKS = {
     "nonfinite": ("×", "x", "non-finite\n(× n: in n runs)"),
     "zero": ("▽", "v", "exactly zero\n(▽ n: in n runs)"),
@@ -205,6 +220,7 @@ def length(
     runs = runs.assign(decades=runs["log_gain"].where(np.isfinite(runs["log_gain"])) / np.log(10))
     with rc_context(STYLE):
         fig, axes = _grid(len(gains), len(columns), height=1.5, sharex=True, sharey="row")
+        axes[0, 0].set_xscale("log")
         for (i, gain), (j, variant) in _product(gains, columns):
             ax = axes[i, j]
             ax.set_yscale("symlog", linthresh=1, linscale=0.6)
@@ -224,7 +240,6 @@ def length(
         for ax, gain in zip(axes[:, 0], gains, strict=True):
             if runs.loc[np.isclose(runs["gain"], gain), "decades"].isna().all():
                 ax.set_ylim(-1, 1)
-        axes[0, 0].set_xscale("log")
         _margins(axes, [f"gain {gain:g}" for gain in gains], columns)
         fig.supxlabel(LABELS["length"], fontsize=8)
         fig.supylabel(LABELS["gain_decades"], fontsize=8)
@@ -295,12 +310,162 @@ def inputs(
     return fig
 
 
+def deviations(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row per point of the sweep (all of `AXES`): how far its seeds lie from theory, and why.
+
+    With m runs of finite rate r_s at a point, mean r and sample standard deviation sd::
+
+      stderr    = sd / √m
+      deviation = r - predicted_rate
+      bound     = 3 stderr + sd, and |predicted_bias| more on the side of its sign
+
+    `predicted_bias` is what theory expects a finite width to add to `predicted_rate`; missing, it
+    counts as 0. So a deviation passes its bound where it lies outside of 0 .. predicted_bias by
+    more than the seeds explain; `within` says whether it does not. Where `predicted_rate` is
+    missing, the last three are too. One run alone has its own `rate_stderr` and an sd of 0.
+
+    >>> record = dict(cell="elman", init="normal", gain=1, input="gaussian", length=10, hidden=4,
+    ...               inputs=2, status="ok", verdict="stable", predicted_rate=0.0)
+    >>> rows = [record | dict(run_id=str(seed), seed=seed, rate=0.1 * seed) for seed in range(3)]
+    >>> table = deviations(frames.runs_frame(rows))
+    >>> table[["rate", "rate_sd", "deviation", "bound"]].round(3).values.tolist()
+    [[0.1, 0.1, 0.1, 0.273]]
+    """
+    rows = runs.assign(rate=runs["rate"].where(np.isfinite(runs["rate"])))
+    if "predicted_bias" not in rows:
+        rows = rows.assign(predicted_bias=np.nan)
+    grouped = rows.groupby(list(frames.AXES), dropna=False, sort=False, observed=True)
+    points = grouped.agg(
+        runs=("rate", "count"),
+        rate=("rate", "mean"),
+        rate_sd=("rate", "std"),
+        own=("rate_stderr", "mean"),
+        predicted_rate=("predicted_rate", "mean"),
+        predicted_bias=("predicted_bias", "mean"),
+    ).reset_index()
+    own = points.pop("own").astype("float64")
+    stderr = (points["rate_sd"] / np.sqrt(points["runs"])).where(points["runs"] > 1, own)
+    points.insert(list(points.columns).index("rate_sd") + 1, "rate_stderr", stderr)
+    points["rate_sd"] = points["rate_sd"].where(points["runs"] > 1, 0.0)
+    points["deviation"] = points["rate"] - points["predicted_rate"]
+    width = (points["predicted_bias"] * np.sign(points["deviation"])).clip(lower=0).fillna(0)
+    bound = width + 3 * stderr + points["rate_sd"]
+    points["bound"] = bound.where(points["deviation"].notna())
+    within = (points["deviation"].abs() <= points["bound"]).astype("boolean")
+    points["within"] = within.where(points["deviation"].notna())
+    return points
+
+
+def theory(
+    runs: pd.DataFrame,
+    *,
+    hue: str | None = None,
+    quantity: str = "rate",
+    input: str | None = None,
+    length: int | None = None,
+) -> Figure:
+    """The rate against gain with theory's line through it, and below the deviations from it.
+
+    A column per variant, a colour per value of `hue`: one of `AXES` such as weights or input_scale,
+    by default init. Above, the mean over seeds with their standard deviation, and `predicted_rate`
+    as a dashed line; hollow points have no theory. Below, measured minus theory: the band is the
+    expected effect of a finite width, from 0 to `predicted_bias`, and a bar is 3 standard errors
+    and one standard deviation of the seeds, so that a bar which does not reach the band is a miss,
+    and ringed (`deviations` has the numbers). The largest deviation stands above its panel.
+
+    `quantity` is what the rates are: rate; exponent, the largest Lyapunov exponent per unit of
+    time; or spectrum, an exponent at a share i/n of all, which then stands in the column gain.
+    """
+    _names.choose("quantity", quantity, QUANTITIES)
+    x, y, unit = QUANTITIES[quantity]
+    if hue is not None:
+        _names.choose("hue", hue, frames.AXES)
+    runs = _select(runs, input, length, hue=hue)
+    if runs["init"].nunique() > 1 and hue is None:
+        hue = "init"
+    elif runs["init"].nunique() > 1 and hue != "init":
+        runs["variant"] += " " + runs["init"]
+    points = deviations(runs).merge(
+        runs[[*frames.AXES, "variant"]].drop_duplicates(), on=list(frames.AXES)
+    )
+    columns = _order(runs["variant"])
+    values = [None] if hue is None else sorted(runs[hue].unique())
+    palette = sns.color_palette("colorblind", len(values))
+    styles = list(zip(values, palette, MARKERS, strict=False))
+    with rc_context(STYLE):
+        fig, axes = _grid(2, len(columns), height=1.7, sharex="col", height_ratios=(3, 2))
+        for (above, below), variant in zip(axes.T, columns, strict=True):
+            panel = points[points["variant"] == variant]
+            for ax in (above, below):
+                ax.axhline(0, color="0.6", lw=0.6, zorder=0)
+            for value, colour, marker in styles:
+                rows = panel if hue is None else panel[panel[hue] == value]
+                _theory_points(above, below, rows.sort_values("gain"), colour, marker)
+            above.set_title(variant, loc="left")
+            _head(above, runs[runs["variant"] == variant])
+            below.set_title(_largest(panel), loc="left", fontsize=7)
+            below.yaxis.set_major_locator(MaxNLocator(4))
+        axes[0, 0].set_ylabel(LABELS[y].format(unit=unit))
+        axes[1, 0].set_ylabel(LABELS["deviation"].format(unit=unit))
+        fig.align_ylabels(list(axes[:, 0]))
+        fig.supxlabel(LABELS[x], fontsize=8)
+        handles: list[Any] = [
+            Line2D([], [], color=colour, marker=marker, ms=3.5, mew=0, ls="", label=f"{value}")
+            for value, colour, marker in styles
+            if hue is not None
+        ]
+        shade = "0.3" if hue is not None else palette[0]
+        handles += [
+            Line2D([], [], color=shade, ls=PREDICTED, label="theory"),
+            Patch(color=shade, alpha=0.2, lw=0, label="finite width"),
+        ]
+        if points["predicted_rate"].isna().any():
+            hollow = {"marker": "o", "ms": 3.5, "mfc": "white", "mew": 0.8, "ls": ""}
+            handles.append(Line2D([], [], color=shade, label="no theory", **hollow))
+        if (~points["within"].fillna(True)).any():
+            handles.append(Line2D([], [], label="beyond the\nbound", **_RING))
+        handles += _mark_handles(runs)
+        title = None if hue is None else LABELS.get(hue, hue.replace("_", " "))
+        fig.legend(handles=handles, title=title, loc="outside right upper", **_LEFT)
+    return fig
+
+
+_RING = {"marker": "o", "ms": 7, "mfc": "none", "mec": "black", "mew": 0.7, "ls": ""}
+
+
+def _theory_points(
+    above: Axes, below: Axes, rows: pd.DataFrame, colour: Any, marker: str
+) -> None:
+    known = rows[rows["predicted_rate"].notna()]
+    style = {"color": colour, "ls": "", "marker": marker, "ms": 3, "elinewidth": 0.7}
+    for part, fill in ((known, colour), (rows.drop(known.index), "white")):
+        above.errorbar(part["gain"], part["rate"], part["rate_sd"], mfc=fill, mew=0.7, **style)
+    above.plot(known["gain"], known["predicted_rate"], color=colour, ls=PREDICTED)
+    spread = 3 * known["rate_stderr"] + known["rate_sd"]
+    below.errorbar(known["gain"], known["deviation"], spread, mew=0.7, **style)
+    bias = known["predicted_bias"].fillna(0)
+    band = {"color": colour, "alpha": 0.25, "lw": 0}
+    for ax, line in ((above, known["predicted_rate"]), (below, 0 * bias)):
+        ax.fill_between(known["gain"], line, line + bias, **band)
+    missed = known[~known["within"].fillna(True).astype(bool)]
+    below.plot(missed["gain"], missed["deviation"], **_RING)
+
+
+def _largest(points: pd.DataFrame) -> str:
+    sizes = points["deviation"].abs()
+    if not sizes.notna().any():
+        return "no theory"
+    worst = points.loc[sizes.idxmax()]
+    return f"largest {worst['deviation']:+.3f} at {worst['gain']:g}".replace("-", "−")
+
+
 def draw(results: str | Path | frames.Results, out_dir: str | Path) -> list[Path]:
     """Draws every figure of `results` (frames, or a sweep's folder) into `out_dir`.
 
-    For each input decay, phase and length, and a comparison of each other input with gaussian; a
-    PNG (200 dots per inch) and a PDF of each. The same frames give the same bytes. A figure that
-    the runs cannot fill is skipped and the log says why. Returns the paths written.
+    For each input decay, phase, length and, where there is a theory, theory, and a comparison of
+    each other input with gaussian; a PNG (200 dots per inch) and a PDF of each. The same frames
+    give the same bytes. A figure that the runs cannot fill is skipped and the log says why. Returns
+    the paths written.
     """
     if isinstance(results, str | Path):
         results = frames.read(results)
@@ -313,6 +478,8 @@ def draw(results: str | Path | frames.Results, out_dir: str | Path) -> list[Path
         figures[f"decay-{name}"] = lambda name=name: decay(runs, steps, input=name)
         figures[f"phase-{name}"] = lambda name=name: phase(runs, input=name)
         figures[f"length-{name}"] = lambda name=name: length(runs, input=name)
+        if runs.loc[runs["input"] == name, "predicted_rate"].notna().any():
+            figures[f"theory-{name}"] = lambda name=name: theory(runs, input=name)
     others = [name for name in names if name != "gaussian"]
     for name in others:
         if "gaussian" in names:
@@ -327,15 +494,18 @@ def draw(results: str | Path | frames.Results, out_dir: str | Path) -> list[Path
     return paths
 
 
-def save(fig: Figure, stem: str | Path) -> list[Path]:
+def save(fig: Figure, stem: str | Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Writes `fig` as `stem`.png and `stem`.pdf, without the time and the software's version."""
-    paths = [Path(f"{stem}.png"), Path(f"{stem}.pdf")]
+    nothing = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
     with rc_context(STYLE):
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # the layout is found once, not for each format
-        fig.savefig(paths[0], metadata={"Software": None})
-        fig.savefig(paths[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return paths
+        for kind in formats:
+            fig.savefig(f"{stem}.{kind}", metadata=nothing[kind])
+    return [Path(f"{stem}.{kind}") for kind in formats]
 
 
 _LEFT = {"alignment": "left"}
@@ -348,10 +518,12 @@ def _select(
     length: int | None,
     every_length: bool = False,
     every_input: bool = False,
+    hue: str | None = None,
 ) -> pd.DataFrame:
     """The runs of one input and length, with a column `variant` that names their cell.
 
-    Where runs of one cell differ in a further axis, that axis becomes part of the name.
+    Where runs of one cell differ in a further axis other than `hue`, that axis becomes part of the
+    name.
     """
     if runs.empty:
         raise ValueError("no runs to draw")
@@ -370,23 +542,39 @@ def _select(
                 + ", ".join(str(n) for n in sorted(runs["length"].unique()))
             )
         runs = runs[runs["length"] == length]
+    runs = _everywhere(runs)
     variant = runs["cell"].astype(object)
     for _, group in runs.groupby("cell"):
         for axis in _VARYING:
-            if axis == "length" or group[axis].nunique(dropna=False) < 2:
+            if axis in ("length", hue) or group[axis].nunique(dropna=False) < 2:
                 continue
             values = group[axis]
-            if axis != "activation":
+            if axis not in ("activation", "weights"):
                 name = axis.replace("_", " ")
                 values = values.map(lambda value, name=name: f"{name} {value}")
             variant.loc[group.index] += " " + values.astype(object).fillna("")
     return runs.assign(variant=variant.astype("str"))
 
 
+def _everywhere(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, those of a cell without recurrent weights to draw at every init and every gain.
+
+    Such a run has neither, and stands for all of them: no panel has to leave it out.
+    """
+    for name, alone in (("init", "none"), ("gain", 1.0)):
+        lacks = runs[name].isna()
+        if lacks.any():
+            every = [alone] if lacks.all() else runs.loc[~lacks, name].unique()
+            every = pd.DataFrame({name: every})
+            spread = runs[lacks].drop(columns=name).merge(every, how="cross")
+            runs = pd.concat([runs[~lacks], spread[runs.columns]], ignore_index=True)
+    return runs
+
+
 def _curves(runs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """Per init, variant, gain and lag: median and range over seeds of the relative log10 norm."""
     rows = steps.merge(runs[["run_id", "init", "variant", "gain"]], on="run_id")
-    start = rows[rows["lag"] == 0].set_index("run_id")["log_norm"]
+    start = rows[rows["lag"] == 0].drop_duplicates("run_id").set_index("run_id")["log_norm"]
     start = rows["run_id"].map(start).astype("float64")
     start = start.where(np.isfinite(start))
     rows["decades"] = (rows["log_norm"] - start) / np.log(10)
@@ -546,7 +734,10 @@ def _head(ax: Axes, runs: pd.DataFrame) -> None:
 
 
 def _counts(runs: pd.DataFrame) -> str:
-    counts = {sign: int((runs["status"] == status).sum()) for status, (sign, *_) in MARKS.items()}
+    counts = {
+        sign: runs.loc[runs["status"] == status, "run_id"].nunique()
+        for status, (sign, *_) in MARKS.items()
+    }
     return " ".join(f"{sign}{count}" for sign, count in counts.items() if count)
 
 

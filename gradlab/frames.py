@@ -34,8 +34,9 @@ RUNS: dict[str, Column] = {
     "run_id": Column("str", "", "the run's name, the key into steps", True),
     "cell": Column("str", "", "the recurrent cell", True),
     "activation": Column("str", "", "the cell's activation; missing where it has no choice"),
-    "init": Column("str", "", "initializer of the recurrent weights", True),
-    "gain": Column("float64", "1", "gain of that initializer", True),
+    "init": Column("str", "", "initializer of the recurrent weights; missing without any", True),
+    "gain": Column("float64", "1", "gain of that initializer; NaN where there is none", True),
+    "weights": Column("str", "", "tied: one draw of the parameters; untied: a draw for each step"),
     "forget_bias": Column("float64", "1", "bias added to the forget gate; NaN where there is none"),
     "input": Column("str", "", "where the input sequence comes from", True),
     "input_scale": Column("float64", "1", "factor on the input weights"),
@@ -49,12 +50,28 @@ RUNS: dict[str, Column] = {
     "verdict": Column("str", "", "vanishing, stable, exploding or nonfinite", True),
     "rate": Column("float64", "nats/step", "slope of log_norm against lag"),
     "rate_stderr": Column("float64", "nats/step", "standard error of rate"),
+    "theory": Column("str", "", "mean field, disc law, or none: / does not hold: and the reason"),
     "predicted_rate": Column("float64", "nats/step", "the theory's rate; NaN where it has none"),
+    "predicted_bias": Column(
+        "float64", "nats/step", "what theory adds to it at this width; NaN where that is not known"
+    ),
+    "disagreement": Column(
+        "float64", "1", "(rate - predicted_rate - predicted_bias) / rate_stderr; unknown bias as 0"
+    ),
     "log_gain": Column("float64", "nats", "log_norm at step 1 minus log_norm at step T"),
     "horizon": Column("Int64", "steps", "lag at which the norm leaves [eps, 1/eps] of its start"),
     "first_nonfinite_step": Column("Int64", "steps", "first step that is not finite, if any"),
     "spectral_radius": Column("float64", "1", "measured spectral radius of the recurrent weights"),
+    "largest_singular_value": Column("float64", "1", "their largest singular value"),
+    "smallest_singular_value": Column("float64", "1", "their smallest singular value"),
+    "log10_condition": Column("float64", "1", "log10 of their ratio; inf for a singular W"),
     "orthogonality_error": Column("float64", "1", "measured distance from a scaled orthogonal map"),
+    "non_normality": Column("float64", "1", "Henrici's departure from normality over the norm"),
+    "time_constant_median": Column(
+        "float64", "steps", "steps in which a gate at its bias forgets by e, median over the units"
+    ),
+    "time_constant_min": Column("float64", "steps", "the same, the shortest; NaN without a gate"),
+    "time_constant_max": Column("float64", "steps", "the same, the longest; inf if never"),
     "device": Column("str", "", "the device that ran it"),
 }
 
@@ -83,11 +100,26 @@ TRACE: dict[str, Column] = {
     ),
 }
 
+AUDITS = (
+    "spectral_radius",
+    "largest_singular_value",
+    "smallest_singular_value",
+    "log10_condition",
+    "orthogonality_error",
+    "non_normality",
+    "time_constant_median",
+    "time_constant_min",
+    "time_constant_max",
+)
+"""The columns of runs that say what an initializer really gave: over the matrices of a cell the
+largest value, but for `smallest_singular_value`."""
+
 AXES = (
     "cell",
     "activation",
     "init",
     "gain",
+    "weights",
     "forget_bias",
     "input",
     "input_scale",
@@ -294,7 +326,9 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     """A row per point of the sweep (all of `AXES`), with statistics over its seeds.
 
     `rate` statistics (nats/step) are over the runs with a finite rate, `rate_runs` of `runs`;
-    `rate_sd` is the sample standard deviation, NaN for one seed. `vanishing`, `stable`, `exploding`
+    `rate_sd` is the sample standard deviation, NaN for one seed. `disagreement` is that of the
+    mean, (rate_mean - predicted_rate - predicted_bias) / (rate_sd / √rate_runs): unlike that of a
+    run it counts how seeds differ. `vanishing`, `stable`, `exploding`
     and `nonfinite` are shares of all runs by verdict, `zero` the share whose gradient is exactly 0.
 
     >>> record = dict(cell="gru", init="normal", gain=1, input="gaussian", length=10, hidden=4,
@@ -307,7 +341,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     finite = runs["rate"].where(np.isfinite(runs["rate"]))
     for name in ("rate_median", "rate_mean", "rate_sd", "rate_min", "rate_max", "rate_runs"):
         table[name] = finite
-    for name in ("predicted_rate", "log_gain", "horizon", "spectral_radius", "orthogonality_error"):
+    table["theory"] = runs["theory"]
+    for name in ("predicted_rate", "predicted_bias", "log_gain", "horizon", *AUDITS):
         table[name] = runs[name].astype("float64")
     for name in VERDICTS:
         table[name] = (runs["verdict"] == name).astype("float64")
@@ -321,25 +356,32 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         "rate_sd": "std",
         "rate_min": "min",
         "rate_max": "max",
+        "theory": "first",
         "predicted_rate": "median",
+        "predicted_bias": "median",
         "log_gain": "median",
         "horizon": "median",
         **dict.fromkeys(VERDICTS, "mean"),
         "zero": "mean",
-        "spectral_radius": "median",
-        "orthogonality_error": "median",
+        **dict.fromkeys(AUDITS, "median"),
     }
     grouped = table.groupby(list(AXES), dropna=False, sort=True, observed=True)
     renamed = {name: f"{name}_median" for name in ("log_gain", "horizon")}
-    return pd.DataFrame(grouped.agg(statistics)).rename(columns=renamed).reset_index()
+    points = pd.DataFrame(grouped.agg(statistics)).rename(columns=renamed).reset_index()
+    expected = points["predicted_rate"] + points["predicted_bias"].fillna(0)
+    error = points["rate_sd"] / np.sqrt(points["rate_runs"])
+    disagreement = (points["rate_mean"] - expected) / error
+    place = points.columns.tolist().index("predicted_bias") + 1
+    points.insert(place, "disagreement", disagreement)
+    return points
 
 
 def verdict_table(runs: pd.DataFrame) -> pd.DataFrame:
     """A row per cell and initialization: its rate, and what became of its runs at each length.
 
-    `rate_min` and `rate_max` (nats/step) are the range over gains of the median rate at the longest
-    length; then for each length T, `vanishing_T`, `exploding_T` and `nonfinite_T` are shares of all
-    runs of that length.
+    `init` is "none" for a cell that draws no recurrent weights. `rate_min` and `rate_max`
+    (nats/step) are the range over gains of the median rate at the longest length; then for each
+    length T, `vanishing_T`, `exploding_T` and `nonfinite_T` are shares of all runs of that length.
 
     >>> record = dict(cell="gru", init="normal", gain=1, input="gaussian", hidden=4, inputs=2,
     ...               seed=0, status="ok", verdict="vanishing", rate=-0.5)
@@ -348,6 +390,7 @@ def verdict_table(runs: pd.DataFrame) -> pd.DataFrame:
     [[-0.5, 1.0, 0.0]]
     """
     keys = ["cell", "init"]
+    runs = runs.assign(init=runs["init"].fillna("none"))
     points = summary(runs.query("length == length.max()"))
     columns = {
         "rate_min": points.groupby(keys)["rate_median"].min(),

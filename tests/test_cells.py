@@ -1,102 +1,80 @@
 """Laws that every registered cell keeps, each against an equation written out in NumPy.
 
-A new cell enters CASES and EQUATIONS; a registered cell that is missing there fails.
+A new cell enters CASES and EQUATIONS of one of the modules of equations; a registered cell that is
+missing there fails. Compiling is all that costs here: one program per case answers most laws.
 """
 
+import functools
 import json
 from pathlib import Path
+from typing import NamedTuple
 
+import equations_dynamical
+import equations_gated
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
 from jax.flatten_util import ravel_pytree
 
+import gradlab as gl
 from gradlab import cells, initializers
 
 INPUTS, HIDDEN, STEPS = 3, 4, 6
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "cells.json").read_text())
 
-CASES = {
-    "elman-tanh": ("elman", {"activation": "tanh"}),
-    "elman-relu": ("elman", {"activation": "relu"}),
-    "elman-erf": ("elman", {"activation": "erf"}),
-    "elman-linear": ("elman", {"activation": "linear"}),
-    "gru": ("gru", {}),
-    "lstm": ("lstm", {}),
-}
+
+def merged(table):
+    """One table of both modules: CASES and EQUATIONS have every case, the others exceptions."""
+    gated, dynamical = getattr(equations_gated, table), getattr(equations_dynamical, table)
+    assert not set(gated) & set(dynamical)
+    return gated | dynamical
+
+
+CASES, EQUATIONS = merged("CASES"), merged("EQUATIONS")
+READS, SHAPES, MATRICES, IDLE = (merged(t) for t in ("READS", "SHAPES", "MATRICES", "IDLE"))
 every_case = pytest.mark.parametrize("case", CASES)
+GAINS = np.array([0.5, 1.0, 2.0], np.float32)
+SHIFTS = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [-1, 0, 0.5, -2.5]], np.float32)
 both_dtypes = pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 
 
-def logistic(a):
-    return 1 / (1 + np.exp(-a))
-
-
-# Each equation maps (params, flat state, x) to the flat state, gate by gate, and is analytic (relu
-# piecewise), so that it can be differentiated by a complex step.
-PHI = {
-    "tanh": np.tanh,
-    "relu": lambda a: np.where(a.real > 0, a, 0),
-    "erf": scipy.special.erf,
-    "linear": lambda a: a,
-}
-
-
-def elman_equation(phi):
-    def step(p, h, x):
-        return PHI[phi](p["recurrent"] @ h + p["input"] @ x + p["bias"])
-
-    return step
-
-
-def gate(p, index, h, x):
-    rows = slice(index * HIDDEN, (index + 1) * HIDDEN)
-    return p["recurrent"][rows] @ h + p["input"][rows] @ x + p["bias"][rows]
-
-
-def lstm_equation(p, state, x):
-    c, h = state[:HIDDEN], state[HIDDEN:]
-    i, f, o = (logistic(gate(p, index, h, x)) for index in (0, 1, 3))
-    c = f * c + i * np.tanh(gate(p, 2, h, x))
-    return np.concatenate([c, o * np.tanh(c)])
-
-
-def gru_equation(p, h, x):
-    r, z = logistic(gate(p, 0, h, x)), logistic(gate(p, 1, h, x))
-    n = slice(2 * HIDDEN, None)
-    inner = p["recurrent"][n] @ h + p["recurrent_bias"]
-    return (1 - z) * np.tanh(p["input"][n] @ x + p["bias"][n] + r * inner) + z * h
-
-
-EQUATIONS = {
-    **{f"elman-{phi}": elman_equation(phi) for phi in PHI},
-    "gru": gru_equation,
-    "lstm": lstm_equation,
-}
+def options(case):
+    return cells.options(CASES[case][0])
 
 
 def build(case, *, inputs=INPUTS, hidden=HIDDEN, **options):
+    """The cell of a case."""
     name, fixed = CASES[case]
-    return cells.make(name, inputs=inputs, hidden=hidden, **fixed, **options)
+    return cells.make(name, inputs=inputs, hidden=hidden, **fixed | options)
 
 
-def draw(case, dtype=jnp.float64):
-    """A cell with generic parameters, a generic state and a sequence."""
-    cell = build(case, bias=jax.nn.initializers.normal(0.3))
-    params_key, state_key, xs_key = jax.random.split(jax.random.key(3), 3)
-    flat, unravel = ravel_pytree(cell.start(dtype))
-    state = unravel(0.5 * jax.random.normal(state_key, flat.shape, dtype))
-    return cell, cell.init(params_key, dtype), state, normal(xs_key, (STEPS, INPUTS), dtype)
+def shapes(case):
+    """The shape of every parameter: a block for each gate, or what the case says."""
+    rows = len(build(case).gates) * HIDDEN
+    blocks = {"recurrent": (rows, HIDDEN), "input": (rows, INPUTS), "bias": (rows,)}
+    return SHAPES.get(case, blocks)
 
 
-def normal(key, shape, dtype=jnp.float64):
-    return jax.random.normal(key, shape, dtype)
+def flat(tree, axis=0):
+    """The leaves side by side along ``axis``, a complex one as its real and imaginary parts."""
+    parts = []
+    for leaf in map(np.asarray, jax.tree.leaves(tree)):
+        parts += [leaf.real, leaf.imag] if np.iscomplexobj(leaf) else [leaf]
+    return np.concatenate([np.reshape(part, (*part.shape[:axis], -1)) for part in parts], axis)
 
 
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+def unflat(vector, like):
+    """The state with the leaves of ``like`` whose ``flat`` is ``vector``."""
+    leaves, at = [], 0
+    for leaf in jax.tree.leaves(like):
+        part = vector[at : at + leaf.size].reshape(leaf.shape)
+        at += leaf.size
+        if jnp.iscomplexobj(leaf):
+            part = part + 1j * vector[at : at + leaf.size].reshape(leaf.shape)
+            at += leaf.size
+        leaves.append(jnp.asarray(part, leaf.dtype))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def complex_step_jacobian(f, x):
@@ -104,191 +82,331 @@ def complex_step_jacobian(f, x):
     return np.stack(columns, axis=1)
 
 
-def test_every_registered_cell_is_under_these_laws():
-    assert {name for name, _ in CASES.values()} == set(cells.names())
-    assert set(EQUATIONS) == set(CASES)
+def run(cell, params, kicks, state, xs, weights):
+    """Return sum_t w_t·h_t and the states, a zero added to each state, h_0 first, for its adjoint.
 
-
-@both_dtypes
-@every_case
-def test_shapes_and_dtypes(case, dtype):
-    cell = build(case)
-    params, state = cell.init(jax.random.key(0), dtype), cell.start(dtype)
-    rows = len(cell.gates) * HIDDEN
-    assert (cell.name, cell.hidden, cell.inputs) == (CASES[case][0], HIDDEN, INPUTS)
-    assert params["recurrent"].shape == (rows, HIDDEN)
-    assert params["input"].shape == (rows, INPUTS)
-    assert params["bias"].shape == (rows,)
-    assert not flat(state).any()
-    after = cell.step(params, state, jnp.ones(INPUTS, dtype))
-    assert jax.tree.structure(after) == jax.tree.structure(state)
-    assert cell.read(after).shape == (HIDDEN,)
-    for leaf in jax.tree.leaves((params, state, after)):
-        assert leaf.dtype == dtype
-    for before, leaf in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
-        assert before.shape == leaf.shape
-
-
-@every_case
-def test_default_dtype_is_jax_s_own(case):
-    cell = build(case)
-    for leaf in jax.tree.leaves((cell.init(jax.random.key(0)), cell.start())):
-        assert leaf.dtype == jnp.result_type(float)
-
-
-@every_case
-def test_width_one_works(case):
-    cell = build(case, inputs=1, hidden=1)
-    params = cell.init(jax.random.key(0))
-    assert cell.read(cell.step(params, cell.start(), jnp.ones(1))).shape == (1,)
-
-
-@every_case
-def test_step_is_the_equation(case):
-    cell, params, state, xs = draw(case)
-    p = {name: np.asarray(value) for name, value in params.items()}
-    expected = flat(state)
-    for x in xs:
-        state = cell.step(params, state, x)
-        expected = EQUATIONS[case](p, expected, np.asarray(x))
-        np.testing.assert_allclose(flat(state), expected, rtol=1e-13, atol=1e-15)
-    np.testing.assert_array_equal(cell.read(state), flat(state)[-HIDDEN:])
-
-
-@both_dtypes
-@every_case
-def test_step_is_advance_after_project(case, dtype):
-    cell, params, state, xs = draw(case, dtype)
-    drives = jax.vmap(cell.project, in_axes=(None, 0))(params, xs)
-    split = joint = state
-    for x, drive in zip(xs, drives, strict=True):
-        split, joint = cell.advance(params, split, drive), cell.step(params, joint, x)
-    tolerance = 50 * jnp.finfo(dtype).eps
-    np.testing.assert_allclose(flat(split), flat(joint), rtol=tolerance, atol=tolerance)
-
-
-@both_dtypes
-@every_case
-def test_jit_and_vmap_agree_with_the_plain_step(case, dtype):
-    cell, params, state, xs = draw(case, dtype)
-    plain = np.stack([flat(cell.step(params, state, x)) for x in xs])
-    jitted = np.stack([flat(jax.jit(cell.step)(params, state, x)) for x in xs])
-    mapped = jax.vmap(cell.step, in_axes=(None, None, 0))(params, state, xs)
-    mapped = np.stack([flat(jax.tree.map(lambda leaf, t=t: leaf[t], mapped)) for t in range(STEPS)])
-    tolerance = 50 * jnp.finfo(dtype).eps
-    np.testing.assert_allclose(jitted, plain, rtol=tolerance, atol=tolerance)
-    np.testing.assert_allclose(mapped, plain, rtol=tolerance, atol=tolerance)
-
-
-@every_case
-def test_init_under_vmap_is_init_one_by_one(case):
-    keys = jax.random.split(jax.random.key(1), 3)
-
-    def init(key, gain):
-        recurrent = initializers.orthogonal(gain)
-        return build(case, recurrent=recurrent).init(key, jnp.float32)
-
-    gains = jnp.array([0.5, 1.0, 2.0])
-    mapped = jax.jit(jax.vmap(init))(keys, gains)
-    for at, (key, gain) in enumerate(zip(keys, gains, strict=True)):
-        one = init(key, gain)
-        for name, value in one.items():
-            assert mapped[name].dtype == jnp.float32
-            np.testing.assert_allclose(mapped[name][at], value, rtol=1e-5, atol=1e-6)
-
-
-@every_case
-def test_every_gate_is_drawn_on_its_own(case):
-    cell = build(case, hidden=32, recurrent=initializers.orthogonal(gain=1.5))
-    params = cell.init(jax.random.key(0), jnp.float32)
-    blocks = cells.recurrent_blocks(cell, params)
-    assert blocks.shape == (len(cell.gates), 32, 32)
-    assert initializers.audit(blocks)["orthogonality_error"].max() < 1e-6
-    for name in ("recurrent", "input"):
-        parts = np.split(np.asarray(params[name]), len(cell.gates))
-        for one in range(len(parts)):
-            for other in range(one):
-                assert not np.any(parts[one] == parts[other])
-
-
-@every_case
-def test_recurrent_blocks_follow_the_gates_and_keep_leading_axes(case):
-    cell = build(case)
-    params = jax.vmap(cell.init)(jax.random.split(jax.random.key(0), 2))
-    blocks = cells.recurrent_blocks(cell, params)
-    assert blocks.shape == (2, len(cell.gates), HIDDEN, HIDDEN)
-    for index in range(len(cell.gates)):
-        rows = slice(index * HIDDEN, (index + 1) * HIDDEN)
-        np.testing.assert_array_equal(blocks[:, index], params["recurrent"][:, rows])
-
-
-def run(cell, params, state, xs, kicks):
-    """Return v·h_T, with a zero added to each state, h_0 first, for its adjoint."""
+    This one program shows the states, the adjoints, the parameters' gradients and what is
+    transported from step to step.
+    """
 
     def body(state, inputs):
         x, kick = inputs
-        state = cell.step(params, state, x)
-        return jax.tree.map(jnp.add, state, kick), None
+        state = jax.tree.map(jnp.add, cell.step(params, state, x), kick)
+        return state, (state, cell.read(state))
 
     first = jax.tree.map(lambda leaf, kick: leaf + kick[0], state, kicks)
     later = jax.tree.map(lambda kick: kick[1:], kicks)
-    last, _ = jax.lax.scan(body, first, (xs, later))
-    return jnp.cos(jnp.arange(cell.hidden, dtype=xs.dtype)) @ cell.read(last)
+    _, (states, hs) = jax.lax.scan(body, first, (xs, later))
+    return jnp.sum(weights * hs), (states, hs)
 
 
 def zero_kicks(state, steps):
     return jax.tree.map(lambda leaf: jnp.zeros((steps + 1, *leaf.shape), leaf.dtype), state)
 
 
-@every_case
-def test_adjoints_of_a_sequence_are_products_of_explicit_jacobians(case):
-    cell, params, state, xs = draw(case)
-    adjoints = jax.grad(run, argnums=4)(cell, params, state, xs, zero_kicks(state, STEPS))
-    measured = np.concatenate(jax.tree.leaves(adjoints), axis=1)
+@functools.cache
+def initialized(name):
+    """Parameters by init in float32, mapped over keys, gains and forget biases, and one by one."""
+    case = next(case for case in CASES if CASES[case][0] == name)
+    free = {"recurrent", "forget_bias"} & set(options(case))
 
-    p = {name: np.asarray(value) for name, value in params.items()}
-    before, jacobians = flat(state), []
-    for x in np.asarray(xs):
-        jacobians.append(complex_step_jacobian(lambda s, x=x: EQUATIONS[case](p, s, x), before))
-        before = EQUATIONS[case](p, before, x)
-    expected = [np.concatenate([np.zeros(before.size - HIDDEN), np.cos(np.arange(HIDDEN))])]
-    for jacobian in reversed(jacobians):
-        expected.append(jacobian.T @ expected[-1])
-    np.testing.assert_allclose(measured, np.stack(expected[::-1]), rtol=1e-12, atol=1e-15)
+    def init(key, gain, shift):
+        given = {"recurrent": initializers.orthogonal(gain), "forget_bias": shift}
+        return build(case, **{name: given[name] for name in free}).init(key, jnp.float32)
+
+    def program(*axes):
+        return jax.vmap(init)(*axes), jax.lax.map(lambda at: init(*at), axes)
+
+    keys = jax.random.split(jax.random.key(1), len(GAINS))
+    return jax.device_get(jax.jit(program)(keys, GAINS, SHIFTS))
 
 
-@every_case
-def test_parameter_gradients_of_a_sequence_by_a_complex_step(case):
-    cell, params, state, xs = draw(case)
-    grads = jax.grad(run, argnums=1)(cell, params, state, xs, zero_kicks(state, STEPS))
+def inits(case):
+    # Cases of one cell differ in how it steps; compiling takes a second.
+    return initialized(CASES[case][0])
 
-    p = {name: np.asarray(value) for name, value in params.items()}
-    v = np.cos(np.arange(HIDDEN))
-    for name, value in p.items():
 
-        def loss(moved, name=name, value=value):
-            s = flat(state)
-            for x in np.asarray(xs):
-                s = EQUATIONS[case](p | {name: moved.reshape(value.shape)}, s, x)
-            return np.atleast_1d(v @ s[-HIDDEN:])
+class Sample(NamedTuple):
+    """A cell in float64 with generic parameters, a state it can be in, inputs and weights."""
 
-        expected = complex_step_jacobian(loss, value.ravel())[0]
-        np.testing.assert_allclose(np.ravel(grads[name]), expected, rtol=1e-11, atol=1e-14)
+    cell: cells.Cell
+    params: dict
+    state: object
+    xs: np.ndarray
+    weights: np.ndarray
+
+
+@functools.cache
+def sample(case):
+    cell, rng = build(case), np.random.default_rng(3)
+    params = {
+        name: value[0] + rng.normal(0, 0.3, value[0].shape)
+        for name, value in sorted(inits(case)[0].items())
+    }
+    xs = rng.normal(size=(STEPS, INPUTS))
+    like = jax.eval_shape(lambda: cell.start(jnp.float64))
+    state = flat(jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
+    for x in rng.normal(size=(2, INPUTS)):
+        state = EQUATIONS[case](params, state, x)
+    return Sample(cell, params, unflat(state, like), xs, rng.normal(size=(STEPS, HIDDEN)))
+
+
+def cast(case, dtype):
+    """The sample in a precision, in the order that ``run`` takes it after the cell."""
+    s = sample(case)
+    narrow = functools.partial(jax.tree.map, lambda leaf: jnp.asarray(leaf, narrowed(leaf, dtype)))
+    params, state, xs, weights = map(narrow, (s.params, s.state, s.xs, s.weights))
+    return params, zero_kicks(state, STEPS), state, xs, weights
+
+
+@functools.cache
+def measured(case):
+    """All numbers of a case in double precision: the scan traced, and the step's other uses."""
+    cell = build(case)
+
+    def program(params, kicks, state, xs, weights):
+        scanned = functools.partial(run, cell)
+        out = gl.trace(scanned, argnums=(0, 1), has_aux=True)(params, kicks, state, xs, weights)
+        drives = jax.vmap(cell.project, in_axes=(None, 0))(params, xs)
+        mapped = jax.vmap(cell.step, in_axes=(None, None, 0))(params, state, xs)
+        split = jax.vmap(cell.advance, in_axes=(None, None, 0))(params, state, drives)
+        return out, mapped, split
+
+    return jax.device_get(jax.jit(program)(*cast(case, jnp.float64)))
+
+
+@functools.cache
+def measured_in_single(case):
+    """The gradients of a case in single precision, its states and what it reads."""
+    scanned = functools.partial(run, build(case))
+    program = jax.jit(jax.grad(scanned, argnums=(0, 1), has_aux=True))
+    return jax.device_get(program(*cast(case, jnp.float32)))
+
+
+def narrowed(leaf, dtype):
+    return jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(leaf) else dtype
+
+
+class Written(NamedTuple):
+    """What the written equation says of a sample, h_0 first."""
+
+    states: np.ndarray
+    jacobians: np.ndarray
+    direct: np.ndarray
+    transported: np.ndarray
+
+
+def read(case, state):
+    return READS[case](state) if case in READS else state[-HIDDEN:]
+
+
+@functools.cache
+def written(case):
+    s, equation = sample(case), EQUATIONS[case]
+    states, jacobians, direct = [flat(s.state)], [], [np.zeros(flat(s.state).size)]
+    for x, weight in zip(s.xs, s.weights, strict=True):
+        before = states[-1]
+        jacobians.append(complex_step_jacobian(lambda h, x=x: equation(s.params, h, x), before))
+        states.append(equation(s.params, before, x))
+        reading = complex_step_jacobian(functools.partial(read, case), states[-1])
+        direct.append(reading.T @ weight)
+    transported = [np.zeros_like(direct[-1])]
+    for jacobian, own in zip(reversed(jacobians), reversed(direct), strict=False):
+        transported.append(jacobian.T @ (own + transported[-1]))
+    return Written(*map(np.stack, (states, jacobians, direct, transported[::-1])))
+
+
+def test_every_registered_cell_is_under_these_laws():
+    assert {name for name, _ in CASES.values()} == set(cells.names())
+    assert set(EQUATIONS) == set(CASES)
+    assert set(READS) | set(SHAPES) | set(MATRICES) | set(IDLE) <= set(CASES)
 
 
 @both_dtypes
 @every_case
-def test_every_parameter_has_a_gradient(case, dtype):
-    cell, params, state, xs = draw(case, dtype)
-    if case == "elman-relu":
-        # A unit that is never above zero rightly has none; a large bias keeps every unit on.
-        params = params | {"bias": params["bias"] + 20}
-    grads = jax.grad(run, argnums=1)(cell, params, state, xs, zero_kicks(state, STEPS))
-    assert set(grads) == set(params)
-    for name, gradient in grads.items():
-        assert gradient.dtype == dtype
-        assert np.isfinite(gradient).all(), name
-        assert np.all(np.asarray(gradient) != 0), name
+def test_shapes_and_dtypes(case, dtype):
+    cell = build(case)
+    params = jax.eval_shape(lambda key: cell.init(key, dtype), jax.random.key(0))
+    state = jax.eval_shape(lambda: cell.start(dtype))
+    assert (cell.name, cell.hidden, cell.inputs) == (CASES[case][0], HIDDEN, INPUTS)
+    assert {name: leaf.shape for name, leaf in params.items()} == shapes(case)
+    x = jax.ShapeDtypeStruct((INPUTS,), dtype)
+    after = jax.eval_shape(cell.step, params, state, x)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert jax.eval_shape(cell.read, after).shape == (HIDDEN,)
+    assert jax.eval_shape(cell.read, after).dtype == dtype
+    for leaf in jax.tree.leaves((params, state, after)):
+        assert leaf.dtype == narrowed(leaf, dtype)
+    for before, leaf in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert before.shape == leaf.shape
+    if cell.log_retention is not None:
+        retention = jax.eval_shape(cell.log_retention, params)
+        assert (retention.shape, retention.dtype) == ((HIDDEN,), dtype)
+
+
+@every_case
+def test_default_dtype_is_jax_s_own(case):
+    cell = build(case)
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    for leaf in jax.tree.leaves((params, jax.eval_shape(cell.start))):
+        assert leaf.dtype == narrowed(leaf, jnp.result_type(float))
+
+
+@every_case
+def test_start_is_zero(case):
+    assert not flat(build(case).start()).any()
+
+
+@every_case
+def test_width_one_works(case):
+    cell = build(case, inputs=1, hidden=1)
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    state = jax.eval_shape(cell.step, params, jax.eval_shape(cell.start), jnp.ones(1))
+    assert jax.eval_shape(cell.read, state).shape == (1,)
+
+
+@every_case
+def test_step_is_the_equation(case):
+    (out, mapped, split), expected = measured(case), written(case)
+    states, hs = out.aux
+    np.testing.assert_allclose(flat(states, 1), expected.states[1:], rtol=1e-12, atol=1e-14)
+    read_there = [read(case, state) for state in expected.states[1:]]
+    np.testing.assert_allclose(hs, read_there, rtol=1e-12, atol=1e-14)
+
+    s = sample(case)
+    alone = [EQUATIONS[case](s.params, flat(s.state), x) for x in s.xs]
+    np.testing.assert_allclose(flat(mapped, 1), alone, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(flat(split, 1), alone, rtol=1e-12, atol=1e-14)
+
+
+@every_case
+def test_the_plain_step_is_the_compiled_one(case):
+    s, (_, mapped, _) = sample(case), measured(case)
+    params, state = jax.tree.map(jnp.asarray, (s.params, s.state))
+    plain = s.cell.step(params, state, jnp.asarray(s.xs[0]))
+    np.testing.assert_allclose(flat(plain), flat(mapped, 1)[0], rtol=1e-12, atol=1e-14)
+
+
+@every_case
+def test_single_precision_is_double_precision_rounded(case):
+    narrow, wide = measured_in_single(case), measured(case)[0]
+    for leaf in jax.tree.leaves(narrow):
+        assert leaf.dtype == narrowed(leaf, jnp.float32)
+    for ours, theirs in zip(narrow, (wide.grads, wide.aux), strict=True):
+        np.testing.assert_allclose(flat(ours), flat(theirs), rtol=1e-4, atol=1e-4)
+
+
+@every_case
+def test_init_under_vmap_is_init_one_by_one(case):
+    mapped, one_by_one = inits(case)
+    for name, value in one_by_one.items():
+        assert value.dtype == mapped[name].dtype == jnp.float32
+        np.testing.assert_allclose(mapped[name], value, rtol=1e-5, atol=1e-6)
+
+
+@every_case
+def test_every_gate_is_drawn_on_its_own(case):
+    params = inits(case)[0]
+    for name in {"recurrent", "input"} & set(params):
+        parts = np.split(params[name], max(1, len(params[name][0]) // HIDDEN), axis=1)
+        for one in range(len(parts)):
+            for other in range(one):
+                assert not np.any(parts[one] == parts[other])
+    if case not in MATRICES:
+        blocks = jax.vmap(build(case).matrices)(params)
+        audit = initializers.audit(blocks)
+        assert audit["orthogonality_error"].max() < 1e-5
+        norms = np.linalg.norm(blocks, ord=2, axis=(-2, -1))
+        np.testing.assert_allclose(norms, np.tile(GAINS, (blocks.shape[1], 1)).T, rtol=1e-5)
+
+
+@every_case
+def test_matrices_are_those_of_the_last_state(case):
+    s = sample(case)
+    if case in MATRICES:
+        expected = MATRICES[case](s.params)
+    else:
+        expected = s.params["recurrent"].reshape(len(s.cell.gates), HIDDEN, HIDDEN)
+    blocks = s.cell.matrices(jax.tree.map(jnp.asarray, s.params))
+    np.testing.assert_allclose(blocks, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if build(c).log_retention is not None])
+def test_log_retention_is_an_eigenvalue_of_the_step_at_rest(case):
+    """With no weights and no input the step keeps k of its memory, after any transient."""
+    cell, params = build(case), sample(case).params
+    weights = {"recurrent", "input", "peephole", "embedded"} & set(params)
+    params = params | {name: np.zeros_like(params[name]) for name in weights}
+    state = flat(sample(case).state)
+    for _ in range(50):
+        state = EQUATIONS[case](params, state, np.zeros(INPUTS))
+    step = functools.partial(EQUATIONS[case], params, x=np.zeros(INPUTS))
+    found = np.abs(np.linalg.eigvals(complex_step_jacobian(step, state)))
+    for retention in np.exp(cell.log_retention(jax.tree.map(jnp.asarray, params))):
+        np.testing.assert_allclose(found[np.abs(found - retention).argmin()], retention, rtol=1e-9)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if "forget_bias" in options(c)])
+def test_the_forget_bias_moves_what_is_kept_and_nothing_else(case):
+    cell = build(case)
+    for index, shift in enumerate(SHIFTS):
+        params = {name: value[index] for name, value in inits(case)[0].items()}
+        log_odds = cell.log_retention(params)
+        # The logistic function's inverse, in float64; an exponential gate's is the logarithm.
+        if CASES[case][1].get("forget") != "exp":
+            log_odds = log_odds - np.log(-np.expm1(np.float64(log_odds)))
+        np.testing.assert_allclose(log_odds, shift, rtol=1e-5, atol=1e-6)
+        assert np.count_nonzero(params["bias"]) == np.count_nonzero(shift)
+
+
+@every_case
+def test_adjoints_of_a_sequence_are_products_of_explicit_jacobians(case):
+    # JAX's gradient of a complex leaf is dL/dre - i dL/dim.
+    adjoints = flat(jax.tree.map(np.conj, measured(case)[0].grads[1]), 1)
+    expected = written(case).direct + written(case).transported
+    np.testing.assert_allclose(adjoints, expected, rtol=1e-10, atol=1e-13)
+
+
+@every_case
+def test_trace_measures_what_explicit_jacobians_carry_back(case):
+    (scan,) = measured(case)[0].scans
+    expected = written(case)
+    total = np.linalg.norm((expected.direct + expected.transported)[1:], axis=1)
+    np.testing.assert_allclose(scan.log_norm, np.log(total), rtol=0, atol=1e-11)
+    direct = np.linalg.norm(expected.direct[1:], axis=1)
+    np.testing.assert_allclose(scan.log_direct, np.log(direct), rtol=0, atol=1e-11)
+    transported = np.linalg.norm(expected.transported[1:], axis=1)
+    np.testing.assert_allclose(
+        scan.log_transported[:-1], np.log(transported[:-1]), rtol=0, atol=1e-11
+    )
+    assert scan.log_transported[-1] == -np.inf
+
+
+@every_case
+def test_parameter_gradients_of_a_sequence_by_a_complex_step(case):
+    s, (grads, _) = sample(case), measured(case)[0].grads
+    assert set(grads) == set(s.params)
+    for name, value in s.params.items():
+
+        def loss(moved, name=name, value=value):
+            state, total = flat(s.state), 0
+            for x, weight in zip(s.xs, s.weights, strict=True):
+                params = s.params | {name: moved.reshape(value.shape)}
+                state = EQUATIONS[case](params, state, x)
+                total = total + weight @ read(case, state)
+            return np.atleast_1d(total)
+
+        expected = complex_step_jacobian(loss, value.ravel())[0]
+        np.testing.assert_allclose(np.ravel(grads[name]), expected, rtol=1e-10, atol=1e-13)
+
+
+@every_case
+def test_every_parameter_has_a_gradient(case):
+    for grads in (measured(case)[0].grads[0], measured_in_single(case)[0][0]):
+        for name, gradient in grads.items():
+            assert np.isfinite(gradient).all(), name
+            idle = IDLE.get(case, {}).get(name, np.zeros(gradient.shape, bool))
+            np.testing.assert_array_equal(gradient == 0, idle, err_msg=name)
 
 
 ORACLE = {"elman-tanh": "rnn", "lstm": "lstm"}
@@ -334,8 +452,9 @@ def test_oracle_outputs(case):
 def test_oracle_loss_gradients_and_adjoints(case):
     cell, params, state, xs, expected = oracle(case)
     kicks = zero_kicks(state, len(xs))
-    value, (grads, adjoints) = jax.value_and_grad(run, argnums=(1, 4))(
-        cell, params, state, xs, kicks
+    weights = jnp.zeros((len(xs), cell.hidden)).at[-1].set(jnp.array(REFERENCE["v"]))
+    (value, _), (grads, adjoints) = jax.value_and_grad(run, argnums=(1, 2), has_aux=True)(
+        cell, params, kicks, state, xs, weights
     )
     assert value == pytest.approx(expected["loss"], abs=1e-10)
     for ours, theirs in (("recurrent", "grad_W_hh"), ("input", "grad_W_ih"), ("bias", "grad_b_ih")):
@@ -365,6 +484,35 @@ def test_oracle_singular_values_of_each_step(case):
         state = cell.step(params, state, x)
 
 
+def slstm_from_the_start(forget, preactivations, steps):
+    """Return h after some steps with constant preactivations (i, f, z, o) and its gradient."""
+    cell = build("slstm-" + forget)
+    shapes_of = jax.eval_shape(cell.init, jax.random.key(0))
+    params = {name: jnp.zeros(leaf.shape, jnp.float32) for name, leaf in shapes_of.items()}
+
+    def output(bias):
+        state, p = cell.start(jnp.float32), params | {"bias": jnp.repeat(bias, HIDDEN)}
+        xs = jnp.zeros((steps, INPUTS), jnp.float32)
+        last, _ = jax.lax.scan(lambda state, x: (cell.step(p, state, x), None), state, xs)
+        return cell.read(last)[0]
+
+    return jax.jit(jax.value_and_grad(output))(jnp.array(preactivations, jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("forget", "i", "f"),
+    [("sigmoid", -200, 5), ("sigmoid", 200, -200), ("exp", -200, 90), ("exp", 300, 300)],
+)
+def test_slstm_is_a_mean_of_its_inputs_beyond_the_float_s_range(forget, i, f):
+    # Inputs that are all tanh(z) have the mean tanh(z), whatever the weights that the gates give.
+    for steps in (1, 40):
+        h, gradient = slstm_from_the_start(forget, [i, f, 0.5, 1.0], steps)
+        sigma, tanh = 1 / (1 + np.exp(-1)), np.tanh(0.5)
+        assert h == pytest.approx(sigma * tanh, rel=1e-6)
+        expected = [0, 0, sigma * (1 - tanh**2), sigma * (1 - sigma) * tanh]
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("row", REFERENCE["carousel"]["rows"], ids=lambda row: f"b_f={row[0]}")
 def test_constant_error_carousel(row):
     forget_bias, log_sigma, product = row
@@ -383,17 +531,6 @@ def test_constant_error_carousel(row):
     assert np.log(jacobian[0, 0]) / 100 == pytest.approx(log_sigma, rel=1e-12)
 
 
-def test_the_forget_bias_is_an_axis():
-    def bias(forget_bias):
-        return build("lstm", forget_bias=forget_bias).init(jax.random.key(0), jnp.float32)["bias"]
-
-    mapped = jax.jit(jax.vmap(bias))(jnp.array([0.0, 2.5], jnp.float64))
-    assert mapped.dtype == jnp.float32
-    expected = np.zeros((2, 4, HIDDEN))
-    expected[1, 1] = 2.5
-    np.testing.assert_array_equal(mapped.reshape(2, 4, HIDDEN), expected)
-
-
 def test_make_is_the_builder():
     made = cells.make("lstm", inputs=2, hidden=3, forget_bias=2.0).init(jax.random.key(0))
     built = cells.lstm(2, 3, forget_bias=2.0).init(jax.random.key(0))
@@ -404,7 +541,7 @@ def test_make_is_the_builder():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("lstn", {}, "unknown cell 'lstn'; did you mean 'lstm'? valid: elman, gru, lstm"),
+        ("lstn", {}, "unknown cell 'lstn'; did you mean 'lstm'? valid: antis"),
         ("gru", {"forget_bais": 1.0}, "unknown gru option 'forget_bais'; valid: bias, hidden, inp"),
         ("lstm", {"forget_bais": 1.0}, "unknown lstm option 'forget_bais'; did you mean 'forget_b"),
         ("elman", {"activation": "than"}, "unknown activation 'than'; did you mean 'tanh'? valid"),

@@ -14,6 +14,7 @@ FIGURES = {
     "phase": lambda results: figures.phase(results.runs),
     "length": lambda results: figures.length(results.runs),
     "inputs": lambda results: figures.inputs(results.runs),
+    "theory": lambda results: figures.theory(results.runs),
 }
 
 
@@ -51,6 +52,11 @@ def long_lines(ax):
     """The curves of a panel, without marks and reference lines."""
     curves = [line for line in ax.lines if line.get_linestyle() != "None"]
     return [line for line in curves if len(line.get_xdata()) > 2]
+
+
+def drawn_points(ax):
+    """The heights of a panel's first points with error bars."""
+    return ax.containers[0].lines[0].get_ydata().astype(float)
 
 
 def unsettled(results, status, share):
@@ -114,6 +120,7 @@ def test_panels_do_not_overlap(figure):
         ("phase", ("(dimensionless)", "(nats/step)")),
         ("length", ("(steps)", "(decades)")),
         ("inputs", ("(dimensionless)", "(nats/step)")),
+        ("theory", ("(dimensionless)", "(nats/step)")),
     ],
 )
 def test_labels_have_units(drawn, name, units):
@@ -202,6 +209,52 @@ def test_inputs_are_paired_by_seed(results, drawn):
     np.testing.assert_allclose(drawn_points.get_ydata().astype(float), expected, atol=1e-12)
 
 
+def test_deviations_are_bounded_by_the_seeds_and_on_one_side_by_the_width():
+    small = sweep(cells=("elman",), inits=("normal",), gains=(0.5, 2.0), lengths=(100,), seeds=4)
+    runs = small.runs[small.runs["input"] == "gaussian"].copy()
+    runs["predicted_bias"] = np.where(runs["gain"] < 1, 0.01, -0.03)
+    points = figures.deviations(runs).set_index("gain")
+    for gain, width in ((0.5, 0.01), (2.0, 0.0)):  # the synthetic rates lie above their theory
+        rates = runs.loc[runs["gain"] == gain, "rate"].to_numpy()
+        deviation = rates.mean() - runs.loc[runs["gain"] == gain, "predicted_rate"].iloc[0]
+        sd = np.sqrt(((rates - rates.mean()) ** 2).sum() / 3)
+        assert deviation > 0
+        np.testing.assert_allclose(points.loc[gain, "deviation"], deviation)
+        np.testing.assert_allclose(points.loc[gain, "bound"], width + 3 * sd / 2 + sd)
+        assert points.loc[gain, "within"] == (deviation <= width + 2.5 * sd)
+
+
+def test_theory_draws_its_line_and_rings_what_misses_it(results):
+    runs = results.runs.query("cell == 'elman' and init == 'normal' and length == 1000")
+    runs = runs[runs["input"] == "gaussian"].assign(predicted_bias=0.0)
+    runs.loc[runs["gain"] == GAINS[3], "predicted_rate"] += 0.5
+    above, below = figures.theory(runs).axes
+    means = runs.groupby("gain")["rate"].mean()
+    predicted = runs.groupby("gain")["predicted_rate"].first()
+    (line,) = [line for line in long_lines(above) if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(line.get_ydata(), predicted)
+    np.testing.assert_allclose(drawn_points(above), means)
+    np.testing.assert_allclose(drawn_points(below), means - predicted)
+    rings = [line for line in below.lines if line.get_markersize() == 7]
+    assert GAINS[3] in rings[0].get_xdata()
+    worst = (means - predicted)[GAINS[3]]
+    assert below.get_title(loc="left") == f"largest −{-worst:.3f} at {GAINS[3]:g}"
+
+
+def test_theory_has_a_colour_per_value_of_hue_and_hollow_points_without_a_theory():
+    small = sweep(cells=("elman",), inits=("normal",), gains=(0.5, 1.0, 2.0), seeds=2)
+    runs = small.runs[small.runs["input"] == "gaussian"]
+    untied = runs.assign(weights="untied", run_id=runs["run_id"] + "-untied")
+    both = pd.concat([runs.assign(weights="tied", predicted_rate=np.nan), untied])
+    fig = figures.theory(frames.runs_frame(both), hue="weights")
+    assert [text.get_text() for text in fig.legends[0].get_texts()][:2] == ["tied", "untied"]
+    shown = {}
+    for points in fig.axes[0].containers:
+        if len(points.lines[0].get_xdata()):
+            shown[points.lines[0].get_markerfacecolor()] = points
+    assert len(shown) == 2 and "white" in shown
+
+
 @pytest.mark.parametrize(("status", "sign"), [("nonfinite", "×"), ("zero", "▽")])
 @pytest.mark.parametrize("name", FIGURES)
 def test_runs_without_a_gradient_are_counted(results, name, status, sign):
@@ -242,7 +295,7 @@ def test_degenerate_sweeps_are_drawn(case, tmp_path):
 @pytest.mark.parametrize("status", ["nonfinite", "zero"])
 def test_a_sweep_without_one_finite_gradient_is_drawn(status, tmp_path):
     small = unsettled(sweep(**SMALL, seeds=2), status, 1.0)
-    assert len(figures.draw(small, tmp_path)) == 14
+    assert len(figures.draw(small, tmp_path)) == 16
 
 
 def test_a_sweep_without_steps_is_drawn():
@@ -264,7 +317,8 @@ def test_axes_that_vary_name_the_cell():
 def test_a_figure_that_cannot_be_filled_is_skipped_with_its_reason(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         paths = figures.draw(sweep(**SMALL, seeds=1, inputs=("gaussian",)), tmp_path)
-    assert {path.stem for path in paths} == {"decay-gaussian", "phase-gaussian", "length-gaussian"}
+    names = {f"{name}-gaussian" for name in ("decay", "phase", "length", "theory")}
+    assert {path.stem for path in paths} == names
     assert "inputs: skipped" in caplog.text
 
 
@@ -288,5 +342,9 @@ def test_wrong_choices_name_the_valid_ones():
         figures.phase(small.runs, length=11)
     with pytest.raises(ValueError, match="unknown input 'reviews'"):
         figures.inputs(small.runs[small.runs["input"] == "gaussian"])
+    with pytest.raises(ValueError, match="unknown hue 'wieghts'; did you mean 'weights'"):
+        figures.theory(small.runs, hue="wieghts")
+    with pytest.raises(ValueError, match="unknown quantity 'rates'; did you mean 'rate'"):
+        figures.theory(small.runs, quantity="rates")
     with pytest.raises(ValueError, match="no runs to draw"):
         figures.draw(small._replace(runs=small.runs.iloc[:0]), "nowhere")

@@ -262,6 +262,32 @@ def test_summary_by_hand():
     assert table["rate_sd"].isna().tolist() == [False, True]
 
 
+def test_disagreement_of_the_mean_by_hand():
+    """Rates 0.1, 0.2, 0.3: mean 0.2, standard error 0.1/√3."""
+    rate = [0.1, 0.2, 0.3, np.nan]
+    theory = {"predicted_rate": [0.15] * 4, "theory": ["mean field"] * 4}
+    without = frames.summary(frames.runs_frame(records(rate=rate, **theory))).iloc[0]
+    np.testing.assert_allclose(without["disagreement"], 0.05 / (0.1 / 3**0.5))
+    assert without["theory"] == "mean field" and np.isnan(without["predicted_bias"])
+    known = records(rate=rate, predicted_bias=[-0.05] * 4, **theory)
+    row = frames.summary(frames.runs_frame(known)).iloc[0]
+    np.testing.assert_allclose(row["disagreement"], 0.1 / (0.1 / 3**0.5))
+    one = frames.summary(frames.runs_frame(known[:1])).iloc[0]
+    nothing = frames.summary(frames.runs_frame(records(rate=rate))).iloc[0]
+    assert np.isnan(one["disagreement"]) and np.isnan(nothing["disagreement"])
+
+
+def test_runs_without_init_and_gain_are_kept():
+    runs = frames.runs_frame(
+        records(cell=["lru", "lru"], init=[None] * 2, gain=[None] * 2, rate=[-0.1, -0.3])
+        + [RECORD | {"run_id": "gru"}]
+    )
+    assert runs["init"].isna().tolist() == runs["gain"].isna().tolist() == [True, True, False]
+    assert frames.summary(runs)["runs"].tolist() == [1, 2]
+    table = frames.verdict_table(runs).set_index("cell")
+    assert table.loc["lru", "init"] == "none" and table.loc["lru", "rate_max"] == -0.2
+
+
 def test_summary_keeps_every_run_and_every_axis(results):
     table = frames.summary(results.runs)
     assert table["runs"].sum() == len(results.runs)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import shutil
 
 import filelock
@@ -12,10 +13,12 @@ import pandas as pd
 import pytest
 
 import gradlab as gl
-from gradlab import cells, frames, initializers, meanfield, sweeps, tasks
-from gradlab.sweeps import chunks, measure, plan, store
+from gradlab import cells, figures, frames, initializers, meanfield, sweeps, tasks
+from gradlab.sweeps import chunks, measure, plan, store, theory
+from gradlab.sweeps import run as run_module
 from gradlab.tasks import probe
 
+KEY = jax.random.key(0)
 AXES = {
     "cell": ["elman", "lstm"],
     "init": ["normal", "orthogonal"],
@@ -27,6 +30,22 @@ AXES = {
 
 def spec(**axes):
     return sweeps.parse({"axes": {**AXES, **axes}, "fixed": {"hidden": 8, "inputs": 3}})
+
+
+DRAW = figures.draw
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_figure():
+    """Sweeps draw one figure here: tests of the store draw again and again."""
+
+    def draw(results, folder):
+        folder.mkdir(exist_ok=True)
+        return figures.save(figures.phase(results.runs), folder / "phase-gaussian")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw", draw)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +105,21 @@ def test_horizon_is_where_float32_loses_the_gradient():
 
 def run(**changes):
     base = dict(
-        cell="elman", activation="tanh", init="normal", gain=1.0, forget_bias=None,
-        input="gaussian", input_scale=0.3, bias_scale=0.0, length=12, hidden=8, inputs=3, seed=0,
+        cell="elman", activation="tanh", init="normal", gain=1.0, weights="tied",
+        forget_bias=None, input="gaussian", input_scale=0.3, bias_scale=0.0,
+        length=12, hidden=8, inputs=3, seed=0,
     )  # fmt: skip
     return plan.Run(**{**base, **changes})
+
+
+def alone(name, **changes):
+    """A run of that cell, without the coordinates that it has no options for."""
+    lacks = {
+        field: None
+        for field, option in plan.OPTIONS.items()
+        if option not in cells.options(name)
+    }
+    return run(**{"cell": name, "activation": "tanh", "forget_bias": 1.0} | changes | lacks)
 
 
 def rows(runs):
@@ -97,47 +127,53 @@ def rows(runs):
     return measure.records(runs, measured, [{}] * len(runs))
 
 
-@pytest.mark.parametrize("source", tasks.input_names())
-@pytest.mark.parametrize("name", cells.names())
-def test_a_run_is_the_gradient_of_the_probe(name, source):
-    """Rebuilt by hand in float64: draw, unroll, differentiate."""
-    coordinates = run(
-        cell=name,
-        activation="tanh" if name == "elman" else None,
-        forget_bias=2.0 if name == "lstm" else None,
-        input=source,
-        seed=3,
-        gain=1.5,
-    )
+@pytest.mark.parametrize(
+    "name, weights, source",
+    [(name, "tied", "gaussian") for name in cells.names()]
+    + [("elman", "tied", "reviews"), ("gru", "untied", "gaussian"), ("lru", "untied", "gaussian")],
+)
+def test_a_run_is_the_gradient_of_the_probe(name, weights, source):
+    """Rebuilt by hand in float64: draw, step, and pull the adjoint back step by step."""
+    changes = {"gain": 1.5, "forget_bias": 2.0, "bias_scale": 0.1, "seed": 3}
+    coordinates = alone(name, weights=weights, input=source, **changes)
     (row,) = rows([coordinates])
     key = functools.partial(measure._key, 3)
-    options = {"forget_bias": 2.0} if name == "lstm" else {}
-    cell = cells.make(
-        name,
-        inputs=3,
-        hidden=8,
-        recurrent=initializers.normal(1.5),
-        input=initializers.normal(0.3),
-        **options,
-    )
-    params = cell.init(key("params", name, "normal", 8, 3), jnp.float32)
-    params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+    draws = {
+        "recurrent": initializers.normal(1.5),
+        "input": initializers.normal(0.3),
+        "bias": jax.nn.initializers.normal(0.1),
+        "forget_bias": 2.0,
+        "activation": "tanh",
+    }
+    options = {option: draws[option] for option in draws if option in cells.options(name)}
+    cell = cells.make(name, inputs=3, hidden=8, **options)
+    init = "normal" if "recurrent" in options else None
+    if weights == "tied":
+        drawn = [cell.init(key("params", name, init, 8, 3), jnp.float32)] * 12
+    else:
+        keys = jax.random.split(key("untied", name, init, 8, 3), 12)
+        drawn = [cell.init(key_t, jnp.float32) for key_t in keys]
+    params = [jax.tree.map(lambda p: p.astype(jnp.float64), each) for each in drawn]
     xs = tasks.make_input(source)(key("input", source), 12, 3, jnp.float32).astype(jnp.float64)
     direction = probe.direction(key("direction", 8), 8, jnp.float32).astype(jnp.float64)
 
-    def loss(kicks):
-        state = cell.start(jnp.float64)
-        for t in range(12):
-            state = jax.tree.map(lambda h, k, t=t: h + k[t], cell.step(params, state, xs[t]), kicks)
-        return direction @ cell.read(state)
+    @jax.jit
+    def pull(params, state, x, adjoint):
+        return jax.vjp(lambda state: cell.step(params, state, x), state)[1](adjoint)[0]
 
-    zeros = jax.tree.map(lambda h: jnp.zeros((12, *h.shape)), cell.start(jnp.float64))
-    leaves = jax.tree.leaves(jax.jit(jax.grad(loss))(zeros))
-    adjoint = np.concatenate([np.asarray(leaf) for leaf in leaves], axis=1)
-    expected = np.log(np.linalg.norm(adjoint, axis=1))
-    np.testing.assert_allclose(row["log_norms"], expected[::-1], atol=1e-4)
+    step = jax.jit(cell.step)
+    states = [cell.start(jnp.float64)]
+    for each, x in zip(params, xs, strict=True):
+        states.append(step(each, states[-1], x))
+    adjoint = jax.grad(lambda state: direction @ cell.read(state))(states[-1])
+    expected = []
+    for each, state, x in zip(params[::-1], states[-2::-1], xs[::-1], strict=True):
+        leaves = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(adjoint)])
+        expected.append(np.log(np.linalg.norm(leaves)))
+        adjoint = pull(each, state, x, adjoint)
+    np.testing.assert_allclose(row["log_norms"], expected, atol=1e-4)
     assert row["lags"].tolist() == list(range(12))
-    assert row["log_gain"] == pytest.approx(expected[0] - expected[-1], abs=1e-4)
+    assert row["log_gain"] == pytest.approx(expected[-1] - expected[0], abs=1e-4)
 
 
 def test_a_run_does_not_depend_on_its_company():
@@ -160,12 +196,154 @@ def test_linear_orthogonal_runs_have_the_exact_rate():
 
 
 def test_wide_tanh_networks_follow_mean_field():
-    theory = meanfield.elman("tanh", 1.5, input_variance=0.3**2)
+    field = meanfield.elman("tanh", 1.5, input_variance=0.3**2)
     wide = [run(gain=1.5, hidden=400, length=300, seed=s) for s in range(4)]
     mean = np.mean([row["rate"] for row in rows(wide)])
-    assert mean == pytest.approx(theory.rate + theory.finite_width_bias(400), abs=0.02)
-    assert measure.predicted_rate(wide[0]) == theory.rate
-    assert math.isnan(measure.predicted_rate(run(cell="gru", activation=None)))
+    assert mean == pytest.approx(field.rate + field.finite_width_bias(400), abs=0.02)
+    found = theory.predict(wide[0])
+    assert found == ("mean field", field.rate, field.finite_width_bias(400))
+
+
+# What theory says of a run
+
+
+def stand(runs):
+    """Mean of the seeds' rates minus what theory expects, and its standard error, per point."""
+    measured = rows(runs)
+    points = {}
+    for r, row in zip(runs, measured, strict=True):
+        assert row["theory"] == "mean field"
+        bias = 0.0 if math.isnan(row["predicted_bias"]) else row["predicted_bias"]
+        off = row["rate"] - row["predicted_rate"] - bias
+        assert row["disagreement"] == pytest.approx(off / row["rate_stderr"], rel=1e-6)
+        points.setdefault(r._replace(seed=0), []).append(off)
+    off = np.array(list(points.values()))
+    return off.mean(axis=1), off.std(axis=1, ddof=1) / np.sqrt(off.shape[1])
+
+
+def test_untied_runs_follow_mean_field():
+    """To the order 1/n: the bias is 0.018 and 0.042 here, 5 and more of the standard errors."""
+    small = {"weights": "untied", "hidden": 32, "inputs": 32, "length": 200}
+    off, error = stand([run(gain=g, seed=s, **small) for g in (0.8, 2.0) for s in range(16)])
+    assert (error < (0.0035, 0.008)).all()
+    assert (np.abs(off) < 3 * error + 1 / 32**2).all()
+
+
+def test_a_wide_untied_run_follows_mean_field_within_its_own_error():
+    (row,) = rows([run(weights="untied", gain=0.8, hidden=128, inputs=32, length=200)])
+    assert row["theory"] == "mean field" and row["rate_stderr"] < 0.01
+    assert abs(row["disagreement"]) < 3
+
+
+@pytest.mark.parametrize("name, gain", [("minimal_rnn", 4.0), ("lstm", 3.0)])
+def test_untied_gated_runs_follow_mean_field(name, gain):
+    """Of gated cells no bias is known: it is of the order of 1/n."""
+    small = {"weights": "untied", "hidden": 64, "inputs": 32, "length": 100}
+    varied = {"gain": gain, "input_scale": 0.7, "bias_scale": 0.2, "forget_bias": 0.5}
+    off, error = stand([alone(name, seed=s, **small, **varied) for s in range(6)])
+    assert (error < 0.012).all()
+    assert (np.abs(off) < 3 * error + 1 / 64).all()
+
+
+def test_orthogonal_runs_follow_mean_field_tied_as_untied():
+    """-3(k - 1)/(4n): 0.013 at this gain and width, where independent entries lose 0.029."""
+    wide = {"init": "orthogonal", "gain": 2.0, "hidden": 64, "inputs": 32, "length": 400}
+    off, error = stand([run(seed=s, **wide) for s in range(32)])
+    assert (error < 0.0015).all() and (np.abs(off) < 3 * error).all()
+
+
+@pytest.mark.parametrize("name", initializers.names())
+def test_theory_takes_the_variance_that_an_initializer_has(name):
+    """A linear network has the rate ln σ_w, and σ_w² is n times the variance of the entries."""
+    found = theory.predict(run(init=name, activation="linear", gain=1.5, hidden=300))
+    if found.theory != "mean field":
+        assert found.theory.startswith(f"none: {name}: ") and math.isnan(found.rate)
+        return
+    options = {"activation": "linear"} if name == "critical" else {}
+    W = np.asarray(initializers.make(name, gain=1.5, **options)(KEY, (300, 300)))
+    assert math.exp(found.rate) == pytest.approx(W.std() * 300**0.5, rel=0.01)
+
+
+def test_critical_runs_are_critical_under_their_own_bias_and_input():
+    changes = {"init": "critical", "activation": "erf", "bias_scale": 0.3, "input_scale": 0.4}
+    runs = [run(hidden=200, **changes)]
+    assert theory.predict(runs[0]).rate == pytest.approx(0, abs=1e-9)
+    found = meanfield.critical_gain("erf", bias_std=0.3, input_variance=0.4**2)
+    assert found > 1
+    matrices = measure.curves(runs).recurrent
+    assert np.std(matrices) * 200**0.5 == pytest.approx(found, rel=0.02)
+    moved = runs[0]._replace(bias_scale=0.0)
+    assert moved.program != runs[0].program
+
+
+@pytest.mark.parametrize(
+    "name, changes, says, rate",
+    [
+        ("elman", {"activation": "linear"}, "mean field", math.log(1.5)),
+        ("elman", {"input_scale": 0.0, "gain": 0.9}, "mean field", math.log(0.9)),
+        ("elman", {"input_scale": 0.0}, "does not hold: without input", None),
+        ("elman", {"input_scale": 0.0, "activation": "relu"}, "does not hold: .*relu is off", None),
+        ("leaky", {}, "none: no theory of leaky", None),
+        ("lru", {}, "none: no theory of lru", None),
+        ("gru", {}, "does not hold: tied gated cells", None),
+        ("minimal_rnn", {"input_scale": 0.0}, "does not hold: tied gated cells", None),
+        ("gru", {"input_scale": 0.0}, "disc law", math.log(0.5 + 0.25 * 1.5)),
+        ("gru", {"input_scale": 0.0, "bias_scale": 0.1}, "does not hold: tied gated", None),
+        ("gru", {"input_scale": 0.0, "gain": 2.5}, "does not hold: without input", None),
+        ("lstm", {"input_scale": 0.0, "gain": 0.5}, "disc law",
+         math.log(1 / (1 + math.exp(-1)) + 0.125)),
+        ("minimal_rnn", {"input_scale": 0.0, "weights": "untied"}, "mean field", math.log(0.5)),
+    ],
+)  # fmt: skip
+def test_theory_of_a_run(name, changes, says, rate):
+    found = theory.predict(alone(name, **{"gain": 1.5} | changes))
+    assert re.match(says, found.theory)
+    if rate is None:
+        assert math.isnan(found.rate) and math.isnan(found.bias)
+    else:
+        assert found.rate == pytest.approx(rate, abs=1e-9)
+
+
+def test_bias_is_nan_where_it_is_not_known():
+    """Tied weights in the ordered phase: the spectral radius of the very matrix lies higher."""
+    ordered = run(gain=0.8)
+    assert math.isnan(theory.predict(ordered).bias)
+    assert theory.predict(ordered._replace(weights="untied")).bias < 0
+    assert theory.predict(ordered._replace(gain=2.0)).bias < 0
+    assert math.isnan(theory.predict(ordered._replace(init="stacked_orthogonal")).bias)
+
+
+# What is audited
+
+
+def test_audits_take_the_worst_matrix_of_a_cell():
+    batch = [alone("lstm", seed=s, forget_bias=b) for s, b in ((0, 2.0), (1, 0.0))]
+    measured = measure.curves(batch)
+    audits = run_module._Audits()
+    assert audits.lacks(batch)
+    found = audits(batch, measured)
+    for i, each in enumerate(found):
+        singular = np.linalg.svd(measured.recurrent[i].astype(np.float64), compute_uv=False)
+        assert singular.shape == (4, 8)
+        assert each["largest_singular_value"] == pytest.approx(singular.max())
+        assert each["smallest_singular_value"] == pytest.approx(singular.min())
+        worst = (singular[:, 0] / singular[:, -1]).max()
+        assert each["log10_condition"] == pytest.approx(math.log10(worst))
+        tau = 1 / math.log1p(math.exp(-batch[i].forget_bias))
+        assert each["time_constant_median"] == pytest.approx(tau, rel=1e-5)
+    longer = [each._replace(length=50, weights="untied") for each in batch]
+    assert not audits.lacks(longer) and audits.lacks([batch[0]._replace(forget_bias=1.0)])
+    assert audits(longer, measured._replace(recurrent=None, log_retention=None)) == found
+
+
+def test_complex_matrices_are_audited_as_such():
+    batch = [alone("lru")]
+    measured = measure.curves(batch)
+    (found,) = run_module._Audits()(batch, measured)
+    radii = np.abs(np.diagonal(measured.recurrent[0, 0]))
+    assert found["spectral_radius"] == pytest.approx(radii.max())
+    assert found["smallest_singular_value"] == pytest.approx(radii.min())
+    assert found["time_constant_max"] == pytest.approx(-1 / math.log(radii.max()), rel=1e-3)
 
 
 def test_overflow_is_a_row_that_says_so():
@@ -194,6 +372,20 @@ def test_axes_that_a_cell_lacks_do_not_multiply_its_runs():
     )
     counts = pd.Series([r.cell for r in plan.runs(grid)]).value_counts()
     assert counts.to_dict() == {"elman": 1, "lstm": 3, "gru": 1}
+
+
+def test_a_cell_without_recurrent_weights_has_no_init_and_no_gain():
+    grid = sweeps.parse({"axes": {**AXES, "cell": ["lru", "min_gru"], "bias_scale": [0.0, 0.1]}})
+    runs = [r for r in plan.runs(grid) if r.seed == 0]
+    assert [(r.cell, r.init, r.gain, r.bias_scale) for r in runs] == [
+        ("lru", None, None, None), ("min_gru", None, None, 0.0), ("min_gru", None, None, 0.1),
+    ]  # fmt: skip
+
+
+def test_weights_are_an_axis_of_names_and_programs():
+    tied, untied = plan.runs(spec(cell=["lru"], weights=["tied", "untied"], seeds=1))
+    assert tied.run_id != untied.run_id and tied.program != untied.program
+    assert tied == untied._replace(weights="tied")
 
 
 def test_run_ids_name_coordinates():
@@ -266,6 +458,27 @@ def test_everything_is_written_and_read_back(tiny):
     audited = results.runs[results.runs["init"] == "orthogonal"]
     np.testing.assert_allclose(audited["spectral_radius"], audited["gain"], rtol=1e-5)
     assert (audited["orthogonality_error"] < 1e-5).all()
+    assert np.isfinite(results.runs[["non_normality", "smallest_singular_value"]]).all(axis=None)
+    gated = results.runs["cell"] == "lstm"
+    assert (results.runs["time_constant_min"].notna() == gated).all()
+
+
+def test_a_sweep_of_what_has_no_gain_and_of_untied_weights(tmp_path, monkeypatch):
+    """No run is lost on the way to the frames, the summary and the figures, all of them here."""
+    monkeypatch.setattr(figures, "draw", DRAW)
+    axes = {"cell": ["lru", "elman"], "weights": ["tied", "untied"], "init": ["normal"]}
+    report = sweeps.sweep(spec(**axes, gain=[0.5], length=[5], seeds=1), tmp_path / "out")
+    runs = report.results.runs
+    assert len(runs) == 4 and runs["status"].tolist() == ["ok"] * 4
+    assert runs["gain"].isna().sum() == runs["init"].isna().sum() == 2
+    assert runs["theory"].tolist() == ["mean field"] * 2 + ["none: no theory of lru"] * 2
+    assert set(frames.verdict_table(runs)["init"]) == {"normal", "none"}
+    summary = pd.read_csv(tmp_path / "out" / "summary.csv")
+    assert frames.compare(frames.summary(runs), summary)["agrees"].all()
+    (heatmap,) = [ax for ax in figures.phase(runs).axes if ax.get_title(loc="left") == "normal"]
+    labels = [label.get_text() for label in heatmap.get_yticklabels()]
+    assert set(labels) == {"elman tied", "elman untied", "lru tied", "lru untied"}
+    assert not np.ma.getmaskarray(heatmap.collections[0].get_array()).any()
 
 
 def test_a_second_call_runs_nothing(tiny, monkeypatch):

@@ -245,6 +245,9 @@ class Linear(NamedTuple):
     def start(self, dtype=None):
         return jnp.zeros(self.hidden, dtype)
 
+    def prepare(self, params):
+        return params
+
     def project(self, params, x):
         return params["U"] @ x
 
@@ -305,6 +308,28 @@ def test_probe_equals_a_loop_over_steps(name, dtype):
     assert value.shape == ()
     rtol = 1e-12 if dtype == jnp.float64 else 2e-5
     np.testing.assert_allclose(value, np.sum(direction * cell.read(state)), rtol=rtol)
+
+
+def test_what_needs_the_parameters_alone_is_computed_once_before_the_scan():
+    cell = cells.make("orthogonal", inputs=3, hidden=5)
+    value = probe.loss(cell, probe.direction(KEY, 5))
+    program = jax.make_jaxpr(value)(cell.init(KEY), jnp.ones((7, 3)))
+    (scan,) = [e for e in program.eqns if e.primitive.name == "scan"]
+    assert "lu" in str(program) and "lu" not in str(scan.params["jaxpr"])
+
+
+def test_untied_probe_equals_a_loop_over_steps():
+    cell = cells.make("lstm", inputs=3, hidden=5)
+    direction = probe.direction(jax.random.key(1), 5)
+    xs = tasks.make_input("gaussian")(jax.random.key(2), 7, 3)
+    state = cell.start()
+    for key, x in zip(jax.random.split(KEY, 7), xs, strict=True):
+        state = cell.step(cell.init(key), state, x)
+    value, finite = probe.untied_loss(cell, direction)(KEY, xs)
+    np.testing.assert_allclose(value, np.sum(direction * cell.read(state)), rtol=1e-12)
+    assert finite.tolist() == [True] * 7
+    with pytest.raises(ValueError, match="direction must have shape"):
+        probe.untied_loss(cell, jnp.ones(3))
 
 
 def test_probe_holds_one_scan_over_the_steps():

@@ -1,19 +1,55 @@
 """Recurrent cells as bundles of pure functions: one file per family, one registry."""
 
-from gradlab.cells.base import Cell, make, names, options, recurrent_blocks, register
+from gradlab.cells.antisymmetric import antisymmetric, gated_antisymmetric
+from gradlab.cells.base import Cell, make, names, options, register
+from gradlab.cells.convert import from_equinox, from_flax, from_haiku, from_keras, from_torch
+from gradlab.cells.cornn import CoRNNState, cornn
 from gradlab.cells.elman import elman
-from gradlab.cells.gru import gru
-from gradlab.cells.lstm import LSTMState, lstm
+from gradlab.cells.gru import gru, gru_reset_before
+from gradlab.cells.indrnn import indrnn
+from gradlab.cells.leaky import leaky
+from gradlab.cells.lem import LEMState, lem
+from gradlab.cells.lru import lru
+from gradlab.cells.lstm import LSTMState, lstm, lstm_peephole
+from gradlab.cells.min_gated import min_gru, min_lstm
+from gradlab.cells.one_gate import fastgrnn, janet, mgu, minimal_rnn, ugrnn
+from gradlab.cells.orthogonal import orthogonal
+from gradlab.cells.slstm import SLSTMState, slstm
 
 __all__ = [
     "Cell",
+    "CoRNNState",
+    "LEMState",
     "LSTMState",
+    "SLSTMState",
+    "antisymmetric",
+    "cornn",
     "elman",
+    "fastgrnn",
+    "from_equinox",
+    "from_flax",
+    "from_haiku",
+    "from_keras",
+    "from_torch",
+    "gated_antisymmetric",
     "gru",
+    "gru_reset_before",
+    "indrnn",
+    "janet",
+    "leaky",
+    "lem",
+    "lru",
     "lstm",
+    "lstm_peephole",
     "make",
+    "mgu",
+    "min_gru",
+    "min_lstm",
+    "minimal_rnn",
     "names",
     "options",
-    "recurrent_blocks",
+    "orthogonal",
     "register",
+    "slstm",
+    "ugrnn",
 ]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradlab import initializers
 from gradlab._names import choose
@@ -16,6 +16,7 @@ from gradlab.initializers import Initializer
 
 Params = dict[str, Array]
 State = Any
+Drive = Any
 Builder = Callable[..., "Cell"]
 
 # What each family starts from: W orthogonal per gate, U_ij ~ N(0, 1/inputs), b = 0.
@@ -26,13 +27,18 @@ BIAS = jax.nn.initializers.zeros
 _BUILDERS: dict[str, Builder] = {}
 
 
+def _as_they_are(params: Params) -> Params:
+    return params
+
+
 class Cell(NamedTuple):
     """A recurrent map h_t = step(params, h_{t-1}, x_t), as a bundle of pure functions.
 
     Everything is unbatched; the caller applies ``jax.vmap``. With H = ``hidden``, D = ``inputs``
     and G = ``len(gates)``, parameters are a dict of stacked gate blocks, in the order of
     ``gates``, used as ``weight @ vector``: ``"recurrent"`` (G·H, H), ``"input"`` (G·H, D),
-    ``"bias"`` (G·H,), and whatever else the family needs.
+    ``"bias"`` (G·H,), and whatever else the family needs. A family whose recurrence is no matrix
+    per gate says in its builder what these leaves are.
 
     Attributes:
       name: the family's name in the registry.
@@ -45,6 +51,16 @@ class Cell(NamedTuple):
         it over time in one product before the scan.
       advance: ``(params, state, drive) -> state``, the recurrent part.
       read: ``state -> h``, of shape (H,).
+      matrices: ``params -> W``, the square matrices through which the step reads the last state,
+        (G, H, H), one for each gate (or fewer, where gates share one): what an audit measures.
+      log_retention: ``params -> ln k``, (H,), in nats per step: by what factor k a step multiplies
+        each unit of the memory where nothing but the bias drives the gate that keeps it, ln σ(b_f)
+        in an LSTM. The gate time constants are τ = -1 / ln k, in steps. ``None`` where no gate and
+        no constant keeps the memory.
+      prepare: ``params -> params``, with what the steps need of the parameters alone (an orthogonal
+        matrix from its generator) as one more leaf. The other functions take parameters prepared or
+        not; a caller prepares them once, before a scan, since in its body the same would be
+        computed, and differentiated, at every step. Most families have nothing to prepare.
 
     ``dtype=None`` is JAX's default float.
     """
@@ -55,9 +71,12 @@ class Cell(NamedTuple):
     inputs: int
     init: Callable[..., Params]
     start: Callable[..., State]
-    project: Callable[[Params, Array], Array]
-    advance: Callable[[Params, State, Array], State]
+    project: Callable[[Params, Array], Drive]
+    advance: Callable[[Params, State, Drive], State]
     read: Callable[[State], Array]
+    matrices: Callable[[Params], Array]
+    log_retention: Callable[[Params], Array] | None = None
+    prepare: Callable[[Params], Params] = _as_they_are
 
     def step(self, params: Params, state: State, x: Array) -> State:
         """One step, ``advance(params, state, project(params, x))``."""
@@ -108,23 +127,78 @@ def make(name: str, **options: Any) -> Cell:
     return _BUILDERS[name](**options)
 
 
-def recurrent_blocks(cell: Cell, params: Params) -> Array:
-    """Split the recurrent weight into its gates.
+def stacked(gates: int, hidden: int) -> Callable[[Params], Array]:
+    """The ``matrices`` of a cell whose recurrent weight is a stack of square gate blocks.
 
-    Args:
-      cell: the cell that made ``params``.
-      params: its parameters, possibly with leading axes (for example one per seed).
-
-    Returns:
-      An array (..., G, H, H), in the order of ``cell.gates``.
-
-    >>> from gradlab import cells
-    >>> cell = cells.gru(inputs=3, hidden=5)
-    >>> recurrent_blocks(cell, cell.init(jax.random.key(0))).shape
-    (3, 5, 5)
+    >>> stacked(2, 3)({"recurrent": jnp.ones((6, 3))}).shape
+    (2, 3, 3)
     """
-    W = params["recurrent"]
-    return W.reshape(*W.shape[:-2], len(cell.gates), cell.hidden, cell.hidden)
+
+    def matrices(params: Params) -> Array:
+        return params["recurrent"].reshape(gates, hidden, hidden)
+
+    return matrices
+
+
+def biased(
+    init: Callable[..., Params], gate: int, hidden: int, shift: ArrayLike
+) -> Callable[..., Params]:
+    """``init`` with ``shift``, a scalar or (H,), added to one gate's block of the bias.
+
+    >>> biased(lambda key, dtype: {"bias": jnp.zeros(4)}, 1, 2, shift=5.0)(None)["bias"].tolist()
+    [0.0, 0.0, 5.0, 5.0]
+    """
+    rows = slice(gate * hidden, (gate + 1) * hidden)
+
+    def shifted(key: Array, dtype: DTypeLike | None = None) -> Params:
+        params = init(key, dtype)
+        b = params["bias"]
+        return params | {"bias": b.at[rows].add(jnp.asarray(shift, b.dtype))}
+
+    return shifted
+
+
+def kept(gate: int, hidden: int, sign: int = 1) -> Callable[[Params], Array]:
+    """The ``log_retention`` of a memory kept by σ(sign·b), with b one gate's block of the bias.
+
+    >>> log_retention = kept(0, 2)({"bias": jnp.array([0.0, 5.0, 1.0, 1.0])})
+    >>> [round(-1 / float(k), 1) for k in log_retention]
+    [1.4, 148.9]
+    """
+    rows = slice(gate * hidden, (gate + 1) * hidden)
+
+    def log_retention(params: Params) -> Array:
+        return jax.nn.log_sigmoid(sign * params["bias"][rows])
+
+    return log_retention
+
+
+def preparing(leaf: str, compute: Callable[[Params], Array]) -> Callable[[Params], Params]:
+    """The ``prepare`` that adds ``leaf``, computed from the parameters, unless it is there.
+
+    >>> prepare = preparing("double", lambda params: 2 * params["bias"])
+    >>> prepare(prepare({"bias": 1.0}))
+    {'bias': 1.0, 'double': 2.0}
+    """
+
+    def prepare(params: Params) -> Params:
+        return params if leaf in params else params | {leaf: compute(params)}
+
+    return prepare
+
+
+def check_numbers(
+    name: str, wanted: str, holds: Callable[[float], bool], **values: ArrayLike
+) -> None:
+    """Raise ``ValueError`` for a plain number that is not as wanted; arrays may be traced.
+
+    >>> check_numbers("lem", "above 0", lambda v: v > 0, dt=-1.0)
+    Traceback (most recent call last):
+    ValueError: lem needs dt above 0, got -1.0
+    """
+    for what, value in values.items():
+        if isinstance(value, int | float) and not holds(value):
+            raise ValueError(f"{name} needs {what} {wanted}, got {value}")
 
 
 def check_widths(name: str, *, inputs: int, hidden: int) -> None:
@@ -164,7 +238,7 @@ def gate_init(
     return init
 
 
-def zeros(hidden: int, dtype: DTypeLike | None) -> Array:
+def zeros(hidden: int, dtype: DTypeLike | None = None) -> Array:
     """Return a zero vector (hidden,) in ``dtype``, or in JAX's default float."""
     return jnp.zeros(hidden, jnp.result_type(float) if dtype is None else dtype)
 

@@ -15,6 +15,7 @@ from gradlab.cells.base import (
     check_widths,
     gate_init,
     register,
+    stacked,
     zeros,
 )
 from gradlab.initializers import Initializer
@@ -72,4 +73,15 @@ def elman(
     def read(h: Array) -> Array:
         return h
 
-    return Cell("elman", ("h",), hidden, inputs, init, start, affine, advance, read)
+    return Cell(
+        name="elman",
+        gates=("h",),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=start,
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(1, hidden),
+    )

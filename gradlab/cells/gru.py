@@ -1,4 +1,4 @@
-"""The gated recurrent unit."""
+"""The gated recurrent unit, in both of its forms."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ from gradlab.cells.base import (
     affine,
     check_widths,
     gate_init,
+    kept,
     register,
+    stacked,
     zeros,
 )
 from gradlab.initializers import Initializer
@@ -38,7 +40,7 @@ def gru(
       n = tanh(U_n x_t + b_n + r (W_n h_{t-1} + b'))
       h_t = (1 - z) n + z h_{t-1}
 
-    Cho et al. (2014) reset before the product, W_n (r h_{t-1}): another cell.
+    Cho et al. (2014) reset before the product, W_n (r h_{t-1}): that is ``gru_reset_before``.
 
     Args:
       inputs: D, the width of x_t.
@@ -82,4 +84,86 @@ def gru(
     def read(h: Array) -> Array:
         return h
 
-    return Cell("gru", ("r", "z", "n"), hidden, inputs, init, start, affine, advance, read)
+    return Cell(
+        name="gru",
+        gates=("r", "z", "n"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=start,
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(3, hidden),
+        log_retention=kept(1, hidden),
+    )
+
+
+@register
+def gru_reset_before(
+    inputs: int,
+    hidden: int,
+    *,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+) -> Cell:
+    """The GRU that resets before the product, as published; the state is h.
+
+    With W, U and b in three blocks (r, z, n), and σ the logistic function::
+
+      r = σ(W_r h_{t-1} + U_r x_t + b_r)
+      z = σ(W_z h_{t-1} + U_z x_t + b_z)
+      n = tanh(W_n (r h_{t-1}) + U_n x_t + b_n)
+      h_t = (1 - z) n + z h_{t-1}
+
+    haiku's ``GRU`` is this cell with blocks in the order (z, r, n) and with z for 1 - z, that is
+    with -W_z, -U_z, -b_z. PyTorch, cuDNN and flax reset after the product: that is ``gru``.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
+      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
+      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = gru_reset_before(inputs=3, hidden=5)
+    >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
+    {'bias': (15,), 'input': (15, 3), 'recurrent': (15, 5)}
+
+    Source: Cho et al., "Learning phrase representations using RNN encoder-decoder" (2014),
+    section 2.3.
+    """
+    check_widths("gru_reset_before", inputs=inputs, hidden=hidden)
+
+    init = gate_init(3, inputs, hidden, recurrent, input, bias)
+
+    def start(dtype: DTypeLike | None = None) -> Array:
+        return zeros(hidden, dtype)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        gates, candidate = jnp.split(params["recurrent"], [2 * hidden])
+        x_gates, x_n = jnp.split(drive, [2 * hidden])
+        r, z = jnp.split(jax.nn.sigmoid(h @ gates.T + x_gates), 2)
+        n = jnp.tanh((r * h) @ candidate.T + x_n)
+        return (1 - z) * n + z * h
+
+    def read(h: Array) -> Array:
+        return h
+
+    return Cell(
+        name="gru_reset_before",
+        gates=("r", "z", "n"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=start,
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(3, hidden),
+        log_retention=kept(1, hidden),
+    )

@@ -1,4 +1,4 @@
-"""Long short-term memory."""
+"""Long short-term memory, without and with peepholes."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,18 @@ from gradlab.cells.base import (
     Cell,
     Params,
     affine,
+    biased,
     check_widths,
     gate_init,
+    kept,
     register,
+    stacked,
     zeros,
 )
 from gradlab.initializers import Initializer
+
+# The spread that Greff et al. (2017) draw the weights of their peephole LSTMs with.
+PEEPHOLE = jax.nn.initializers.normal(0.1)
 
 
 class LSTMState(NamedTuple):
@@ -67,12 +73,7 @@ def lstm(
     check_widths("lstm", inputs=inputs, hidden=hidden)
 
     blocks = gate_init(4, inputs, hidden, recurrent, input, bias)
-
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        params = blocks(key, dtype)
-        b = params["bias"]
-        shift = jnp.asarray(forget_bias, b.dtype)
-        return params | {"bias": b.at[hidden : 2 * hidden].add(shift)}
+    init = biased(blocks, 1, hidden, forget_bias)
 
     def start(dtype: DTypeLike | None = None) -> LSTMState:
         return LSTMState(zeros(hidden, dtype), zeros(hidden, dtype))
@@ -85,4 +86,94 @@ def lstm(
     def read(state: LSTMState) -> Array:
         return state.h
 
-    return Cell("lstm", ("i", "f", "g", "o"), hidden, inputs, init, start, affine, advance, read)
+    return Cell(
+        name="lstm",
+        gates=("i", "f", "g", "o"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=start,
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(4, hidden),
+        log_retention=kept(1, hidden),
+    )
+
+
+@register
+def lstm_peephole(
+    inputs: int,
+    hidden: int,
+    *,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+    peephole: Initializer = PEEPHOLE,
+    forget_bias: ArrayLike = 1.0,
+) -> Cell:
+    """The LSTM whose gates also see the memory, unit by unit; the state is ``LSTMState(c, h)``.
+
+    With (i, f, g, o) the four blocks of W h_{t-1} + U x_t + b, p in three blocks, and σ the
+    logistic function::
+
+      c_t = σ(f + p_f c_{t-1}) c_{t-1} + σ(i + p_i c_{t-1}) tanh(g)
+      h_t = σ(o + p_o c_t) tanh(c_t)
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of c_t and h_t.
+      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
+      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
+      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
+      peephole: initializer of p = (p_i, p_f, p_o), (3·H,), ``params["peephole"]``; by default
+        N(0, 0.1²).
+      forget_bias: added to the f block of b by ``init``; a scalar or (H,), possibly traced.
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = lstm_peephole(inputs=3, hidden=2)
+    >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
+    {'bias': (8,), 'input': (8, 3), 'peephole': (6,), 'recurrent': (8, 2)}
+
+    Source: Gers & Schmidhuber, "Recurrent nets that time and count" (2000), with the tanh on the
+    output that they drop and later work keeps: Greff et al., "LSTM: a search space odyssey"
+    (2017), section 2. The gradient goes through the peepholes, which Gers & Schmidhuber cut.
+    """
+    check_widths("lstm_peephole", inputs=inputs, hidden=hidden)
+
+    blocks = biased(gate_init(4, inputs, hidden, recurrent, input, bias), 1, hidden, forget_bias)
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        blocks_key, peephole_key = jax.random.split(key)
+        params = blocks(blocks_key, dtype)
+        p = peephole(peephole_key, (3 * hidden,), params["bias"].dtype)
+        return params | {"peephole": p}
+
+    def start(dtype: DTypeLike | None = None) -> LSTMState:
+        return LSTMState(zeros(hidden, dtype), zeros(hidden, dtype))
+
+    def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
+        i, f, g, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
+        p_i, p_f, p_o = jnp.split(params["peephole"], 3)
+        kept_c = jax.nn.sigmoid(f + p_f * state.c) * state.c
+        c = kept_c + jax.nn.sigmoid(i + p_i * state.c) * jnp.tanh(g)
+        return LSTMState(c, jax.nn.sigmoid(o + p_o * c) * jnp.tanh(c))
+
+    def read(state: LSTMState) -> Array:
+        return state.h
+
+    return Cell(
+        name="lstm_peephole",
+        gates=("i", "f", "g", "o"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=start,
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(4, hidden),
+        log_retention=kept(1, hidden),
+    )

@@ -17,6 +17,8 @@ PROBE_STEPS = 64
 FIRST, FACTOR = 4, 4
 # Bytes of residuals that one chunk may keep; an LSTM keeps about 16 vectors of width n per step.
 BUDGET, VECTORS = 2**30, 16
+# Blocks of weights of one step, where each step has its own: at most those of an LSTM.
+GATES = 4
 
 
 def size(run: Run, wanted: int) -> int:
@@ -30,7 +32,10 @@ def size(run: Run, wanted: int) -> int:
     best = wanted
     if wanted >= FIRST * FACTOR:
         best = _remembered(run) or _measure(run, wanted)
-    fits = BUDGET // (4 * VECTORS * run.hidden * run.length)
+    kept = VECTORS * run.hidden * run.length
+    if run.weights == "untied":
+        kept += measure.SEGMENT * GATES * run.hidden * (run.hidden + run.inputs)
+    fits = BUDGET // (4 * kept)
     return int(max(1, min(best, fits, wanted)))
 
 
@@ -56,7 +61,7 @@ def _measure(run: Run, wanted: int) -> int:
 
 def _name(run: Run) -> str:
     device = jax.devices()[0]
-    shape = f"{run.cell} {run.hidden} {run.inputs}"
+    shape = f"{run.cell} {run.weights} {run.hidden} {run.inputs}"
     return f"{device.platform} {device.device_kind} x{os.cpu_count()} jax {jax.__version__} {shape}"
 
 

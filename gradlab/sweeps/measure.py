@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlab import cells, frames, initializers, meanfield, tasks, tracing
+from gradlab import cells, frames, initializers, tasks, tracing
+from gradlab.sweeps import theory
 from gradlab.sweeps.plan import Run
 from gradlab.tasks import probe
 
@@ -22,12 +23,26 @@ LOG_EPS = math.log(np.finfo(np.float32).eps)
 DRAWING = {"xla_backend_optimization_level": 1}
 
 
+# Steps whose parameters are kept at once where each step has its own.
+SEGMENT = 16
+# Name, activation, width and inputs of a cell.
+Shape = tuple[str, str | None, int, int]
+# Name and options of an initializer, but for its gain.
+Init = tuple[str | None, tuple[tuple[str, Any], ...]]
+
+
 class Curves(NamedTuple):
-    """One row per run: ln|dL/dh_t| and whether h_t is finite, for t = 1..T; and W's gate blocks."""
+    """One row per run: ln|dL/dh_t| and whether h_t is finite, for t = 1..T; and what to audit.
+
+    `recurrent` are the matrices that multiply the state, (runs, G, H, H), `log_retention` the
+    logarithm of what each unit keeps in a step, (runs, H). Both are None where they were not asked
+    for, the latter also where the cell has none. Where weights are untied, they are of one draw.
+    """
 
     log_norm: np.ndarray
     finite: np.ndarray
-    recurrent: np.ndarray
+    recurrent: np.ndarray | None
+    log_retention: np.ndarray | None
 
 
 def curves(batch: Sequence[Run], recurrent: bool = True) -> Curves:
@@ -38,6 +53,8 @@ def curves(batch: Sequence[Run], recurrent: bool = True) -> Curves:
     seed and the width. Nothing depends on what else is in the batch.
     """
     first = batch[0]
+    shape = first.cell, first.activation, first.hidden, first.inputs
+    init = _init(first)
     seeds = np.array([run.seed for run in batch], np.uint32)
     scalars = {
         name: np.array([getattr(run, name) or 0.0 for run in batch], np.float32)
@@ -45,21 +62,52 @@ def curves(batch: Sequence[Run], recurrent: bool = True) -> Curves:
     }
     # Recent GPUs multiply float32 matrices in TF32 unless told otherwise.
     with jax.default_matmul_precision("highest"):
-        params = _draw(first.cell, first.activation, first.init, first.hidden, first.inputs)(
-            seeds, scalars
-        )
+        params = _draw(init, shape)(seeds, scalars)
         xs = _inputs(first.input, first.length, first.inputs)(seeds)
-        program = _program(first.cell, first.activation, first.hidden, first.inputs)
-        log_norm, finite = program(params, xs, seeds)
-    cell = _cell(first.cell, first.activation, first.hidden, first.inputs)
-    blocks = np.asarray(cells.recurrent_blocks(cell, params)) if recurrent else np.empty(0)
-    return Curves(np.asarray(log_norm, np.float64), np.asarray(finite), blocks)
+        if first.weights == "tied":
+            log_norm, finite = _tied(shape)(params, xs, seeds)
+        else:
+            log_norm, finite = _untied(init, shape)(seeds, scalars, xs)
+    matrices = kept = None
+    if recurrent:
+        cell = _cell(*shape)
+        matrices = np.asarray(jax.vmap(cell.matrices)(params))
+        if cell.log_retention is not None:
+            kept = np.asarray(jax.vmap(cell.log_retention)(params), np.float64)
+    return Curves(np.asarray(log_norm, np.float64), np.asarray(finite), matrices, kept)
+
+
+def _init(run: Run) -> Init:
+    if run.init != "critical":
+        return run.init, ()
+    options = {
+        "activation": run.activation or "tanh",
+        "bias_std": run.bias_scale or 0.0,
+        "input_variance": run.input_scale**2,
+    }
+    return run.init, tuple(options.items())
 
 
 def _cell(name: str, activation: str | None, hidden: int, inputs: int, **options: Any) -> Any:
     if activation is not None:
         options["activation"] = activation
     return cells.make(name, inputs=inputs, hidden=hidden, **options)
+
+
+def _drawn(init: Init, shape: Shape, scalars: dict[str, jax.Array]) -> Any:
+    """The cell whose `init` draws what a run says, as far as the cell has it to draw."""
+    name, options = init
+    draws: dict[str, Any] = {
+        "input": initializers.normal(scalars["input_scale"]),
+        "bias": lambda key, shape, dtype: (
+            scalars["bias_scale"] * jax.random.normal(key, shape, dtype)
+        ),
+        "forget_bias": scalars["forget_bias"],
+    }
+    if name is not None:
+        draws["recurrent"] = initializers.make(name, gain=scalars["gain"], **dict(options))
+    taken = cells.options(shape[0])
+    return _cell(*shape, **{option: draw for option, draw in draws.items() if option in taken})
 
 
 def _key(seed: jax.Array, *stream: Any) -> jax.Array:
@@ -69,24 +117,12 @@ def _key(seed: jax.Array, *stream: Any) -> jax.Array:
 
 
 @functools.cache
-def _draw(name: str, activation: str | None, init: str, hidden: int, inputs: int) -> Any:
+def _draw(init: Init, shape: Shape) -> Any:
+    name, _, hidden, inputs = shape
+
     def draw(seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
-        options = {}
-        if "forget_bias" in cells.options(name):
-            options["forget_bias"] = scalars["forget_bias"]
-        cell = _cell(
-            name,
-            activation,
-            hidden,
-            inputs,
-            recurrent=initializers.make(init, gain=scalars["gain"]),
-            input=initializers.normal(scalars["input_scale"]),
-            bias=lambda key, shape, dtype: (
-                scalars["bias_scale"] * jax.random.normal(key, shape, dtype)
-            ),
-            **options,
-        )
-        return cell.init(_key(seed, "params", name, init, hidden, inputs), jnp.float32)
+        key = _key(seed, "params", name, init[0], hidden, inputs)
+        return _drawn(init, shape, scalars).init(key, jnp.float32)
 
     return jax.jit(jax.vmap(draw), compiler_options=DRAWING)
 
@@ -102,16 +138,34 @@ def _inputs(source: str, length: int, features: int) -> Any:
 
 
 @functools.cache
-def _program(name: str, activation: str | None, hidden: int, inputs: int) -> Any:
-    cell = _cell(name, activation, hidden, inputs)
+def _tied(shape: Shape) -> Any:
+    cell = _cell(*shape)
 
     def one(params: Any, xs: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-        direction = probe.direction(_key(seed, "direction", hidden), hidden, jnp.float32)
-        loss = probe.checked_loss(cell, direction)
+        loss = probe.checked_loss(cell, _direction(seed, cell.hidden))
         out = tracing.trace(loss, argnums=(), has_aux=True)(params, xs)
         return out.scans[0].log_norm, out.aux
 
     return jax.jit(jax.vmap(one))
+
+
+@functools.cache
+def _untied(init: Init, shape: Shape) -> Any:
+    def one(
+        seed: jax.Array, scalars: dict[str, jax.Array], xs: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        cell = _drawn(init, shape, scalars)
+        loss = probe.untied_loss(cell, _direction(seed, cell.hidden))
+        key = _key(seed, "untied", cell.name, init[0], cell.hidden, cell.inputs)
+        # The parameters of a step are residuals of its own: drawn again, they need not be kept.
+        out = tracing.trace(loss, argnums=(), has_aux=True, segment=SEGMENT)(key, xs)
+        return out.scans[0].log_norm, out.aux
+
+    return jax.jit(jax.vmap(one))
+
+
+def _direction(seed: jax.Array, hidden: int) -> jax.Array:
+    return probe.direction(_key(seed, "direction", hidden), hidden, jnp.float32)
 
 
 def rate(log_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,6 +271,7 @@ def records(
             verdict = "exploding" if curve[-1 - crossing] > curve[-1] else "vanishing"
         with np.errstate(invalid="ignore"):
             log_gain = curve[0] - curve[-1]
+        expected = theory.predict(run)
         rows.append(
             {
                 **run._asdict(),
@@ -226,7 +281,10 @@ def records(
                 "verdict": verdict,
                 "rate": slope[i],
                 "rate_stderr": stderr[i],
-                "predicted_rate": predicted_rate(run),
+                "theory": expected.theory,
+                "predicted_rate": expected.rate,
+                "predicted_bias": expected.bias,
+                "disagreement": _disagreement(slope[i], stderr[i], expected),
                 "log_gain": log_gain,
                 "horizon": crossing,
                 "first_nonfinite_step": first_bad,
@@ -239,20 +297,8 @@ def records(
     return rows
 
 
-def predicted_rate(run: Run) -> float:
-    """Mean field's rate in nats per step, NaN where the theory says nothing of this run.
-
-    It holds for elman with entries of variance gain^2/n that are close to independent; with tied
-    weights gated cells do not follow it, and the identity is not random.
-    """
-    if run.cell != "elman" or run.init not in ("normal", "glorot", "orthogonal"):
-        return math.nan
-    return _mean_field(run.activation, run.gain, run.bias_scale, run.input_scale)
-
-
-@functools.cache
-def _mean_field(activation: str, gain: float, bias_scale: float, input_scale: float) -> float:
-    theory = meanfield.elman(
-        activation, gain, bias_std=bias_scale, input_variance=input_scale**2
-    )
-    return theory.rate
+def _disagreement(rate: float, stderr: float, expected: theory.Prediction) -> float:
+    """By how many standard errors a rate lies above what theory expects at the run's width."""
+    bias = 0.0 if math.isnan(expected.bias) else expected.bias
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.divide(rate - expected.rate - bias, stderr))

@@ -12,7 +12,17 @@ from gradlab import cells
 from gradlab.sweeps.spec import Spec
 
 # Part of every run's name: a change of what a run measures makes new names.
-VERSION = 1
+VERSION = 3
+
+
+# Which argument of a cell's builder an axis is about, where a cell may do without it.
+OPTIONS = {
+    "activation": "activation",
+    "init": "recurrent",
+    "gain": "recurrent",
+    "forget_bias": "forget_bias",
+    "bias_scale": "bias",
+}
 
 
 class Run(NamedTuple):
@@ -20,12 +30,13 @@ class Run(NamedTuple):
 
     cell: str
     activation: str | None
-    init: str
-    gain: float
+    init: str | None
+    gain: float | None
+    weights: str
     forget_bias: float | None
     input: str
     input_scale: float
-    bias_scale: float
+    bias_scale: float | None
     length: int
     hidden: int
     inputs: int
@@ -44,10 +55,13 @@ class Run(NamedTuple):
             self.cell,
             self.activation,
             self.init,
+            self.weights,
             self.input,
             self.hidden,
             self.inputs,
             self.length,
+            # The critical gain is found before a program is compiled, from these two.
+            (self.input_scale, self.bias_scale) if self.init == "critical" else None,
         )
 
 
@@ -64,7 +78,7 @@ def runs(spec: Spec) -> Iterator[Run]:
         for field in Run._fields:
             if field == "cell":
                 axes.append([cell])
-            elif field in ("activation", "forget_bias") and field not in cells.options(cell):
+            elif OPTIONS.get(field, "inputs") not in cells.options(cell):
                 axes.append([None])
             else:
                 axes.append(getattr(spec, field))

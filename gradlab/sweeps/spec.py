@@ -43,6 +43,9 @@ def _range(value: Any) -> Any:
     return value
 
 
+# One draw of the parameters for all steps, or one for each: the network of mean-field theory.
+WEIGHTS = ("tied", "untied")
+
 Number = Annotated[float, pydantic.AfterValidator(_finite)]
 Scale = Annotated[Number, pydantic.Field(ge=0)]
 Size = Annotated[int, pydantic.Field(ge=1, strict=True)]
@@ -66,6 +69,7 @@ class Spec(pydantic.BaseModel):
     init: list[Annotated[str, _name("initializer", initializers.names)]]
     gain: list[Scale]
     length: list[Size]
+    weights: list[Annotated[str, _name("weights", lambda: WEIGHTS)]] = ["tied"]
     activation: list[Annotated[str, _name("activation", lambda: tuple(ACTIVATIONS))]] = ["tanh"]
     forget_bias: list[Number] = [1.0]
     input: list[Annotated[str, _name("input", tasks.input_names)]] = ["gaussian"]

@@ -45,8 +45,8 @@ def loss(
     """The probe's loss as a function of the cell's parameters and one input sequence.
 
     L(params, xs) = v·h_T, with h_t = read(s_t), s_t = step(params, s_{t-1}, x_t), s_0 = start().
-    What does not need the state (the cell's `project`) is computed for all steps in one product
-    before the one `lax.scan`.
+    What needs the parameters alone (the cell's `prepare`) is computed once, and what does not need
+    the state (its `project`) for all steps in one product, before the one `lax.scan`.
 
     Args:
         cell: the recurrent map; `params` comes from its `init`.
@@ -71,6 +71,59 @@ def loss(
     return lambda params, xs: checked(params, xs)[0]
 
 
+def untied_loss(
+    cell: "Cell", direction: Float[Array, " hidden"]
+) -> Callable[
+    [PRNGKeyArray, Float[Array, "length inputs"]], tuple[Float[Array, ""], Bool[Array, " length"]]
+]:
+    """`checked_loss` of the cell with parameters drawn afresh at every step.
+
+    L(key, xs) = v·h_T with s_t = step(init(key_t), s_{t-1}, x_t) and key_1..key_T split from the
+    key. This is the network that mean-field theory describes: a deep one, a layer for each step.
+
+    Args:
+        cell: the recurrent map; its `init` draws the parameters of each step.
+        direction: v, of shape (cell.hidden,); see `direction`.
+
+    Returns:
+        A function of a key and xs, of shape (T, cell.inputs), unbatched, to (L, finite).
+
+    Raises:
+        ValueError: if v has not the shape (cell.hidden,).
+
+    Source: Chen, Pennington and Schoenholz (2018), "Dynamical isometry and a mean field theory of
+    RNNs", section 3: their untied-weights assumption.
+
+    >>> import jax
+    >>> from gradlab import cells
+    >>> cell = cells.make("gru", inputs=1, hidden=2)
+    >>> loss = untied_loss(cell, jax.numpy.ones(2))
+    >>> _, finite = loss(jax.random.key(0), jax.numpy.ones((3, 1)))
+    >>> finite.shape
+    (3,)
+    """
+    _check_direction(cell, direction)
+
+    def value(key, xs):
+        dtype = xs.dtype
+
+        def body(state, row):
+            key_t, x = row
+            state = cell.step(cell.init(key_t, dtype), state, x)
+            return state, jnp.isfinite(cell.read(state)).all()
+
+        keys = jax.random.split(key, len(xs))
+        last, finite = jax.lax.scan(body, cell.start(dtype), (keys, xs))
+        return jnp.dot(direction, cell.read(last)), finite
+
+    return value
+
+
+def _check_direction(cell: "Cell", direction: Array) -> None:
+    if direction.shape != (cell.hidden,):
+        raise ValueError(f"direction must have shape ({cell.hidden},), got {direction.shape}")
+
+
 def checked_loss(
     cell: "Cell", direction: Float[Array, " hidden"]
 ) -> Callable[
@@ -91,15 +144,15 @@ def checked_loss(
     >>> finite.tolist()
     [True, True, False]
     """
-    if direction.shape != (cell.hidden,):
-        raise ValueError(f"direction must have shape ({cell.hidden},), got {direction.shape}")
+    _check_direction(cell, direction)
 
     def value(params, xs):
-        drives = jax.vmap(lambda x: cell.project(params, x))(xs)
         start = cell.start(jnp.result_type(*jax.tree.leaves((params, xs))))
+        ready = cell.prepare(params)
+        drives = jax.vmap(lambda x: cell.project(ready, x))(xs)
 
         def body(state, drive):
-            state = cell.advance(params, state, drive)
+            state = cell.advance(ready, state, drive)
             return state, jnp.isfinite(cell.read(state)).all()
 
         last, finite = jax.lax.scan(body, start, drives)

@@ -1,0 +1,92 @@
+"""The largest Lyapunov exponent of random tanh networks against g, discrete and leaky.
+
+h' = (1 - δ) h + δ W tanh(h), W_ij ~ N(0, g²/n), for δ = 1 (Molgedey, Schuchhardt & Schuster
+1992), ½ and ¼ (towards Sompolinsky, Crisanti & Sommers 1988). Exponents are per unit of time, that
+is of 1/δ steps: per step for δ = 1. The theory is ½ ln χ for δ = 1; for δ < 1 it is the numbers
+that Clark et al. published (tests/reference/references.json, group lyapunov) where g > 1, and the
+edge of the circular law, ln(1 - δ + δ g)/δ, where g < 1 and 0 is stable. g = 1 is left out: the
+approach to 0 is algebraic there.
+"""
+
+import functools
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import published
+
+import gradlab as gl
+
+TITLE = "Molgedey et al. (1992), Sompolinsky et al. (1988): largest exponent"
+WIDTH, SEEDS = 1000, 5
+GAINS = {
+    1.0: (0.5, 0.75, 0.9, 1.25, 1.5, 1.75, 2.0, 2.5, 4.0, 5.0),
+    0.5: (0.5, 0.75, 0.9, 1.5, 2.0, 5.0),
+    0.25: (0.5, 0.75, 0.9, 1.5, 2.0, 3.0, 5.0),
+}
+TIME, BURN_IN = 500, 125  # units of time
+
+
+@functools.partial(jax.jit, static_argnames=("delta", "n"))
+def exponent(seed: jax.Array, g: jax.Array, delta: float, n: int) -> tuple[jax.Array, jax.Array]:
+    """λ_1 per unit of time of one random network, and its standard error along the orbit."""
+    cell = gl.cells.make(
+        "leaky", inputs=1, hidden=n, dt=delta, recurrent=gl.initializers.normal(g)
+    )
+    weights, start, tangent = jax.random.split(jax.random.key(seed), 3)
+    params = cell.init(weights, jnp.float32)
+    drive = jnp.zeros(n)
+    found = gl.spectrum.lyapunov(
+        lambda h: cell.advance(params, h, drive),
+        jax.random.normal(start, (n,)),
+        steps=int(TIME / delta),
+        burn_in=int(BURN_IN / delta),
+        k=1,
+        dt=delta,
+        key=tangent,
+    )
+    return found.exponents[0], found.stderr[0]
+
+
+def predicted(delta: float, g: float) -> float:
+    """The exponent of an infinite width."""
+    if delta == 1:
+        return gl.meanfield.elman("tanh", g).rate
+    if g < 1:
+        return float(np.log(1 - delta + delta * g) / delta)
+    return PUBLISHED[f"lyap_theory_delta{delta:g}_g{g:.1f}"]
+
+
+def width_effect(delta: float, g: float, n: int, rates: dict[int, float]) -> float:
+    """What a width of n adds: the edge of the matrix, the known bias, or that of a 1/n law."""
+    if g < 1:
+        return published.edge_shift(n, 1 - delta, delta * g) / delta
+    if delta == 1:
+        return gl.meanfield.elman("tanh", g).finite_width_bias(n)
+    return rates[n] - rates[n // 2]  # a/n, from a/n - a/(n/2)
+
+
+path = published.HERE.parent / "tests" / "reference" / "references.json"
+CASES = json.loads(path.read_text(encoding="utf-8"))
+PUBLISHED = {case["id"]: case["value"] for case in CASES}
+
+began = time.monotonic()
+rows = []
+for delta, gains in GAINS.items():
+    for g in gains:
+        widths = (WIDTH // 2, WIDTH) if g > 1 and delta < 1 else (WIDTH,)
+        found = {n: [exponent(np.uint32(s), g, delta, n) for s in range(SEEDS)] for n in widths}
+        means = {n: float(np.mean([rate for rate, _ in values])) for n, values in found.items()}
+        effect = width_effect(delta, g, WIDTH, means)
+        for seed, (rate, stderr) in enumerate(found[WIDTH]):
+            rows.append(
+                dict(cell=f"leaky, δ = {delta:g}", gain=g, hidden=WIDTH, length=TIME, seed=seed,
+                     rate=float(rate), rate_stderr=float(stderr),
+                     predicted_rate=predicted(delta, g), predicted_bias=effect)
+            )  # fmt: skip
+print(f"largest_exponent: {len(rows)} exponents in {time.monotonic() - began:.0f} s")
+published.publish(
+    "largest_exponent", published.as_runs(rows), title=TITLE, quantity="exponent"
+)

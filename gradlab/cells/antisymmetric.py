@@ -1,0 +1,182 @@
+"""The antisymmetric network and its gated form."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from gradlab.cells.base import (
+    BIAS,
+    INPUT,
+    Cell,
+    Params,
+    affine,
+    check_numbers,
+    check_widths,
+    gate_init,
+    preparing,
+    register,
+    zeros,
+)
+from gradlab.initializers import Initializer, normal
+
+RECURRENT = normal()
+
+
+@register
+def antisymmetric(
+    inputs: int,
+    hidden: int,
+    *,
+    epsilon: ArrayLike = 0.01,
+    gamma: ArrayLike = 0.01,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+) -> Cell:
+    """AntisymmetricRNN; the state is h::
+
+      h_t = h_{t-1} + ε tanh(M h_{t-1} + U x_t + b),   M = W - Wᵀ - γ I
+
+    Every eigenvalue of M has real part -γ: Euler's method for an ODE at the edge of stability. W's
+    diagonal cancels in M, and its gradient is 0.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      epsilon: ε > 0, the step of Euler's method, a scalar, possibly traced.
+      gamma: γ ≥ 0, the diffusion, a scalar, possibly traced.
+      recurrent: initializer of W (H, H), ``params["recurrent"]``; by default N(0, 1/H).
+      input: initializer of U (H, D), ``params["input"]``.
+      bias: initializer of b (H,), ``params["bias"]``.
+
+    ``prepare`` adds M, ``params["skew"]``.
+
+    Raises:
+      ValueError: for a width below 1, an ε that is not positive or a negative γ.
+
+    >>> cell = antisymmetric(inputs=1, hidden=2, gamma=0.5)
+    >>> cell.matrices({"recurrent": jnp.array([[7.0, 3.0], [1.0, 7.0]])}).tolist()
+    [[[-0.5, 2.0], [-2.0, -0.5]]]
+
+    Source: Chang, Chen, Haber & Chi, "AntisymmetricRNN: a dynamical system view on recurrent
+    neural networks" (2019), section 3.
+    """
+    _check("antisymmetric", inputs, hidden, epsilon, gamma)
+
+    prepare = preparing("skew", _skew(gamma))
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        step = jnp.tanh(h @ prepare(params)["skew"].T + drive)
+        return h + jnp.asarray(epsilon, h.dtype) * step
+
+    def matrices(params: Params) -> Array:
+        return prepare(params)["skew"][None]
+
+    return Cell(
+        name="antisymmetric",
+        gates=("h",),
+        hidden=hidden,
+        inputs=inputs,
+        init=gate_init(1, inputs, hidden, recurrent, input, bias),
+        start=functools.partial(zeros, hidden),
+        project=affine,
+        advance=advance,
+        read=_read,
+        matrices=matrices,
+        prepare=prepare,
+    )
+
+
+@register
+def gated_antisymmetric(
+    inputs: int,
+    hidden: int,
+    *,
+    epsilon: ArrayLike = 0.01,
+    gamma: ArrayLike = 0.01,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+) -> Cell:
+    """AntisymmetricRNN with an input gate that reads the state through the same matrix::
+
+      M = W - Wᵀ - γ I
+      z = σ(M h_{t-1} + U_z x_t + b_z)
+      h_t = h_{t-1} + ε z ⊙ tanh(M h_{t-1} + U_h x_t + b_h)
+
+    The state is h; σ is the logistic function. W's diagonal cancels in M, and its gradient is 0.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      epsilon: ε > 0, the step of Euler's method, a scalar, possibly traced.
+      gamma: γ ≥ 0, the diffusion, a scalar, possibly traced.
+      recurrent: initializer of W (H, H), ``params["recurrent"]``; by default N(0, 1/H).
+      input: initializer of each block (H, D) of U = (U_z, U_h), ``params["input"]``.
+      bias: initializer of each block (H,) of b = (b_z, b_h), ``params["bias"]``.
+
+    ``prepare`` adds M, ``params["skew"]``.
+
+    Raises:
+      ValueError: for a width below 1, an ε that is not positive or a negative γ.
+
+    >>> cell = gated_antisymmetric(inputs=3, hidden=5)
+    >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
+    {'bias': (10,), 'input': (10, 3), 'recurrent': (5, 5)}
+
+    Source: Chang, Chen, Haber & Chi, "AntisymmetricRNN: a dynamical system view on recurrent
+    neural networks" (2019), section 3.
+    """
+    _check("gated_antisymmetric", inputs, hidden, epsilon, gamma)
+
+    blocks = gate_init(2, inputs, hidden, recurrent, input, bias)
+    prepare = preparing("skew", _skew(gamma))
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        params = blocks(key, dtype)
+        return params | {"recurrent": params["recurrent"][:hidden]}
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        h_both = h @ prepare(params)["skew"].T
+        x_z, x_h = jnp.split(drive, 2)
+        z = jax.nn.sigmoid(h_both + x_z)
+        return h + jnp.asarray(epsilon, h.dtype) * z * jnp.tanh(h_both + x_h)
+
+    def matrices(params: Params) -> Array:
+        return prepare(params)["skew"][None]
+
+    return Cell(
+        name="gated_antisymmetric",
+        gates=("z", "h"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=functools.partial(zeros, hidden),
+        project=affine,
+        advance=advance,
+        read=_read,
+        matrices=matrices,
+        prepare=prepare,
+    )
+
+
+def _check(name: str, inputs: int, hidden: int, epsilon: ArrayLike, gamma: ArrayLike) -> None:
+    check_widths(name, inputs=inputs, hidden=hidden)
+    check_numbers(name, "above 0", lambda v: v > 0, epsilon=epsilon)
+    check_numbers(name, "of at least 0", lambda v: v >= 0, gamma=gamma)
+
+
+def _skew(gamma: ArrayLike) -> Callable[[Params], Array]:
+    def skew(params: Params) -> Array:
+        W = params["recurrent"]
+        return W - W.T - jnp.asarray(gamma, W.dtype) * jnp.eye(len(W), dtype=W.dtype)
+
+    return skew
+
+
+def _read(h: Array) -> Array:
+    return h

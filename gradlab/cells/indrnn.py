@@ -1,0 +1,93 @@
+"""The independently recurrent network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from gradlab._names import choose
+from gradlab.cells.base import (
+    BIAS,
+    INPUT,
+    Cell,
+    Params,
+    affine,
+    check_widths,
+    gate_init,
+    register,
+    zeros,
+)
+from gradlab.cells.elman import ACTIVATIONS
+from gradlab.initializers import Initializer
+
+RECURRENT = jax.nn.initializers.uniform(1.0)
+
+
+@register
+def indrnn(
+    inputs: int,
+    hidden: int,
+    *,
+    activation: str = "relu",
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+) -> Cell:
+    """IndRNN, h_t = φ(u ⊙ h_{t-1} + U x_t + b): each unit reads itself alone; the state is h.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      activation: φ, one of tanh, relu, erf, linear.
+      recurrent: initializer of u (H,), ``params["recurrent"]``, called once for each unit with
+        shape (1, 1), as a network of width 1. By default u_i ~ U(0, 1): the paper's range
+        (0, 2^(1/T)) for long sequences.
+      input: initializer of U (H, D), ``params["input"]``.
+      bias: initializer of b (H,), ``params["bias"]``.
+
+    Raises:
+      ValueError: for an unknown activation or a width below 1.
+
+    >>> cell = indrnn(inputs=3, hidden=2, recurrent=jax.nn.initializers.constant(0.5))
+    >>> cell.matrices(cell.init(jax.random.key(0))).tolist()
+    [[[0.5, 0.0], [0.0, 0.5]]]
+
+    Source: Li, Li, Cook, Zhu & Gao, "Independently recurrent neural network (IndRNN)" (2018),
+    equation 4 and section 3.
+    """
+    check_widths("indrnn", inputs=inputs, hidden=hidden)
+    choose("activation", activation, ACTIVATIONS)
+    phi = ACTIVATIONS[activation]
+
+    blocks = gate_init(1, inputs, hidden, jax.nn.initializers.zeros, input, bias)
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        blocks_key, units_key = jax.random.split(key)
+        params = blocks(blocks_key, dtype)
+        own = functools.partial(recurrent, shape=(1, 1), dtype=params["bias"].dtype)
+        u = jax.vmap(own)(jax.random.split(units_key, hidden))
+        return params | {"recurrent": u.reshape(hidden)}
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        return phi(params["recurrent"] * h + drive)
+
+    def read(h: Array) -> Array:
+        return h
+
+    def matrices(params: Params) -> Array:
+        return jnp.diag(params["recurrent"])[None]
+
+    return Cell(
+        name="indrnn",
+        gates=("h",),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=functools.partial(zeros, hidden),
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=matrices,
+    )

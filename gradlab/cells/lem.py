@@ -1,0 +1,112 @@
+"""Long expressive memory."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from gradlab.cells.base import (
+    BIAS,
+    INPUT,
+    RECURRENT,
+    Cell,
+    Params,
+    affine,
+    check_numbers,
+    check_widths,
+    gate_init,
+    register,
+    stacked,
+    zeros,
+)
+from gradlab.initializers import Initializer
+
+
+class LEMState(NamedTuple):
+    """What LEM carries: the output y and the memory z that feeds it, each (hidden,)."""
+
+    y: Array
+    z: Array
+
+
+@register
+def lem(
+    inputs: int,
+    hidden: int,
+    *,
+    dt: ArrayLike = 1.0,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+) -> Cell:
+    """LEM, two variables with a learned time step each; the state is ``LEMState(y, z)``.
+
+    With W, U and b in four blocks (1, 2, z, y), and σ the logistic function::
+
+      α = Δt σ(W_1 y_{t-1} + U_1 x_t + b_1)
+      β = Δt σ(W_2 y_{t-1} + U_2 x_t + b_2)
+      z_t = (1 - α) z_{t-1} + α tanh(W_z y_{t-1} + U_z x_t + b_z)
+      y_t = (1 - β) y_{t-1} + β tanh(W_y z_t + U_y x_t + b_y)
+
+    The paper writes Δt_n for α and Δt with a bar for β; ``read`` gives y.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of y_t and z_t.
+      dt: Δt in (0, 1], the longest time step; a scalar, possibly traced. 1 is the authors' default.
+      recurrent: initializer of each block (H, H) of W, ``params["recurrent"]``.
+      input: initializer of each block (H, D) of U, ``params["input"]``.
+      bias: initializer of each block (H,) of b, ``params["bias"]``.
+
+    Raises:
+      ValueError: for a width below 1, or a dt outside (0, 1].
+
+    >>> cell = lem(inputs=1, hidden=1)
+    >>> params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
+    >>> state = cell.step(params, LEMState(jnp.array([2.0]), jnp.array([4.0])), jnp.zeros(1))
+    >>> state.y.tolist(), state.z.tolist()
+    ([1.0], [2.0])
+
+    Source: Rusch, Mishra, Erichson & Mahoney, "Long expressive memory for sequence modeling"
+    (2022), equation 3; github.com/tk-rusch/LEM.
+    """
+    check_widths("lem", inputs=inputs, hidden=hidden)
+    check_numbers("lem", "above 0 and at most 1", lambda v: 0 < v <= 1, dt=dt)
+
+    def start(dtype: DTypeLike | None = None) -> LEMState:
+        return LEMState(zeros(hidden, dtype), zeros(hidden, dtype))
+
+    def advance(params: Params, state: LEMState, drive: Array) -> LEMState:
+        y, z = state
+        longest = jnp.asarray(dt, y.dtype)
+        from_y, from_z = jnp.split(params["recurrent"], [3 * hidden])
+        h_1, h_2, h_z = jnp.split(y @ from_y.T, 3)
+        x_1, x_2, x_z, x_y = jnp.split(drive, 4)
+        alpha = longest * jax.nn.sigmoid(h_1 + x_1)
+        beta = longest * jax.nn.sigmoid(h_2 + x_2)
+        z = (1 - alpha) * z + alpha * jnp.tanh(h_z + x_z)
+        y = (1 - beta) * y + beta * jnp.tanh(z @ from_z.T + x_y)
+        return LEMState(y, z)
+
+    def read(state: LEMState) -> Array:
+        return state.y
+
+    def log_retention(params: Params) -> Array:
+        b = params["bias"][:hidden]
+        return jnp.log1p(-jnp.asarray(dt, b.dtype) * jax.nn.sigmoid(b))
+
+    return Cell(
+        name="lem",
+        gates=("1", "2", "z", "y"),
+        hidden=hidden,
+        inputs=inputs,
+        init=gate_init(4, inputs, hidden, recurrent, input, bias),
+        start=start,
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(4, hidden),
+        log_retention=log_retention,
+    )

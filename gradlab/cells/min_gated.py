@@ -1,0 +1,172 @@
+"""minGRU and minLSTM, whose gates read the input alone."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from gradlab.cells.base import (
+    BIAS,
+    INPUT,
+    Cell,
+    Params,
+    affine,
+    check_widths,
+    gate_init,
+    kept,
+    register,
+    zeros,
+)
+from gradlab.initializers import Initializer
+
+
+@register
+def min_gru(
+    inputs: int,
+    hidden: int,
+    *,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+) -> Cell:
+    """minGRU, h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ (U_h x_t + b_h); the state is h.
+
+    With z_t = σ(U_z x_t + b_z) and σ the logistic function. The recurrence is linear in h, and no
+    weight reads h: ``project`` gives the pair (1 - z_t, z_t ⊙ (U_h x_t + b_h)), which an
+    associative scan can take too.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      input: initializer of each block (H, D) of U = (U_z, U_h), ``params["input"]``.
+      bias: initializer of each block (H,) of b = (b_z, b_h), ``params["bias"]``.
+
+    ``matrices`` gives what multiplies h at x = 0, diag(1 - σ(b_z)), (1, H, H).
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = min_gru(inputs=3, hidden=2)
+    >>> params = cell.init(jax.random.key(0))
+    >>> cell.step(params, jnp.array([4.0, 2.0]), jnp.zeros(3)).tolist()
+    [2.0, 1.0]
+
+    Source: Feng, Tung, Ahmed, Bengio & Hajimirsadeghi, "Were RNNs all we needed?" (2024),
+    section 3.1.
+    """
+    check_widths("min_gru", inputs=inputs, hidden=hidden)
+
+    def project(params: Params, x: Array) -> tuple[Array, Array]:
+        z, candidate = jnp.split(affine(params, x), 2)
+        return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * candidate
+
+    return Cell(
+        name="min_gru",
+        gates=("z", "h"),
+        hidden=hidden,
+        inputs=inputs,
+        init=_init(2, inputs, hidden, input, bias),
+        start=functools.partial(zeros, hidden),
+        project=project,
+        advance=_advance,
+        read=_read,
+        matrices=_at_no_input(project, inputs),
+        log_retention=kept(0, hidden, sign=-1),
+    )
+
+
+@register
+def min_lstm(
+    inputs: int,
+    hidden: int,
+    *,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+) -> Cell:
+    """minLSTM, h_t = f'_t ⊙ h_{t-1} + i'_t ⊙ (U_h x_t + b_h); the state is h.
+
+    With the gates f = σ(U_f x_t + b_f) and i = σ(U_i x_t + b_i), σ the logistic function, scaled
+    to sum to 1: f' = f / (f + i), i' = i / (f + i). The recurrence is linear in h, and no weight
+    reads h: ``project`` gives the pair (f'_t, i'_t ⊙ (U_h x_t + b_h)), which an associative scan
+    can take too.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      input: initializer of each block (H, D) of U = (U_f, U_i, U_h), ``params["input"]``.
+      bias: initializer of each block (H,) of b = (b_f, b_i, b_h), ``params["bias"]``.
+
+    ``matrices`` gives what multiplies h at x = 0, diag(f'), (1, H, H).
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = min_lstm(inputs=3, hidden=2)
+    >>> params = cell.init(jax.random.key(0))
+    >>> cell.step(params, jnp.array([4.0, 2.0]), jnp.zeros(3)).tolist()
+    [2.0, 1.0]
+
+    Source: Feng, Tung, Ahmed, Bengio & Hajimirsadeghi, "Were RNNs all we needed?" (2024),
+    section 3.2.
+    """
+    check_widths("min_lstm", inputs=inputs, hidden=hidden)
+
+    def log_odds(f: Array, i: Array) -> Array:
+        # f' = f / (f + i) = σ(ln f - ln i), which stays right where both gates underflow.
+        return jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
+
+    def project(params: Params, x: Array) -> tuple[Array, Array]:
+        f, i, candidate = jnp.split(affine(params, x), 3)
+        odds = log_odds(f, i)
+        return jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds) * candidate
+
+    def log_retention(params: Params) -> Array:
+        f, i, _ = jnp.split(params["bias"], 3)
+        return jax.nn.log_sigmoid(log_odds(f, i))
+
+    return Cell(
+        name="min_lstm",
+        gates=("f", "i", "h"),
+        hidden=hidden,
+        inputs=inputs,
+        init=_init(3, inputs, hidden, input, bias),
+        start=functools.partial(zeros, hidden),
+        project=project,
+        advance=_advance,
+        read=_read,
+        matrices=_at_no_input(project, inputs),
+        log_retention=log_retention,
+    )
+
+
+def _init(
+    gates: int, inputs: int, hidden: int, input: Initializer, bias: Initializer
+) -> Callable[..., Params]:
+    blocks = gate_init(gates, inputs, hidden, jax.nn.initializers.zeros, input, bias)
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        params = blocks(key, dtype)
+        return {name: params[name] for name in ("input", "bias")}
+
+    return init
+
+
+def _advance(params: Params, h: Array, drive: tuple[Array, Array]) -> Array:
+    kept, new = drive
+    return kept * h + new
+
+
+def _read(h: Array) -> Array:
+    return h
+
+
+def _at_no_input(
+    project: Callable[[Params, Array], tuple[Array, Array]], inputs: int
+) -> Callable[[Params], Array]:
+    def matrices(params: Params) -> Array:
+        kept, _ = project(params, jnp.zeros(inputs, params["bias"].dtype))
+        return jnp.diag(kept)[None]
+
+    return matrices

@@ -1,0 +1,374 @@
+"""Cells with one gate, whose state is h."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from gradlab.cells.base import (
+    BIAS,
+    INPUT,
+    RECURRENT,
+    Cell,
+    Params,
+    affine,
+    biased,
+    check_widths,
+    gate_init,
+    kept,
+    register,
+    stacked,
+    zeros,
+)
+from gradlab.initializers import Initializer
+
+
+def read(h: Array) -> Array:
+    """The state itself."""
+    return h
+
+
+@register
+def mgu(
+    inputs: int,
+    hidden: int,
+    *,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+    forget_bias: ArrayLike = 1.0,
+) -> Cell:
+    """The minimal gated unit, a GRU whose one gate f resets and updates; the state is h.
+
+    With W, U and b in two blocks (f, n), and σ the logistic function::
+
+      f = σ(W_f h_{t-1} + U_f x_t + b_f)
+      n = tanh(W_n (f h_{t-1}) + U_n x_t + b_n)
+      h_t = (1 - f) h_{t-1} + f n
+
+    What the authors call the forget gate is how much is forgotten: the cell keeps
+    1 - f = σ(-W_f h_{t-1} - U_f x_t - b_f). A larger ``forget_bias`` keeps more, as in every other
+    cell, and so it is subtracted from b_f.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
+      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
+      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
+      forget_bias: subtracted from the f block of b by ``init``; a scalar or (H,), possibly traced.
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = mgu(inputs=3, hidden=2, forget_bias=5.0)
+    >>> cell.init(jax.random.key(0))["bias"].tolist()
+    [-5.0, -5.0, 0.0, 0.0]
+
+    Source: Zhou, Wu, Zhang & Zhou, "Minimal gated unit for recurrent neural networks" (2016),
+    section 3.
+    """
+    check_widths("mgu", inputs=inputs, hidden=hidden)
+
+    blocks = gate_init(2, inputs, hidden, recurrent, input, bias)
+    init = biased(blocks, 0, hidden, -jnp.asarray(forget_bias))
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        gate, candidate = jnp.split(params["recurrent"], 2)
+        x_f, x_n = jnp.split(drive, 2)
+        f = jax.nn.sigmoid(h @ gate.T + x_f)
+        n = jnp.tanh((f * h) @ candidate.T + x_n)
+        return (1 - f) * h + f * n
+
+    return Cell(
+        name="mgu",
+        gates=("f", "n"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=functools.partial(zeros, hidden),
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(2, hidden),
+        log_retention=kept(0, hidden, sign=-1),
+    )
+
+
+@register
+def janet(
+    inputs: int,
+    hidden: int,
+    *,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+    forget_bias: ArrayLike = 1.0,
+    beta: ArrayLike = 1.0,
+) -> Cell:
+    """JANET, an LSTM with the forget gate alone; the state is h (the authors' c).
+
+    With (f, n) the two blocks of W h_{t-1} + U x_t + b, and σ the logistic function::
+
+      h_t = σ(f) h_{t-1} + (1 - σ(f - β)) tanh(n)
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
+      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
+      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
+      forget_bias: added to the f block of b by ``init``; a scalar or (H,), possibly traced.
+      beta: β, lets more in than the gate forgets; a scalar, possibly traced. With 0 the two are
+        coupled.
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = janet(inputs=3, hidden=2, forget_bias=5.0)
+    >>> cell.init(jax.random.key(0))["bias"].tolist()
+    [5.0, 5.0, 0.0, 0.0]
+
+    Source: van der Westhuizen & Lasenby, "The unreasonable effectiveness of the forget gate"
+    (2018), section 3, where β is 1.
+    """
+    check_widths("janet", inputs=inputs, hidden=hidden)
+
+    blocks = gate_init(2, inputs, hidden, recurrent, input, bias)
+    init = biased(blocks, 0, hidden, forget_bias)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        f, n = jnp.split(h @ params["recurrent"].T + drive, 2)
+        # 1 - σ(a) = σ(-a), which keeps its digits where the gate is nearly open.
+        let_in = jax.nn.sigmoid(jnp.asarray(beta, f.dtype) - f)
+        return jax.nn.sigmoid(f) * h + let_in * jnp.tanh(n)
+
+    return Cell(
+        name="janet",
+        gates=("f", "n"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=functools.partial(zeros, hidden),
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(2, hidden),
+        log_retention=kept(0, hidden),
+    )
+
+
+@register
+def ugrnn(
+    inputs: int,
+    hidden: int,
+    *,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+    forget_bias: ArrayLike = 1.0,
+) -> Cell:
+    """The update gate RNN, one gate between the old state and a new one; the state is h.
+
+    With (g, n) the two blocks of W h_{t-1} + U x_t + b, and σ the logistic function::
+
+      h_t = σ(g) h_{t-1} + (1 - σ(g)) tanh(n)
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
+      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
+      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
+      forget_bias: added to the g block of b by ``init``; a scalar or (H,), possibly traced.
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = ugrnn(inputs=3, hidden=2, forget_bias=5.0)
+    >>> cell.init(jax.random.key(0))["bias"].tolist()
+    [5.0, 5.0, 0.0, 0.0]
+
+    Source: Collins, Sohl-Dickstein & Sussillo, "Capacity and trainability in recurrent neural
+    networks" (2017), section 1.1.
+    """
+    check_widths("ugrnn", inputs=inputs, hidden=hidden)
+
+    blocks = gate_init(2, inputs, hidden, recurrent, input, bias)
+    init = biased(blocks, 0, hidden, forget_bias)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        g, n = jnp.split(h @ params["recurrent"].T + drive, 2)
+        g = jax.nn.sigmoid(g)
+        return g * h + (1 - g) * jnp.tanh(n)
+
+    return Cell(
+        name="ugrnn",
+        gates=("g", "n"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=functools.partial(zeros, hidden),
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(2, hidden),
+        log_retention=kept(0, hidden),
+    )
+
+
+@register
+def minimal_rnn(
+    inputs: int,
+    hidden: int,
+    *,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+    embedded: Initializer = INPUT,
+) -> Cell:
+    """The minimal RNN, one gate between the old state and the embedded input; the state is h.
+
+    With z_t the embedded input, and σ the logistic function::
+
+      z_t = tanh(U x_t + b')
+      u = σ(W h_{t-1} + V z_t + b)
+      h_t = u h_{t-1} + (1 - u) z_t
+
+    All of z_t and V z_t + b needs no state: it is the drive, (2·H,).
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t and z_t.
+      recurrent: initializer of W (H, H), ``params["recurrent"]``.
+      input: initializer of U (H, D), ``params["input"]``.
+      bias: initializer of b (H,), ``params["bias"]``, and of b' (H,), ``params["input_bias"]``.
+      embedded: initializer of V (H, H), ``params["embedded"]``.
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = minimal_rnn(inputs=3, hidden=2)
+    >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
+    {'bias': (2,), 'embedded': (2, 2), 'input': (2, 3), 'input_bias': (2,), 'recurrent': (2, 2)}
+
+    Source: Chen, Pennington & Schoenholz, "Dynamical isometry and a mean field theory of RNNs:
+    gating enables signal propagation in recurrent neural networks" (2018), section 2.2, with a
+    layer of tanh as the embedding: Chen, "MinimalRNN" (2017).
+    """
+    check_widths("minimal_rnn", inputs=inputs, hidden=hidden)
+
+    blocks = gate_init(1, inputs, hidden, recurrent, input, bias)
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        blocks_key, embedded_key, bias_key = jax.random.split(key, 3)
+        params = blocks(blocks_key, dtype)
+        b = params["bias"]
+        return params | {
+            "embedded": embedded(embedded_key, (hidden, hidden), b.dtype),
+            "input_bias": bias(bias_key, (hidden,), b.dtype),
+        }
+
+    def project(params: Params, x: Array) -> Array:
+        z = jnp.tanh(x @ params["input"].T + params["input_bias"])
+        return jnp.concatenate([z @ params["embedded"].T + params["bias"], z])
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        e, z = jnp.split(drive, 2)
+        u = jax.nn.sigmoid(h @ params["recurrent"].T + e)
+        return u * h + (1 - u) * z
+
+    return Cell(
+        name="minimal_rnn",
+        gates=("u",),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=functools.partial(zeros, hidden),
+        project=project,
+        advance=advance,
+        read=read,
+        matrices=stacked(1, hidden),
+        log_retention=kept(0, hidden),
+    )
+
+
+@register
+def fastgrnn(
+    inputs: int,
+    hidden: int,
+    *,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+    zeta: ArrayLike = 1.0,
+    nu: ArrayLike = -4.0,
+) -> Cell:
+    """FastGRNN, whose gate and candidate share their weights; the state is h.
+
+    With a = W h_{t-1} + U x_t, one block for both, b in two blocks (z, n), and σ the logistic
+    function::
+
+      z = σ(a + b_z)
+      n = tanh(a + b_n)
+      h_t = (σ(ζ) (1 - z) + σ(ν)) n + z h_{t-1}
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of h_t.
+      recurrent: initializer of W (H, H), ``params["recurrent"]``.
+      input: initializer of U (H, D), ``params["input"]``.
+      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
+      zeta: where ``init`` puts ζ, a scalar and trained, ``params["zeta"]``; possibly traced.
+      nu: where ``init`` puts ν, likewise, ``params["nu"]``.
+
+    Raises:
+      ValueError: for a width below 1.
+
+    >>> cell = fastgrnn(inputs=3, hidden=2)
+    >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
+    {'bias': (4,), 'input': (2, 3), 'nu': (), 'recurrent': (2, 2), 'zeta': ()}
+
+    Source: Kusupati et al., "FastGRNN: a fast, accurate, stable and tiny kilobyte sized gated
+    recurrent neural network" (2018), section 3.2, at full rank; ζ and ν start as in their code.
+    """
+    check_widths("fastgrnn", inputs=inputs, hidden=hidden)
+
+    blocks = gate_init(1, inputs, hidden, recurrent, input, bias)
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        blocks_key, bias_key = jax.random.split(key)
+        params = blocks(blocks_key, dtype)
+        b_z = params["bias"]
+        b_n = bias(bias_key, (hidden,), b_z.dtype)
+        return params | {
+            "bias": jnp.concatenate([b_z, b_n]),
+            "zeta": jnp.asarray(zeta, b_z.dtype),
+            "nu": jnp.asarray(nu, b_z.dtype),
+        }
+
+    def project(params: Params, x: Array) -> Array:
+        return x @ params["input"].T
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        a = h @ params["recurrent"].T + drive
+        b_z, b_n = jnp.split(params["bias"], 2)
+        z = jax.nn.sigmoid(a + b_z)
+        opened = jax.nn.sigmoid(params["zeta"]) * (1 - z) + jax.nn.sigmoid(params["nu"])
+        return opened * jnp.tanh(a + b_n) + z * h
+
+    return Cell(
+        name="fastgrnn",
+        gates=("z", "n"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=functools.partial(zeros, hidden),
+        project=project,
+        advance=advance,
+        read=read,
+        matrices=stacked(1, hidden),
+        log_retention=kept(0, hidden),
+    )

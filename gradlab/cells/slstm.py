@@ -1,0 +1,131 @@
+"""The xLSTM's scalar memory."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+
+from gradlab._names import choose
+from gradlab.cells.base import (
+    BIAS,
+    INPUT,
+    RECURRENT,
+    Cell,
+    Params,
+    affine,
+    biased,
+    check_widths,
+    gate_init,
+    register,
+    stacked,
+    zeros,
+)
+from gradlab.initializers import Initializer
+
+# ln of the forget gate, as a function of its preactivation.
+FORGET = {
+    "exp": lambda a: a,
+    "sigmoid": jax.nn.log_sigmoid,
+}
+
+
+class SLSTMState(NamedTuple):
+    """What an sLSTM carries, each (hidden,): memory c, normalizer n, stabilizer m, output h.
+
+    c and n are in units of e^m.
+    """
+
+    c: Array
+    n: Array
+    m: Array
+    h: Array
+
+
+@register
+def slstm(
+    inputs: int,
+    hidden: int,
+    *,
+    forget: str = "sigmoid",
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+    forget_bias: ArrayLike = 1.0,
+) -> Cell:
+    """The sLSTM, with an exponential input gate; the state is ``SLSTMState(c, n, m, h)``.
+
+    With (i, f, z, o) the four blocks of W h_{t-1} + U x_t + b, σ the logistic function, and F the
+    logarithm of the forget gate, ln σ(f) or f::
+
+      m_t = max(F + m_{t-1}, i)
+      c_t = exp(F + m_{t-1} - m_t) c_{t-1} + exp(i - m_t) tanh(z)
+      n_t = exp(F + m_{t-1} - m_t) n_{t-1} + exp(i - m_t)
+      h_t = σ(o) c_t / n_t
+
+    The stabilizer m keeps both exponentials below 1 and cancels in h. In the first step, where n
+    is 0 and there is nothing to keep, m_t = i, so that n is at least 1 from there on. One head: W_f
+    and its like are full matrices.
+
+    Args:
+      inputs: D, the width of x_t.
+      hidden: H, the width of each part of the state.
+      forget: the forget gate, ``"sigmoid"`` or ``"exp"``.
+      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
+      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
+      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
+      forget_bias: added to the f block of b by ``init``; a scalar or (H,), possibly traced.
+
+    Raises:
+      ValueError: for an unknown forget gate or a width below 1.
+
+    >>> cell = slstm(inputs=3, hidden=2)
+    >>> params = cell.init(jax.random.key(0))
+    >>> cell.step(params, cell.start(), jnp.zeros(3)).n.tolist()
+    [1.0, 1.0]
+
+    Source: Beck et al., "xLSTM: extended long short-term memory" (2024), section 2.2 and
+    appendix A; the first step is that of the authors' code, as is the order of the gates.
+    """
+    check_widths("slstm", inputs=inputs, hidden=hidden)
+    choose("forget gate", forget, FORGET)
+    log_forget = FORGET[forget]
+
+    blocks = gate_init(4, inputs, hidden, recurrent, input, bias)
+    init = biased(blocks, 1, hidden, forget_bias)
+
+    def start(dtype: DTypeLike | None = None) -> SLSTMState:
+        nothing = zeros(hidden, dtype)
+        return SLSTMState(nothing, nothing, nothing, nothing)
+
+    def advance(params: Params, state: SLSTMState, drive: Array) -> SLSTMState:
+        i, f, z, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
+        # Where there is nothing to keep, m must not follow the forget gate far above i: exp(i - m)
+        # would underflow, and n with it.
+        old = jnp.where(state.n == 0, -jnp.inf, log_forget(f) + state.m)
+        m = jnp.maximum(old, i)
+        keep, write = jnp.exp(old - m), jnp.exp(i - m)
+        c = keep * state.c + write * jnp.tanh(z)
+        n = keep * state.n + write
+        return SLSTMState(c, n, m, jax.nn.sigmoid(o) * c / n)
+
+    def read(state: SLSTMState) -> Array:
+        return state.h
+
+    def log_retention(params: Params) -> Array:
+        return log_forget(params["bias"][hidden : 2 * hidden])
+
+    return Cell(
+        name="slstm",
+        gates=("i", "f", "z", "o"),
+        hidden=hidden,
+        inputs=inputs,
+        init=init,
+        start=start,
+        project=affine,
+        advance=advance,
+        read=read,
+        matrices=stacked(4, hidden),
+        log_retention=log_retention,
+    )
