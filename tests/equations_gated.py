@@ -1,7 +1,8 @@
 """The equations of elman and the gated cells in plain NumPy, gate by gate.
 
 Each maps (params, flat state, x) to the flat state and is analytic (piecewise, where the cell is),
-so that it can be differentiated by a complex step. Of the flat state, the tail is what is read.
+so that it can be differentiated by a complex step. The tail of the flat state is read, or what
+READS says.
 """
 
 import numpy as np
@@ -112,7 +113,7 @@ def slstm(forget):
     """
 
     def step(p, state, x):
-        c, n, m, h = np.split(state, 4)
+        c, h, m, n = np.split(state, 4)
         a = gate(p, 0, h, x)
         i, f = np.exp(a), forget(gate(p, 1, h, x))
         z, o = np.tanh(gate(p, 2, h, x)), logistic(gate(p, 3, h, x))
@@ -120,7 +121,7 @@ def slstm(forget):
         old = np.log(f) + m
         m = np.where((n == 0) | (a.real > old.real), a, old)
         unit = np.exp(-m)
-        return np.concatenate([plain_c * unit, plain_n * unit, m, o * plain_c / plain_n])
+        return np.concatenate([plain_c * unit, o * plain_c / plain_n, m, plain_n * unit])
 
     return step
 
@@ -145,7 +146,7 @@ EQUATIONS = {
 # imaginary parts.
 
 # case -> function(flat state) -> h, analytic as well, where h is not the tail of the flat state.
-READS = {}
+READS = {case: lambda state: np.split(state, 4)[1] for case in ("slstm-exp", "slstm-sigmoid")}
 
 # case -> {leaf: shape} of every parameter with D = 3 and H = 4, where they are not one block
 # (H, H), (H, D) and (H,) for each gate.

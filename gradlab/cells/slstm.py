@@ -32,15 +32,15 @@ FORGET = {
 
 
 class SLSTMState(NamedTuple):
-    """What an sLSTM carries, each (hidden,): memory c, normalizer n, stabilizer m, output h.
+    """What an sLSTM carries, each (hidden,): memory c, output h, stabilizer m, normalizer n.
 
     c and n are in units of e^m.
     """
 
     c: Array
-    n: Array
-    m: Array
     h: Array
+    m: Array
+    n: Array
 
 
 @register
@@ -54,7 +54,7 @@ def slstm(
     bias: Initializer = BIAS,
     forget_bias: ArrayLike = 1.0,
 ) -> Cell:
-    """The sLSTM, with an exponential input gate; the state is ``SLSTMState(c, n, m, h)``.
+    """The sLSTM, with an exponential input gate; the state is ``SLSTMState(c, h, m, n)``.
 
     With (i, f, z, o) the four blocks of W h_{t-1} + U x_t + b, σ the logistic function, and F the
     logarithm of the forget gate, ln σ(f) or f::
@@ -108,7 +108,7 @@ def slstm(
         keep, write = jnp.exp(old - m), jnp.exp(i - m)
         c = keep * state.c + write * jnp.tanh(z)
         n = keep * state.n + write
-        return SLSTMState(c, n, m, jax.nn.sigmoid(o) * c / n)
+        return SLSTMState(c, jax.nn.sigmoid(o) * c / n, m, n)
 
     def read(state: SLSTMState) -> Array:
         return state.h
