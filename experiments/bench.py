@@ -1,9 +1,10 @@
-"""What `trace` costs, in four tables.
+"""What `trace` and `spectrum` cost, in five tables.
 
 cost: time and memory of `jax.jit(gl.trace(loss))` against `jax.jit(jax.value_and_grad(loss))`.
 torch: PyTorch's ways to the same norms, and how near the hardware's limit gradlab's cells are.
 long: memory and time of sequences of up to 1,000,000 steps, with `segment=`.
 compile: compilations in a second call, and the time to trace a large program.
+spectrum: Lyapunov exponents of a wide network and of a long sequence.
 
 Calls that are compared run in turn in one process, and every ratio is a median over the rounds.
 """
@@ -359,6 +360,42 @@ def compile_tables() -> Iterator[Table]:
     yield Table("tracing", note, rows)
 
 
+def spectrum_tables() -> Iterator[Table]:
+    """All exponents of a wide network, and the first ones over a long sequence."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read by the processes that are started below
+    rows = []
+    for width, k, steps, every in ((1000, None, 2000, 2), (128, 8, 100_000, 1)):
+        shape = {"width": width, "exponents": k or width, "steps": steps, "qr_every": every}
+        rows.append(shape | fresh(spectrum_run, width, k, steps, every))
+    note = (
+        "h' = tanh(W h), W_ij ~ N(0, 4/n), float32, each in a process of its own with "
+        "OPENBLAS_NUM_THREADS=1: the threads of several small factorizations wait for each other. "
+        "s: the second call. theory: mean field with its finite-width bias."
+    )
+    yield Table("spectrum", note, rows)
+
+
+def spectrum_run(width: int, k: int | None, steps: int, every: int) -> dict[str, Any]:
+    """Time, and the largest exponent beside theory's."""
+    draw = np.random.default_rng(0).standard_normal
+    W = jnp.asarray(2 * draw((width, width)) / width**0.5, jnp.float32)
+    h = jnp.asarray(draw(width), jnp.float32)
+
+    def exponents(W, h):
+        step = lambda h: jnp.tanh(W @ h)  # noqa: E731
+        return gl.spectrum.lyapunov(step, h, steps=steps, k=k, burn_in=100, qr_every=every)
+
+    run, first = compiled(exponents, W, h)
+    jax.block_until_ready(run(W, h)) if k else None
+    start = time.perf_counter()
+    found = jax.block_until_ready(run(W, h))
+    taken = time.perf_counter() - start
+    theory = gl.meanfield.elman("tanh", 2.0)
+    expected = theory.rate + theory.finite_width_bias(width)
+    largest = {"largest": float(found.exponents[0]), "stderr": float(found.stderr[0])}
+    return {"compile s": first, "s": taken} | largest | {"theory": expected}
+
+
 def compilations(call: Callable[..., Any], *args: Any) -> int:
     """How many programs XLA compiles during a call."""
     names = []
@@ -415,6 +452,7 @@ def main() -> None:
         "torch": torch_tables,
         "long": long_tables,
         "compile": compile_tables,
+        "spectrum": spectrum_tables,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", metavar="|".join(tables), help="default: all")

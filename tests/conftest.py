@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tests run side by side: threads of one small factorization would wait for those of another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["KERAS_BACKEND"] = "jax"  # which Keras reads once, at its first import
 import jax
 
