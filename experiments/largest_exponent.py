@@ -6,6 +6,10 @@ is of 1/δ steps: per step for δ = 1. The theory is ½ ln χ for δ = 1; for δ
 that Clark et al. published (tests/reference/references.json, group lyapunov) where g > 1, and the
 edge of the circular law, ln(1 - δ + δ g)/δ, where g < 1 and 0 is stable. g = 1 is left out: the
 approach to 0 is algebraic there.
+
+A leaky network is slower to reach its limit than a discrete one: at δ = ¼ and g = 5 the deviations
+at widths 500, 1000, 2000 and 4000 were -0.034, -0.017, -0.012 and -0.002, with standard errors of
+0.003, 0.002, 0.001 and 0.001. So the effect of the width is measured: as a/n from n and n/2.
 """
 
 import functools
@@ -20,13 +24,13 @@ import published
 import gradlab as gl
 
 TITLE = "Molgedey et al. (1992), Sompolinsky et al. (1988): largest exponent"
-WIDTH, SEEDS = 1000, 5
+WIDTH, SEEDS, HALF_SEEDS = 1000, 5, 12
 GAINS = {
     1.0: (0.5, 0.75, 0.9, 1.25, 1.5, 1.75, 2.0, 2.5, 4.0, 5.0),
     0.5: (0.5, 0.75, 0.9, 1.5, 2.0, 5.0),
     0.25: (0.5, 0.75, 0.9, 1.5, 2.0, 3.0, 5.0),
 }
-TIME, BURN_IN = 500, 125  # units of time
+TIME, BURN_IN = 300, 100  # units of time
 
 
 @functools.partial(jax.jit, static_argnames=("delta", "n"))
@@ -65,7 +69,7 @@ def width_effect(delta: float, g: float, n: int, rates: dict[int, float]) -> flo
         return published.edge_shift(n, 1 - delta, delta * g) / delta
     if delta == 1:
         return gl.meanfield.elman("tanh", g).finite_width_bias(n)
-    return rates[n] - rates[n // 2]  # a/n, from a/n - a/(n/2)
+    return rates[n // 2] - rates[n]  # a/n, from a/(n/2) - a/n
 
 
 path = published.HERE.parent / "tests" / "reference" / "references.json"
@@ -76,8 +80,9 @@ began = time.monotonic()
 rows = []
 for delta, gains in GAINS.items():
     for g in gains:
-        widths = (WIDTH // 2, WIDTH) if g > 1 and delta < 1 else (WIDTH,)
-        found = {n: [exponent(np.uint32(s), g, delta, n) for s in range(SEEDS)] for n in widths}
+        seeds = {WIDTH: SEEDS} | ({WIDTH // 2: HALF_SEEDS} if g > 1 and delta < 1 else {})
+        found = {n: [exponent(np.uint32(s), g, delta, n) for s in range(m)]
+                 for n, m in seeds.items()}  # fmt: skip
         means = {n: float(np.mean([rate for rate, _ in values])) for n, values in found.items()}
         effect = width_effect(delta, g, WIDTH, means)
         for seed, (rate, stderr) in enumerate(found[WIDTH]):

@@ -319,10 +319,12 @@ def deviations(runs: pd.DataFrame) -> pd.DataFrame:
       deviation = r - predicted_rate
       bound     = 3 stderr + sd, and |predicted_bias| more on the side of its sign
 
+    where the runs' own mean `rate_stderr` stands for an sd below it: few seeds can agree by chance.
+
     `predicted_bias` is what theory expects a finite width to add to `predicted_rate`; missing, it
     counts as 0. So a deviation passes its bound where it lies outside of 0 .. predicted_bias by
     more than the seeds explain; `within` says whether it does not. Where `predicted_rate` is
-    missing, the last three are too. One run alone has its own `rate_stderr` and an sd of 0.
+    missing, the last three are too.
 
     >>> record = dict(cell="elman", init="normal", gain=1, input="gaussian", length=10, hidden=4,
     ...               inputs=2, status="ok", verdict="stable", predicted_rate=0.0)
@@ -343,13 +345,14 @@ def deviations(runs: pd.DataFrame) -> pd.DataFrame:
         predicted_rate=("predicted_rate", "mean"),
         predicted_bias=("predicted_bias", "mean"),
     ).reset_index()
-    own = points.pop("own").astype("float64")
-    stderr = (points["rate_sd"] / np.sqrt(points["runs"])).where(points["runs"] > 1, own)
+    sd = points["rate_sd"].fillna(0)
+    sd = np.maximum(sd, points.pop("own").fillna(0))
+    stderr = sd / np.sqrt(points["runs"])
+    points["rate_sd"] = sd
     points.insert(list(points.columns).index("rate_sd") + 1, "rate_stderr", stderr)
-    points["rate_sd"] = points["rate_sd"].where(points["runs"] > 1, 0.0)
     points["deviation"] = points["rate"] - points["predicted_rate"]
     width = (points["predicted_bias"] * np.sign(points["deviation"])).clip(lower=0).fillna(0)
-    bound = width + 3 * stderr + points["rate_sd"]
+    bound = width + 3 * stderr + sd
     points["bound"] = bound.where(points["deviation"].notna())
     within = (points["deviation"].abs() <= points["bound"]).astype("boolean")
     points["within"] = within.where(points["deviation"].notna())

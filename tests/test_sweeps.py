@@ -159,18 +159,18 @@ def test_a_run_is_the_gradient_of_the_probe(name, weights, source):
 
     @jax.jit
     def pull(params, state, x, adjoint):
-        return jax.vjp(lambda state: cell.step(params, state, x), state)[1](adjoint)[0]
+        new, back = jax.vjp(lambda state: cell.step(params, state, x), state)
+        return new, back(adjoint)[0]
 
-    step = jax.jit(cell.step)
     states = [cell.start(jnp.float64)]
     for each, x in zip(params, xs, strict=True):
-        states.append(step(each, states[-1], x))
+        states.append(pull(each, states[-1], x, states[-1])[0])
     adjoint = jax.grad(lambda state: direction @ cell.read(state))(states[-1])
     expected = []
     for each, state, x in zip(params[::-1], states[-2::-1], xs[::-1], strict=True):
         leaves = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(adjoint)])
         expected.append(np.log(np.linalg.norm(leaves)))
-        adjoint = pull(each, state, x, adjoint)
+        _, adjoint = pull(each, state, x, adjoint)
     np.testing.assert_allclose(row["log_norms"], expected, atol=1e-4)
     assert row["lags"].tolist() == list(range(12))
     assert row["log_gain"] == pytest.approx(expected[-1] - expected[0], abs=1e-4)
@@ -238,11 +238,11 @@ def test_a_wide_untied_run_follows_mean_field_within_its_own_error():
 @pytest.mark.parametrize("name, gain", [("minimal_rnn", 4.0), ("lstm", 3.0)])
 def test_untied_gated_runs_follow_mean_field(name, gain):
     """Of gated cells no bias is known: it is of the order of 1/n."""
-    small = {"weights": "untied", "hidden": 64, "inputs": 32, "length": 100}
+    small = {"weights": "untied", "hidden": 48, "inputs": 32, "length": 100}
     varied = {"gain": gain, "input_scale": 0.7, "bias_scale": 0.2, "forget_bias": 0.5}
-    off, error = stand([alone(name, seed=s, **small, **varied) for s in range(6)])
-    assert (error < 0.012).all()
-    assert (np.abs(off) < 3 * error + 1 / 64).all()
+    off, error = stand([alone(name, seed=s, **small, **varied) for s in range(4)])
+    assert (error < 0.02).all()
+    assert (np.abs(off) < 3 * error + 1 / 48).all()
 
 
 def test_orthogonal_runs_follow_mean_field_tied_as_untied():

@@ -155,13 +155,13 @@ def test_value_and_grads_are_those_of_jax(name):
 
 
 @pytest.mark.parametrize("name", cells.names())
-@pytest.mark.parametrize("reads", ["last", "every"])
-def test_cells_against_brute_force(name, reads):
+def test_cells_against_brute_force(name):
+    """A loss of the last state and of every output: one program holds both."""
     cell = cells.make(name, inputs=3, hidden=N)
     p = cell.init(jax.random.key(5))
 
     def loss(h, ys):
-        return jnp.sum(cell.read(h) ** 2) if reads == "last" else jnp.sum(jnp.sin(ys))
+        return jnp.sum(cell.read(h) ** 2) + jnp.sum(jnp.sin(ys))
 
     start = jax.tree.map(lambda h: h + 0.1, cell.start(jnp.float64))
     model = (
@@ -170,8 +170,8 @@ def test_cells_against_brute_force(name, reads):
         start,
         loss,
     )
-    (scan,) = gl.trace(functools.partial(scanned, model))(p, XS).scans
-    total, direct = adjoints(model, p, XS)
+    (scan,) = gl.trace(functools.partial(scanned, model))(p, XS[:5]).scans
+    total, direct = adjoints(model, p, XS[:5])
     np.testing.assert_allclose(scan.log_norm, log_norms(flat(total)), atol=1e-10)
     np.testing.assert_allclose(scan.log_direct, log_norms(flat(direct)), atol=1e-10)
     each = total._asdict() if isinstance(total, tuple) else {"": total}
