@@ -18,29 +18,12 @@ NAMES = initializers.names()
 SQUARE = {"chain", "echo_state", "eigenvalue_ring", "rotations", "spectral_radius"}
 FIXED = {"chain", "identity"}
 KEY = jax.random.key(0)
-CRITICAL_LINE = json.loads((Path(__file__).parent / "reference" / "meanfield.json").read_text())[
-    "critical_line_tanh"
-]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def critical_gain():
-    """Stands in for ``meanfield.critical_gain`` where the theory module has none."""
-
-    def bisect(activation, *, bias_std=0.0, input_variance=0.0):
-        drive = {"bias_std": bias_std, "input_variance": input_variance}
-        low, high = 0.1, 10.0
-        while low < (middle := 0.5 * (low + high)) < high:
-            if meanfield.elman(activation, middle, **drive).chi < 1:
-                low = middle
-            else:
-                high = middle
-        return middle
-
-    with pytest.MonkeyPatch.context() as patch:
-        if not hasattr(meanfield, "critical_gain"):
-            patch.setattr(meanfield, "critical_gain", bisect, raising=False)
-        yield
+REFERENCES = json.loads((Path(__file__).parent / "reference" / "references.json").read_text())
+CRITICAL = {
+    float(case["id"].removeprefix("critical_line_tanh_sb")): case["value"]["sw"]
+    for case in REFERENCES
+    if case["id"].startswith("critical_line_tanh_sb")
+}
 
 
 def draw(name, shape, dtype=jnp.float64, key=KEY, **options):
@@ -231,12 +214,11 @@ def test_normal_follows_the_circular_law():
     assert initializers.audit(W)["spectral_radius"] == pytest.approx(1.3, rel=0.08)
 
 
-@pytest.mark.parametrize("row", CRITICAL_LINE["rows"][:4], ids=lambda row: f"b={row[0]}")
-def test_critical_is_on_the_critical_line(row):
-    row = dict(zip(CRITICAL_LINE["columns"], row, strict=True))
-    W = draw("critical", (30, 20), bias_std=row["bias_std"])
+@pytest.mark.parametrize("bias_std", CRITICAL)
+def test_critical_is_on_the_critical_line(bias_std):
+    W = draw("critical", (30, 20), bias_std=bias_std)
     unit = draw("critical", (30, 20))  # at no bias the critical gain of tanh is 1
-    np.testing.assert_allclose(W / unit, row["gain"], rtol=1e-6)
+    np.testing.assert_allclose(W / unit, CRITICAL[bias_std], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
