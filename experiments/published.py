@@ -137,12 +137,17 @@ HEAD = """\
 The largest deviation of each curve from theory, measured - predicted, in nats per step (per unit
 of time for leaky networks), with the bound of the same point. The bound is 3 standard errors over
 seeds and one standard deviation of theirs, and more by the effect of the width where the deviation
-has its sign. The effect of the width is
+has its sign; where few seeds agree by chance, the runs' own standard errors stand for their
+standard deviation. The effect of the width is
 
 - chaotic, tied weights: -(1 + 3k)/(4n), k = E φ'⁴ / (E φ'²)²; leaky: from widths n and n/2;
 - ordered, tied weights, where the rate is that of the leading eigenvalue of the very matrix: the
   mean over 32 Ginibre matrices of ln max|c + r z| - ln(c + r), times √k for elman;
-- untied weights: -(3k - 1)/(4n) for elman, minus the variance per step of ln norm for gated cells.
+- untied weights: -(3k - 1)/(4n) for elman, minus the variance per step of ln norm for gated cells;
+- full spectra, and every exponent of them: that of the largest exponent.
+
+σ_w = 1 without bias and input is left out of the exponents, since the state falls to 0 as a power
+of time there; the sweeps have an input, which makes the approach exponential at every gain.
 
 `closest` is the largest |deviation| / bound over the points of the curve, `missed` how many of them
 exceed 1. Every point is a row of the CSV file of the same name. `make theory` makes all again.

@@ -220,7 +220,6 @@ def length(
     runs = runs.assign(decades=runs["log_gain"].where(np.isfinite(runs["log_gain"])) / np.log(10))
     with rc_context(STYLE):
         fig, axes = _grid(len(gains), len(columns), height=1.5, sharex=True, sharey="row")
-        axes[0, 0].set_xscale("log")
         for (i, gain), (j, variant) in _product(gains, columns):
             ax = axes[i, j]
             ax.set_yscale("symlog", linthresh=1, linscale=0.6)
@@ -240,6 +239,9 @@ def length(
         for ax, gain in zip(axes[:, 0], gains, strict=True):
             if runs.loc[np.isclose(runs["gain"], gain), "decades"].isna().all():
                 ax.set_ylim(-1, 1)
+        if runs["length"].nunique() == 1:  # limits that coincide cannot be made logarithmic
+            axes[0, 0].set_xlim(runs["length"].iloc[0] / 2, runs["length"].iloc[0] * 2)
+        axes[0, 0].set_xscale("log")
         _margins(axes, [f"gain {gain:g}" for gain in gains], columns)
         fig.supxlabel(LABELS["length"], fontsize=8)
         fig.supylabel(LABELS["gain_decades"], fontsize=8)

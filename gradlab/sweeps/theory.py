@@ -68,7 +68,7 @@ def predict(run: Run) -> Prediction:
     >>> (run,) = plan.runs(parse({"fixed": fixed}))
     >>> theory, rate, bias = predict(run)
     >>> theory, round(rate, 4), round(bias, 4)
-    ('mean field', 0.1293, -0.0177)
+    ('mean field', 0.1204, -0.015)
     >>> predict(run._replace(cell="leaky")).theory
     'none: no theory of leaky'
     """
