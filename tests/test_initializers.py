@@ -12,7 +12,7 @@ import pytest
 import scipy.linalg
 import scipy.stats
 
-from gradlab import initializers, meanfield
+from gradlab import initializers
 
 NAMES = initializers.names()
 SQUARE = {"chain", "echo_state", "eigenvalue_ring", "rotations", "spectral_radius"}
