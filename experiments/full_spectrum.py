@@ -21,8 +21,8 @@ import gradlab as gl
 TITLE = "Engelken, Wolf & Abbott (2023): full spectrum"
 GAINS = (1.5, 2.0, 2.5)
 SEEDS = {500: 3, 1000: 1}
-STEPS = 300
-BURN_IN = 100
+STEPS = 200
+BURN_IN = 50
 
 
 @functools.partial(jax.jit, static_argnames="n")
