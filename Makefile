@@ -4,6 +4,9 @@ SPEC = experiments/vanishing.toml
 OUT = results/$(basename $(notdir $(SPEC)))
 ARGS =
 
+# Threads of a small factorization wait for each other wherever the cores are shared.
+export OPENBLAS_NUM_THREADS ?= 1
+
 BIN = .venv/bin
 # Named by what it depends on: a touched file does not rebuild the environment, a changed one or a moved folder does.
 STAMP := .venv/installed-$(shell { echo '$(CURDIR)'; cat pyproject.toml requirements.txt; } | cksum | cut -d' ' -f1)
@@ -27,7 +30,6 @@ reproduce: $(STAMP) ## run the default sweep afresh and compare with the committ
 
 # Idle threads of the linear algebra would wait by spinning, and take the cores from JAX.
 THEORY = rate_against_gain minimal_rnn tied_untied largest_exponent full_spectrum published
-theory: export OPENBLAS_NUM_THREADS = 1
 theory: $(STAMP) ## published curves against theory, into results/theory
 	@for name in $(THEORY); do $(BIN)/python experiments/$$name.py || exit 1; done
 
