@@ -48,6 +48,7 @@ def one_figure():
         yield
 
 
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "out"
