@@ -30,7 +30,7 @@ def run(code: str, **environ: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("heavy", ["pandas", "pyarrow", "matplotlib", "seaborn"])
+@pytest.mark.parametrize("heavy", ["pandas", "pyarrow", "matplotlib", "seaborn", "optax", "pooch"])
 def test_import_leaves_out(heavy):
     loaded = run("import sys, gradlab; print(*{m.partition('.')[0] for m in sys.modules})").split()
     assert heavy not in loaded
