@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from gradlab import figures as figures
     from gradlab import frames as frames
     from gradlab import sweeps as sweeps
+    from gradlab import training as training
     from gradlab.frames import frame as frame
     from gradlab.frames import read as read
+    from gradlab.training import train as train
 
 __all__ = [
     "ScanTrace",
@@ -37,15 +39,19 @@ __all__ = [
     "tap",
     "tasks",
     "trace",
+    "train",
+    "training",
 ]
 
-# These import pandas or matplotlib, which tracing does not need.
+# These import pandas, matplotlib or optax, which tracing does not need.
 _LAZY = {
     "figures": "gradlab.figures",
     "frame": "gradlab.frames",
     "frames": "gradlab.frames",
     "read": "gradlab.frames",
     "sweeps": "gradlab.sweeps",
+    "train": "gradlab.training",
+    "training": "gradlab.training",
 }
 
 

@@ -1,0 +1,207 @@
+"""How every figure looks: sizes, colours, labels, marks, and the pieces that figures share."""
+
+# pandas' own annotations say Series | DataFrame for nearly every selection.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+DOUBLE = 7.0
+SINGLE = 3.4
+STYLE = {
+    "font.size": 7,
+    "axes.labelsize": 8,
+    "axes.titlesize": 7.5,
+    "axes.titlepad": 3,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.0,
+    "hatch.linewidth": 0.5,
+    "axes.unicode_minus": True,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+}
+
+LABELS = {
+    "lag": "lag $T - t$ (steps)",
+    "length": "sequence length $T$ (steps)",
+    "gain": "gain $g$ (dimensionless)",
+    "rate": "rate (nats/step)",
+    "decades": r"$\log_{10}\,\|\lambda_t\| \,/\, \|\lambda_T\|$ (decades)",
+    "gain_decades": r"$\log_{10}\,\|\lambda_1\| \,/\, \|\lambda_T\|$ (decades)",
+    "difference": "{other} − {reference},\nrate (nats/step)",
+    "exponent": "largest exponent\n({unit})",
+    "share": "share $i/n$ of the exponents (dimensionless)",
+    "spectrum": "exponent $i$ of $n$ ({unit})",
+    "deviation": "measured − theory\n({unit})",
+    "init": "initialization",
+    "weights": "weights",
+    "input_scale": "input scale",
+    "hidden": "width $n$",
+}
+
+MARKS = {
+    "nonfinite": ("×", "x", "non-finite\n(× n: in n runs)"),
+    "zero": ("▽", "v", "exactly zero\n(▽ n: in n runs)"),
+}
+"""For each status that a figure has to show: its sign in text, its marker, its legend entry."""
+
+SEQUENTIAL = "viridis"
+DIVERGING = "vlag"
+MEASURED, PREDICTED = "-", (0, (1.5, 1))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+FLOAT32 = {":": ("float32 ε, 1/ε", (-6.92, 6.92)), "--": ("float32 range", (-37.93, 38.53))}
+"""log10 of float32's epsilon and of its smallest and largest normal number, by line style."""
+
+DECADES = 45.0
+"""Norms are drawn to this many decades either side: what float32 can hold, and a little more."""
+
+
+def save(fig: Figure, stem: str | Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
+    """Writes `fig` as `stem`.png and `stem`.pdf, without the time and the software's version."""
+    nothing = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    with rc_context(STYLE):
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")  # the layout is found once, not for each format
+        for kind in formats:
+            fig.savefig(f"{stem}.{kind}", metadata=nothing[kind])
+    return [Path(f"{stem}.{kind}") for kind in formats]
+
+
+LEFT = {"alignment": "left"}
+
+
+def grid(
+    rows: int,
+    columns: int,
+    *,
+    height: float,
+    width: float = DOUBLE,
+    margin: float = 0.45,
+    **share: Any,
+) -> tuple[Figure, np.ndarray]:
+    if width == DOUBLE and columns > 4:
+        width = DOUBLE / 4 * columns
+    fig = Figure(figsize=(width, max(rows * height + margin, 2.2)), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, fig.subplots(rows, columns, squeeze=False, **share)
+
+
+def margins(axes: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
+    for ax, name in zip(axes[0], columns, strict=True):
+        ax.set_title(name, loc="left")
+    for ax, name in zip(axes[:, -1], rows, strict=True):
+        ax.annotate(
+            name,
+            (1, 0.5),
+            xytext=(4, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            rotation=270,
+            ha="left",
+            va="center",
+            fontsize=7.5,
+        )
+
+
+def head(ax: Axes, runs: pd.DataFrame) -> None:
+    """Writes how many of the panel's runs are non-finite or exactly zero above its right corner."""
+    ax.set_title(counts(runs) or " ", loc="right", fontsize=7)
+
+
+def counts(runs: pd.DataFrame) -> str:
+    counts = {
+        sign: runs.loc[runs["status"] == status, "run_id"].nunique()
+        for status, (sign, *_) in MARKS.items()
+    }
+    return " ".join(f"{sign}{count}" for sign, count in counts.items() if count)
+
+
+def mark(status: str) -> dict[str, Any]:
+    style = {"ls": "none", "ms": 4.5, "mfc": "white", "mew": 1.2, "clip_on": False, "zorder": 4}
+    return {"marker": MARKS[status][1], **style}
+
+
+def mark_handles(runs: pd.DataFrame) -> list[Line2D]:
+    return [
+        Line2D([], [], color="0.3", label=label, **mark(status))
+        for status, (_, _, label) in MARKS.items()
+        if (runs["status"] == status).any()
+    ]
+
+
+def float32_lines(ax: Axes) -> None:
+    for dashes, (_, values) in FLOAT32.items():
+        for decades in values:
+            ax.axhline(decades, color="0.4", lw=0.6, ls=dashes, zorder=0)
+
+
+def limits(values: np.ndarray) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return -1.0, 1.0
+    low, high = min(finite.min(), 0.0), max(finite.max(), 0.0)
+    pad = 0.04 * max(high - low, 1e-3)
+    return max(low - pad, -DECADES), min(high + pad, DECADES)
+
+
+def order(values: pd.Series) -> list[str]:
+    return [str(value) for value in values.unique()]
+
+
+def product(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return [(row, column) for row in enumerate(rows) for column in enumerate(columns)]
+
+
+def thin(values: list[Any], most: int) -> list[Any]:
+    if len(values) <= most:
+        return values
+    return values[:: -(-len(values) // most)]
+
+
+def gain_colours(gains: pd.Series) -> dict[float, Any]:
+    every = sorted(gains.unique())
+    # The map's light end does not stand out on white.
+    shades = np.linspace(0, 0.92, len(every)) if len(every) > 1 else [0.4]
+    palette = sns.color_palette(SEQUENTIAL, as_cmap=True)
+    return {float(gain): palette(shade) for gain, shade in zip(every, shades, strict=True)}
+
+
+def init_styles(inits: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    palette = sns.color_palette("colorblind", len(inits))
+    markers = [MARKERS[k % len(MARKERS)] for k in range(len(inits))]
+    return dict(zip(inits, palette, strict=True)), dict(zip(inits, markers, strict=True))
+
+
+def init_handles(
+    colours: dict[str, Any], markers: dict[str, str], line: bool = True
+) -> list[Line2D]:
+    style = {"ls": "-" if line else "none", "ms": 3.5, "mew": 0}
+    return [
+        Line2D([], [], color=colours[init], marker=markers[init], label=init, **style)
+        for init in colours
+    ]

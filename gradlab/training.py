@@ -1,0 +1,528 @@
+"""Training with optax, traced as it trains: the whole loop under one `lax.scan`.
+
+`train` is the loop with checkpoints, progress and a report of what went wrong; `start` and
+`advance` are its pure core, which a sweep maps over seeds and learning rates with `jax.vmap`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from gradlab.tracing import Trace, trace
+
+Loss = Callable[[Any, Any], Any]
+Sampler = Callable[[PRNGKeyArray, Int[Array, ""]], Any]
+Progress = Callable[[int, int, float], None]
+
+# Part of every checkpoint: a change of what one holds makes old ones another program's.
+VERSION = 1
+_BLOCK = 100
+
+
+class State(NamedTuple):
+    """What training carries from update to update: a pytree.
+
+    Attributes:
+        step: the number of updates made so far.
+        params: the parameters after them.
+        opt_state: the optimizer's state.
+        key: the randomness of the whole run; update n draws from `fold_in(key, n)`.
+        first_nonfinite_step: the update, counted from 1, that gave a loss or parameters that are
+            not finite; 0 if there was none. From then on nothing changes but `step`.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    opt_state: PyTree
+    key: PRNGKeyArray
+    first_nonfinite_step: Int[Array, ""]
+
+
+class Records(NamedTuple):
+    """What `advance` recorded.
+
+    Attributes:
+        metrics: "loss", "log_grad_norm" (the natural logarithm of the gradient's 2-norm, before the
+            optimizer sees it) and what the loss reports besides, each (steps,): the value of update
+            n is that of the parameters before it.
+        traces: a `Trace` whose arrays have one more leading axis, of ⌈steps / trace_every⌉; `grads`
+            and `aux` are left out. None for `trace_every=0`.
+    """
+
+    metrics: dict[str, Array]
+    traces: Trace | None
+
+
+class Failure(NamedTuple):
+    """Where training went wrong.
+
+    Attributes:
+        step: the update, counted from 1, that gave a loss or parameters that are not finite.
+        reason: "loss" where the loss was not finite, "update" where the parameters would not be.
+        trace: the trace of that update; the parameters are those of `Training.params`.
+        before: the trace of the update before it, the last that went well; None for step 1.
+    """
+
+    step: int
+    reason: str
+    trace: Trace
+    before: Trace | None
+
+
+class Training(NamedTuple):
+    """The result of `train`; `gl.frame(training)` is its tidy dataframe.
+
+    Attributes:
+        params: the parameters at the end: the last finite ones where training failed.
+        metrics: as in `Records`, NumPy arrays of a row per update; a failed run ends with the row
+            of the update that failed.
+        traces: the stacked traces, NumPy arrays, or None; row i was taken before update
+            `trace_steps[i]` + 1, so row 0 is the network at its initialization.
+        trace_steps: the number of updates made before each trace.
+        failure: what went wrong, or None.
+        state: the `State` at the end, from which `advance` goes on.
+    """
+
+    params: PyTree
+    metrics: dict[str, np.ndarray]
+    traces: Trace | None
+    trace_steps: Int[np.ndarray, " traces"]
+    failure: Failure | None
+    state: State
+
+
+def start(params: PyTree, optimizer: optax.GradientTransformation, key: PRNGKeyArray) -> State:
+    """The state before the first update.
+
+    >>> state = start({"w": jnp.ones(3)}, optax.adam(1e-3), jax.random.key(0))
+    >>> int(state.step), int(state.first_nonfinite_step)
+    (0, 0)
+    """
+    zero = jnp.zeros((), jnp.int32)
+    return State(zero, params, optimizer.init(params), key, zero)
+
+
+def advance(
+    loss: Loss,
+    sample: Sampler,
+    optimizer: optax.GradientTransformation,
+    state: State,
+    steps: int,
+    *,
+    has_aux: bool = False,
+    trace_every: int = 0,
+    batch_axis: int | None = None,
+) -> tuple[State, Records]:
+    """Makes `steps` updates, a pure function for `jax.jit` and `jax.vmap`.
+
+    Update n = 1, 2, …, with θ the parameters, B_n = sample(fold_in(key, n - 1), n - 1) a batch
+    that is drawn inside the compiled step, and g_n the gradient::
+
+        g_n = ∇_θ loss(θ_{n-1}, B_n),    θ_n = θ_{n-1} + optimizer(g_n)
+
+    Args:
+        loss: (params, batch) -> a scalar, or a scalar and a dict of scalars with `has_aux`.
+        sample: (key, step) -> batch, with step the number of updates made, a traced int32.
+        optimizer: any of optax's, with schedules, clipping and so on.
+        state: from `start`, or from an earlier call.
+        steps: the number of updates, at least 1, a Python int.
+        has_aux: whether the loss reports a dict of scalars besides.
+        trace_every: k, take a `gradlab.trace` before the updates 1, k + 1, 2k + 1, … of this call,
+            in place of the plain gradient; 0 for never.
+        batch_axis: that of `gradlab.trace`.
+
+    Returns:
+        The state after the updates, and the `Records`.
+
+    Once a loss, or a parameter after the update, is not finite, the state stays as it was before
+    that update.
+
+    >>> loss = lambda w, x: (w - x) ** 2
+    >>> state = start(jnp.array(0.0), optax.sgd(0.25), jax.random.key(0))
+    >>> state, records = advance(loss, lambda key, step: 1.0, optax.sgd(0.25), state, 3)
+    >>> state.params.tolist(), records.metrics["loss"].tolist()
+    (0.875, [1.0, 0.25, 0.0625])
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if trace_every < 0:
+        raise ValueError(f"trace_every must be at least 0, got {trace_every}")
+
+    def plain(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
+        value, grads = jax.value_and_grad(loss, has_aux=has_aux)(params, batch)
+        value, aux = value if has_aux else (value, {})
+        return value, aux, (grads, None)
+
+    def traced(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
+        out = trace(loss, has_aux=has_aux, batch_axis=batch_axis)(params, batch)
+        kept = Trace(value=out.value, aux=None, grads=None, scans=out.scans, taps=out.taps)
+        return out.value, out.aux if has_aux else {}, (out.grads, kept)
+
+    def update(gradient: Any, state: State, _: Any = None) -> tuple[State, Any]:
+        batch = sample(jax.random.fold_in(state.key, state.step), state.step)
+        value, aux, (grads, kept) = gradient(state.params, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        finite = jnp.isfinite(value)
+        for leaf in jax.tree.leaves(params):
+            finite &= jnp.isfinite(leaf).all()
+        bad = state.first_nonfinite_step
+        goes_on = finite & (bad == 0)
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(goes_on, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        step = state.step + 1
+        bad = jnp.where((bad == 0) & ~finite, step, bad)
+        metrics = _metrics(value, grads, aux)
+        return State(step, params, opt_state, state.key, bad), (metrics, kept)
+
+    def run(state: State, count: int) -> tuple[State, Any]:
+        state, (metrics, _) = jax.lax.scan(partial(update, plain), state, length=count)
+        return state, metrics
+
+    if not trace_every:
+        state, metrics = run(state, steps)
+        return state, Records(metrics, None)
+
+    def group(count: int) -> Any:
+        def body(state: State, _: Any = None) -> tuple[State, Any]:
+            state, (first, kept) = update(traced, state)
+            metrics = jax.tree.map(lambda x: x[None], first)
+            if count > 1:
+                state, rest = run(state, count - 1)
+                metrics = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), metrics, rest)
+            return state, (metrics, kept)
+
+        return body
+
+    whole, rest = divmod(steps, trace_every)
+    parts = []
+    if whole:
+        state, (metrics, kept) = jax.lax.scan(group(trace_every), state, length=whole)
+        parts.append((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics), kept))
+    if rest:
+        state, (metrics, kept) = group(rest)(state)
+        parts.append((metrics, jax.tree.map(lambda x: x[None], kept)))
+    return state, Records(*jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
+
+
+def _metrics(value: Array, grads: PyTree, aux: Any) -> dict[str, Array]:
+    ours = {"loss": value, "log_grad_norm": log_norm(grads)}
+    if not isinstance(aux, dict):
+        raise TypeError(f"the loss must report a dict of scalars, got a {type(aux).__name__}")
+    for name, metric in aux.items():
+        if name in ours:
+            raise ValueError(f"the loss reports a metric {name!r}, which is gradlab's own name")
+        if jnp.ndim(metric):
+            raise ValueError(f"metric {name!r} must be a scalar, got shape {jnp.shape(metric)}")
+    return ours | {name: jnp.asarray(metric) for name, metric in aux.items()}
+
+
+def log_norm(tree: PyTree) -> Float[Array, ""]:
+    """ln‖x‖₂ over all leaves of a tree, in nats; right where squares would under- or overflow.
+
+    >>> float(log_norm({"a": jnp.array([3e-30], "float32"), "b": jnp.array([4e-30], "float32")}))
+    ... # doctest: +ELLIPSIS
+    -67.468...
+    """
+    leaves = [jnp.abs(leaf).ravel() for leaf in jax.tree.leaves(tree)]
+    largest = jnp.max(jnp.stack([leaf.max(initial=0) for leaf in leaves]))
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    squares = sum(jnp.sum((leaf / unit) ** 2) for leaf in leaves)
+    return jnp.log(unit) + jnp.log(squares) / 2
+
+
+_advance = jax.jit(
+    advance,
+    static_argnums=(0, 2, 4),
+    static_argnames=("has_aux", "trace_every", "batch_axis"),
+)
+
+
+def train(
+    loss: Loss,
+    params: PyTree,
+    sample: Sampler,
+    optimizer: optax.GradientTransformation,
+    *,
+    steps: int,
+    key: PRNGKeyArray,
+    has_aux: bool = False,
+    trace_every: int = 0,
+    batch_axis: int | None = None,
+    block: int = _BLOCK,
+    checkpoint: str | Path | None = None,
+    save_every: float = 10.0,
+    progress: bool | Progress = False,
+) -> Training:
+    """Trains with optax, with a trace of the gradient's way back every `trace_every` updates.
+
+    The updates are those of `advance`, run in compiled blocks.
+
+    Args:
+        loss: (params, batch) -> a scalar, or a scalar and a dict of scalars with `has_aux`.
+        params: where training starts, a pytree.
+        sample: (key, step) -> batch, called inside the compiled step; see `advance`. A
+            `jax.tree_util.Partial` may hold a data set, whose arrays are then arguments of the
+            compiled program, not constants in it.
+        optimizer: any of optax's.
+        steps: the number of updates, at least 1.
+        key: the randomness of the batches. The same arguments give the same numbers.
+        has_aux: whether the loss reports a dict of scalars besides; they become metrics.
+        trace_every: k, trace before the updates 1, k + 1, 2k + 1, …; 0 for never. A traced update
+            costs about what a plain one does.
+        batch_axis: that of `gradlab.trace`: which axis of the carries counts samples.
+        block: updates per compiled call, rounded up to a multiple of `trace_every`: how often
+            progress is told, a failure noticed and a checkpoint written.
+        checkpoint: a file that the run is saved to, and resumed from where it is there; the result
+            is bit for bit that of a run that was not stopped. With more `steps` than before, it
+            goes on. It is kept when the run ends.
+        save_every: the least seconds between two writes of the checkpoint.
+        progress: True for a bar with the loss on standard error, or a function called after every
+            block with the updates made, those wanted and the last loss.
+
+    Returns:
+        A `Training`. A loss or an update that is not finite ends the run there; `failure` says at
+        which step and holds the traces of that step and of the one before it.
+
+    Raises:
+        ValueError: for steps, trace_every or block out of range; for a checkpoint that is damaged
+            or was written by another program: other code, shapes, parameters, data, key or options.
+
+    >>> import gradlab as gl
+    >>> cell = gl.cells.make("elman", inputs=2, hidden=4)
+    >>> task = gl.tasks.make("adding", length=10)
+    >>> net = gl.tasks.network(cell, task.outputs)
+    >>> run = train(gl.tasks.batch_loss(net, task), net.init(jax.random.key(0)),
+    ...             gl.tasks.batch_sampler(task, 8), optax.adam(1e-2), steps=20,
+    ...             key=jax.random.key(1), has_aux=True, trace_every=10)
+    >>> run.metrics["loss"].shape, run.trace_steps.tolist(), run.traces.scans[0].log_norm.shape
+    ((20,), [0, 10], (2, 10))
+    """
+    if steps < 1 or block < 1:
+        raise ValueError(f"steps and block must be at least 1, got {steps} and {block}")
+    if trace_every:
+        block = -(-block // trace_every) * trace_every
+    sample = jax.tree_util.Partial(sample)
+    call = partial(
+        _advance, loss, has_aux=has_aux, trace_every=trace_every, batch_axis=batch_axis
+    )
+
+    state = start(params, optimizer, key)
+    saved = _Checkpoint(checkpoint, save_every)
+    if checkpoint is not None:
+        # The program's text and what it starts from: what a checkpoint must agree on.
+        made = partial(advance, loss, has_aux=has_aux, trace_every=trace_every)
+        text = jax.make_jaxpr(
+            lambda sample, state: made(sample, optimizer, state, block, batch_axis=batch_axis)
+        )(sample, state)
+        saved.identify(str(text), (sample, state))
+        _, shapes = jax.eval_shape(
+            lambda state: made(sample, optimizer, state, block, batch_axis=batch_axis), state
+        )
+        state, blocks = saved.read(state, shapes)
+    else:
+        blocks = []
+
+    starts: list[State] = []
+    with _telling(progress) as tell:
+        done = int(state.step)
+        while done < steps and not int(state.first_nonfinite_step):
+            starts = [*starts[-1:], state]
+            state, records = call(sample, optimizer, state, min(block, steps - done))
+            blocks.append(jax.tree.map(np.asarray, records))
+            done = int(state.step)
+            tell(done, steps, float(blocks[-1].metrics["loss"][-1]))
+            # A block that was cut short is not where a longer run would pass through.
+            if done % block == 0:
+                saved.write(state, blocks, last=done == steps)
+    saved.flush()
+
+    metrics, traces = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
+    trace_steps = np.arange(0, len(metrics["loss"]), trace_every) if trace_every else np.arange(0)
+    failure = None
+    if bad := int(state.first_nonfinite_step):
+        if not starts:  # a resumed run that had failed
+            starts = [start(params, optimizer, key)]
+        metrics = {name: values[:bad] for name, values in metrics.items()}
+        failure = _failure(call, sample, optimizer, starts, bad, metrics, loss, has_aux, batch_axis)
+        keep = trace_steps < bad
+        trace_steps = trace_steps[keep]
+        traces = jax.tree.map(lambda x: x[keep], traces)
+    return Training(state.params, metrics, traces, trace_steps, failure, state)
+
+
+def _failure(
+    call: Any,
+    sample: Any,
+    optimizer: Any,
+    starts: list[State],
+    bad: int,
+    metrics: dict[str, np.ndarray],
+    loss: Loss,
+    has_aux: bool,
+    batch_axis: int | None,
+) -> Failure:
+    """Goes from the start of a block to the updates `bad` - 1 and `bad`, and traces both."""
+
+    @jax.jit
+    def look(sample: Sampler, state: State) -> Trace:
+        batch = sample(jax.random.fold_in(state.key, state.step), state.step)
+        out = trace(loss, has_aux=has_aux, batch_axis=batch_axis)(state.params, batch)
+        return Trace(value=out.value, aux=None, grads=None, scans=out.scans, taps=out.taps)
+
+    def at(step: int) -> Trace:
+        state = [s for s in starts if int(s.step) < step][-1]
+        ahead = step - 1 - int(state.step)
+        if ahead:
+            state, _ = call(sample, optimizer, state, ahead)
+        return jax.tree.map(np.asarray, look(sample, state))
+
+    reason = "update" if np.isfinite(metrics["loss"][-1]) else "loss"
+    return Failure(bad, reason, at(bad), at(bad - 1) if bad > 1 else None)
+
+
+class _Checkpoint:
+    """One file that holds a state and the records so far, replaced whole or not at all."""
+
+    def __init__(self, path: str | Path | None, seconds: float) -> None:
+        self.path = None if path is None else Path(path)
+        self.seconds = seconds
+        self._written = time.monotonic()
+        self._waiting: Callable[[], None] | None = None
+
+    def identify(self, text: str, start: Any) -> None:
+        """Makes the name of the program: its text without addresses, and what it starts from."""
+        digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", text).encode())
+        for leaf in jax.tree.leaves(start):
+            digest.update(np.asarray(_plain(leaf)).tobytes())
+        self.program = digest.hexdigest()
+
+    def read(self, state: State, shapes: Any) -> tuple[State, list[Records]]:
+        """The state and the records of the file, or those of a run that has yet to begin."""
+        assert self.path is not None
+        if not self.path.exists():
+            return state, []
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                arrays = [file[f"{i:06d}"] for i in range(about["arrays"])]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, TypeError) as error:
+            raise ValueError(
+                f"{self.path}: damaged or no checkpoint; delete it to start anew ({error})"
+            ) from None
+        if (about.get("version"), about.get("program")) != (VERSION, self.program):
+            raise ValueError(
+                f"{self.path}: a checkpoint of another program (other code, parameters, data, key, "
+                "options or library versions); give another file, or delete it to start anew"
+            )
+        leaves, tree = jax.tree.flatten((state, shapes))
+        values = [
+            jax.random.wrap_key_data(array) if _is_key(leaf) else array
+            for leaf, array in zip(leaves, arrays, strict=True)
+        ]
+        state, records = jax.tree.unflatten(tree, values)
+        return jax.tree.map(jnp.asarray, state), [records]
+
+    def write(self, state: State, blocks: list[Records], last: bool) -> None:
+        """Keeps this point of the run, in the file at once where the last write is long ago."""
+        if self.path is None:
+            return
+        blocks = list(blocks)
+        self._waiting = lambda: self._save(state, blocks)
+        if last or time.monotonic() - self._written >= self.seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is not in the file yet."""
+        if self._waiting is not None:
+            self._waiting()
+            self._waiting = None
+            self._written = time.monotonic()
+
+    def _save(self, state: State, blocks: list[Records]) -> None:
+        assert self.path is not None
+        records = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
+        arrays = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves((state, records))]
+        about = {"version": VERSION, "program": self.program, "arrays": len(arrays)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
+        try:
+            with part.open("wb") as file:
+                named = {f"{i:06d}": array for i, array in enumerate(arrays)}
+                np.savez(file, allow_pickle=False, about=np.array(json.dumps(about)), **named)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if isinstance(leaf, jax.Array) and _is_key(leaf) else leaf
+
+
+class _telling:
+    """The progress to report to: the user's function, a bar, or nothing."""
+
+    def __init__(self, progress: bool | Progress) -> None:
+        self._progress = progress
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if callable(self._progress):
+            return self._progress
+        if not self._progress:
+            return lambda *_: None
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4g}"),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._bar.start()
+        task = self._bar.add_task("", total=None, loss=float("nan"))
+
+        def tell(done: int, total: int, loss: float) -> None:
+            self._bar.update(task, completed=done, total=total, loss=loss)
+
+        return tell
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
