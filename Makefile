@@ -54,7 +54,7 @@ lint: $(STAMP) ## ruff, pyright and the import contracts
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## tables of what tracing and spectra cost (ARGS="cost torch long compile spectrum")
+bench: $(STAMP) ## tables of what tracing, spectra and training cost (ARGS="cost torch long compile spectrum training")
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python $(PIP) torch==2.13.0
 	@$(BIN)/python experiments/bench.py $(ARGS)
 
