@@ -1,5 +1,9 @@
 """Tasks: where sequences come from (input sources) and what loss they pay.
 
+A `Task` is a bundle of pure functions, one file and one registered builder each: `make(name)`.
+A `network` is a cell with a linear readout; `batch_loss` and `batch_sampler` bring both together
+for training.
+
 An input source is a function (key, length, features, dtype=None) -> (length, features); it works
 under jit and vmap over keys, and each feature has mean 0 and variance 1.
 """
@@ -9,9 +13,43 @@ from collections.abc import Callable
 from jaxtyping import Array
 
 from gradlab import _names
-from gradlab.tasks import gaussian, probe, reviews
+from gradlab.tasks import (
+    adding,
+    copying,
+    digits,
+    gaussian,
+    parity,
+    probe,
+    reviews,
+    temperature,
+    temporal_order,
+)
+from gradlab.tasks.base import Task, make, names, options, register
+from gradlab.tasks.network import Network, batch_loss, batch_sampler, network
 
-__all__ = ["INPUTS", "gaussian", "input_names", "make_input", "probe", "reviews"]
+__all__ = [
+    "INPUTS",
+    "Network",
+    "Task",
+    "adding",
+    "batch_loss",
+    "batch_sampler",
+    "copying",
+    "digits",
+    "gaussian",
+    "input_names",
+    "make",
+    "make_input",
+    "names",
+    "network",
+    "options",
+    "parity",
+    "probe",
+    "register",
+    "reviews",
+    "temperature",
+    "temporal_order",
+]
 
 INPUTS: dict[str, Callable[..., Array]] = {
     "gaussian": gaussian.gaussian,
