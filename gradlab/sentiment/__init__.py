@@ -27,8 +27,8 @@ from gradlab.sentiment.models import (
     run,
     standard,
 )
-from gradlab.sentiment.recipes import RECIPES, Recipe, recipe
-from gradlab.sentiment.store import VERSION, load, save
+from gradlab.sentiment.recipes import RECIPES, Recipe, quick, recipe
+from gradlab.sentiment.store import VERSION, default_path, load, save
 from gradlab.sentiment.text import (
     OTHER,
     PADDING,
@@ -58,6 +58,7 @@ __all__ = [
     "build",
     "characters",
     "convolution",
+    "default_path",
     "encode",
     "evaluate",
     "gradient",
@@ -66,6 +67,7 @@ __all__ = [
     "names",
     "pooled",
     "predict",
+    "quick",
     "recipe",
     "recurrent",
     "register",

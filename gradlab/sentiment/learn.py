@@ -22,7 +22,7 @@ from gradlab.tracing import trace
 LABELS = ("negative", "positive")
 
 # Reviews of similar length share a batch, which skips this many parts of 1/PARTS of the longest.
-PARTS = 8
+PARTS = 5
 # So many batches are sorted by length together: enough to be alike, few enough to stay mixed.
 _POOL = 50
 _BATCH = 256
@@ -98,18 +98,21 @@ def _skip(length: int, longest: int) -> int:
 
 
 def batch_loss(
-    model: Model, word_dropout: float = 0.0
+    model: Model, word_dropout: float = 0.0, pair_dropout: float = 0.0
 ) -> Callable[[Params, Batch], Float[Array, ""]]:
-    """The mean cross-entropy of a batch, in nats: -ln p of each review's own label."""
+    """The mean cross-entropy of a batch, in nats: -ln p of each review's own label.
+
+    The shares of tokens and of pairs that are dropped are those of ``Recipe``.
+    """
 
     def loss(params: Params, batch: Batch) -> Array:
-        k_words, k_units = jax.random.split(batch.key)
-        codes = batch.codes
-        if word_dropout:
-            lost = jax.random.bernoulli(k_words, word_dropout, codes.shape[:2])
-            without = jnp.full_like(codes, PADDING).at[..., 0].set(OTHER)
-            lost &= codes[..., 0] != PADDING
-            codes = jnp.where(lost[..., None], without, codes)
+        k_words, k_pairs, k_units = jax.random.split(batch.key, 3)
+        words, pairs = batch.codes[..., 0], batch.codes[..., 1:]
+        lost = jax.random.bernoulli(k_words, word_dropout, words.shape)
+        without = lost | jax.random.bernoulli(k_pairs, pair_dropout, words.shape)
+        words = jnp.where(lost & (words != PADDING), OTHER, words)
+        pairs = jnp.where(without[..., None], PADDING, pairs)
+        codes = jnp.concatenate([words[..., None], pairs], axis=-1)
         z = logits(model, params, codes, batch.skip, k_units)
         return optax.sigmoid_binary_cross_entropy(z, batch.positive.astype(z.dtype)).mean()
 
@@ -190,7 +193,7 @@ def train(
 
     k_params, k_run = jax.random.split(jax.random.key(seed))
     adam = optimizer(recipe, per_epoch)
-    loss = batch_loss(model, recipe.word_dropout)
+    loss = batch_loss(model, recipe.word_dropout, recipe.pair_dropout)
     state = training.start(model.init(k_params), adam, k_run)
     advance = jax.jit(lambda sample, state: training.advance(loss, sample, adam, state, per_epoch))
     made = Classifier(recipe, words, model, state.params)

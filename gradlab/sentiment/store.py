@@ -87,3 +87,9 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
         if wanted.shape != got.shape or not np.issubdtype(got.dtype, np.floating):
             raise ValueError(f"{got.dtype} of shape {got.shape} in place of {wanted.shape}")
     return Classifier(recipe, vocabulary, model, jax.tree.unflatten(tree, map(jnp.asarray, values)))
+
+
+def default_path() -> Path:
+    """Where a model is kept that no one gave a place: in the user's cache, XDG_CACHE_HOME/gradlab."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "gradlab" / "sentiment.npz"
