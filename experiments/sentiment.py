@@ -109,7 +109,7 @@ def add(path: Path, rows: pd.DataFrame | None) -> None:
 def table(accuracy: pd.DataFrame) -> str:
     """The means over seeds, best first, as a table in Markdown."""
     lines = [
-        "| model | unit | seeds | held out | test | test, lowest and highest | seconds | parameters |",
+        "| model | unit | seeds | held out | test | lowest to highest | seconds | parameters |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     groups = accuracy.groupby(["model", "unit"])
@@ -133,8 +133,8 @@ def publish(stem: str) -> None:
     (OUT / f"{stem}accuracy.md").write_text(text)
     print(text)
     if (path := OUT / f"{stem}gradient.csv").exists():
-        epochs = pd.read_csv(OUT / f"{stem}epochs.csv")
-        figures.save(figures.sentiment(pd.read_csv(path), epochs), OUT / f"{stem}gradient", ("png",))
+        figure = figures.sentiment(pd.read_csv(path), pd.read_csv(OUT / f"{stem}epochs.csv"))
+        figures.save(figure, OUT / f"{stem}gradient", ("png",))
 
 
 def main() -> None:

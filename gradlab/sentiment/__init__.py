@@ -32,6 +32,7 @@ from gradlab.sentiment.store import VERSION, default_path, load, save
 from gradlab.sentiment.text import (
     OTHER,
     PADDING,
+    UNITS,
     Vocabulary,
     characters,
     encode,
@@ -45,6 +46,7 @@ __all__ = [
     "OTHER",
     "PADDING",
     "RECIPES",
+    "UNITS",
     "VERSION",
     "Batch",
     "Classifier",

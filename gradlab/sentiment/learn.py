@@ -175,7 +175,8 @@ def train(
     """
     positive = _check(texts, positive)
     if positive.all() or not positive.any():
-        raise ValueError(f"all {len(texts)} reviews are {LABELS[int(positive[0])]}: nothing to learn")
+        label = LABELS[int(positive[0])]
+        raise ValueError(f"all {len(texts)} reviews are {label}: nothing to learn")
     words = vocabulary(texts, recipe.unit, recipe.tokens, recipe.grams)
     model = build(recipe, words)
     codes = encode(words, texts, recipe.length)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from gradlab import cells
 from gradlab._names import choose
 from gradlab.cells import Cell
-from gradlab.sentiment.text import PADDING
+from gradlab.initializers import Initializer
+from gradlab.sentiment.text import OTHER, PADDING
 
 Params = dict[str, Any]
 Codes = Int[Array, "length grams"]
@@ -76,7 +77,7 @@ def make(name: str, codes: int, **options: Any) -> Model:
     return _BUILDERS[name](codes, **options)
 
 
-def standard(hidden: int) -> jax.nn.initializers.Initializer:
+def standard(hidden: int) -> Initializer:
     """U(-1/√H, 1/√H), what PyTorch draws every weight and bias of its recurrent layers from.
 
     For Elman's W the singular values then lie below 2/√3 ≈ 1.15 and the spectral radius is about
@@ -99,8 +100,8 @@ INITIALIZATIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "orthogonal": lambda hidden: {},
     "standard": lambda hidden: dict.fromkeys(("recurrent", "input", "bias"), standard(hidden)),
 }
-"""How a cell begins: ``orthogonal``, gradlab's own (W orthogonal per gate, U_ij ~ N(0, 1/D), b = 0),
-or ``standard``, all of them uniform as in PyTorch."""
+"""How a cell begins: ``orthogonal``, gradlab's own (W orthogonal per gate, U_ij ~ N(0, 1/D),
+b = 0), or ``standard``, all of them uniform as in PyTorch."""
 
 
 def _cell(cell: str, embedding: int, hidden: int, initialization: str) -> Cell:
@@ -127,7 +128,7 @@ def _dropped(key: PRNGKeyArray | None, rate: float, width: int, dtype: Any) -> A
 
 
 def _embedded(table: Array, codes: Codes) -> tuple[Float[Array, "T D"], Bool[Array, " T"]]:
-    """x_t, the sum of the rows of the token and of the pair that ends there, and where t is real."""
+    """x_t, the sum of the rows of the token and of the pair that ends there, and which are real."""
     x = jnp.where(codes[..., None] == PADDING, 0, table[codes]).sum(1)
     return x, codes[:, 0] != PADDING
 
@@ -211,10 +212,15 @@ def pooled(
     embedding: int = 64,
     initialization: str = "orthogonal",
     bidirectional: bool = False,
+    embedded: int | None = None,
+    wide: float = 0.0,
     embedding_dropout: float = 0.0,
     dropout: float = 0.0,
 ) -> Model:
     """A cell whose decision reads all states: v·[mean_t h_t, max_t h_t] + c over the real steps.
+
+    With ``wide`` = s > 0 the decision is the sum of that and of s times a ``bag_of_words``, and
+    both are trained together: the states need to say only what the words alone do not.
 
     Args:
       codes: the size of the vocabulary.
@@ -223,28 +229,36 @@ def pooled(
       embedding: D, the width of a token's vector.
       initialization: one of ``INITIALIZATIONS``.
       bidirectional: whether a second cell reads from the end to the beginning.
+      embedded: how many codes, the most frequent, the cell tells apart; all if None. To it the
+        other tokens are ``OTHER``, and the other pairs nothing.
+      wide: s, by which the weights of the words grow faster than all others under Adam; 0 for none.
       embedding_dropout: the share of the D features that a review loses, the same at every step.
       dropout: the share of the pooled units that the decision loses.
 
     Source: Howard & Ruder (2018), "Universal language model fine-tuning for text classification",
-    section 3.3, concat pooling (without the last state).
+    section 3.3, concat pooling (without the last state); Cheng et al. (2016), "Wide & deep learning
+    for recommender systems", section 3.3, joint training.
     """
     network = _cell(cell, embedding, hidden, initialization)
     directions = (False, True) if bidirectional else (False,)
     width = 2 * hidden * len(directions)
+    known = codes if embedded is None else min(embedded, codes)
+    bag = bag_of_words(codes)
 
     def init(key: PRNGKeyArray, dtype: DTypeLike | None = None) -> Params:
         k_embedding, k_cell, k_readout = jax.random.split(key, 3)
         keys = jax.random.split(k_cell, len(directions))
-        return {
-            "embedding": _table(k_embedding, codes, embedding, dtype),
+        params = {
+            "embedding": _table(k_embedding, known, embedding, dtype),
             "cells": [network.init(k, dtype) for k in keys],
             "readout": _dense(k_readout, width, dtype),
         }
+        return params | ({"bag": bag.init(key, dtype)} if wide else {})
 
     def logit(params: Params, ids: Codes, key: PRNGKeyArray | None = None) -> Array:
         k_x, k_h = (None, None) if key is None else jax.random.split(key)
-        xs, live = _embedded(params["embedding"], ids)
+        unknown = jnp.full(ids.shape, PADDING, ids.dtype).at[:, 0].set(OTHER)
+        xs, live = _embedded(params["embedding"], jnp.where(ids < known, ids, unknown))
         xs = xs * _dropped(k_x, embedding_dropout, embedding, xs.dtype)[None]
         both = [
             run(network, weights, xs, live, reverse)[1]
@@ -254,7 +268,8 @@ def pooled(
         mean = jnp.where(real, hs, 0).sum(0) / live.sum()
         largest = jnp.where(real, hs, -jnp.inf).max(0)
         h = jnp.concatenate([mean, largest]) * _dropped(k_h, dropout, width, xs.dtype)
-        return h @ params["readout"]["weight"] + params["readout"]["bias"]
+        z = h @ params["readout"]["weight"] + params["readout"]["bias"]
+        return z + wide * bag.logit(params["bag"], ids) if wide else z
 
     return Model("pooled", init, logit)
 
@@ -271,8 +286,8 @@ def convolution(
 ) -> Model:
     """Filters over a few neighbouring words, and of each filter the largest value in the review.
 
-    For width w and filter f: a_t = relu(Σ_{k<w} K_k x_{t-k} + b)_f with x = 0 before the review, and
-    the decision is v·[max_t a_t] + c over all widths: order counts within w words only.
+    For width w and filter f: a_t = relu(Σ_{k<w} K_k x_{t-k} + b)_f with x = 0 before the review,
+    and the decision is v·[max_t a_t] + c over all widths: order counts within w words only.
 
     Args:
       codes: the size of the vocabulary.
@@ -312,7 +327,8 @@ def convolution(
             rows = [windows[w - 1 - k : len(windows) - k] for k in range(w)]
             return jnp.concatenate(rows, axis=1) @ kernel.reshape(-1, filters)
 
-        largest = [jnp.where(live[:, None], responses(k), -jnp.inf).max(0) for k in params["filters"]]
+        real = live[:, None]
+        largest = [jnp.where(real, responses(k), -jnp.inf).max(0) for k in params["filters"]]
         # relu grows with its argument, so the largest response has the largest value.
         h = jax.nn.relu(jnp.concatenate(largest) + params["bias"])
         h = h * _dropped(k_h, dropout, width, xs.dtype)

@@ -108,11 +108,12 @@ def recipe(name: str, **changes: Any) -> Recipe:
 
 
 def quick(name: str, unit: str = "words") -> Recipe:
-    """The recipe for the package's snippets, which are single sentences: seconds in place of minutes.
+    """The recipe for the package's snippets, single sentences: seconds in place of minutes.
 
     >>> quick("gru", "characters").length
     200
     """
     if unit == "characters":
-        return recipe(name, unit=unit, tokens=100, length=200, rate=4e-3, epochs=8, word_dropout=0.0)
+        changes = {"tokens": 100, "length": 200, "rate": 4e-3, "epochs": 8, "word_dropout": 0.0}
+        return recipe(name, unit=unit, **changes)
     return recipe(name, unit=unit, tokens=10_000, length=50)

@@ -54,7 +54,7 @@ def load(path: str | Path) -> Classifier:
       ValueError: for a file that is damaged, of another version, or no model at all.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}  # each one checked by its CRC
         about = json.loads(arrays.pop("about").tobytes())
         ours = about["format"] == _FORMAT
@@ -90,6 +90,6 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
 
 
 def default_path() -> Path:
-    """Where a model is kept that no one gave a place: in the user's cache, XDG_CACHE_HOME/gradlab."""
+    """Where a model is kept that was given no place: in XDG_CACHE_HOME/gradlab, or ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "gradlab" / "sentiment.npz"
