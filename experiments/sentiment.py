@@ -127,7 +127,7 @@ def table(accuracy: pd.DataFrame) -> str:
 
 def publish(stem: str) -> None:
     """The table and the figure of what is in the csv files."""
-    from gradlab import figures_sentiment as figures
+    from gradlab import figures
 
     text = table(pd.read_csv(OUT / f"{stem}accuracy.csv"))
     (OUT / f"{stem}accuracy.md").write_text(text)

@@ -114,6 +114,7 @@ TRAINED: dict[str, Column] = {
     "clip_norm": Column("float64", "1", "largest norm of the gradient; 0 for no clipping"),
     "clip_value": Column("float64", "1", "largest size of its entries; 0 for no clipping"),
     "omega": Column("float64", "1", "weight of Pascanu's regularizer; 0 without it"),
+    "omega_squared": Column("float64", "1", "the same of its form with squared norms"),
     "orthogonality": Column("float64", "1", "weight of the orthogonality penalty; 0 without it"),
     "flossing": Column("float64", "1", "weight of gradient flossing; 0 without it"),
     "preflossing": Column("Int64", "updates", "updates of flossing alone before the training"),
@@ -206,6 +207,7 @@ TRAINED_AXES = (
     "clip_norm",
     "clip_value",
     "omega",
+    "omega_squared",
     "orthogonality",
     "flossing",
     "preflossing",
@@ -384,7 +386,8 @@ def metrics(training: Any) -> pd.DataFrame:
     """
     table = pd.DataFrame({name: np.asarray(v, np.float64) for name, v in training.metrics.items()})
     table.insert(0, "training_step", np.arange(1, len(table) + 1))
-    table = table[[*METRICS, *(name for name in table if name not in METRICS)]]
+    others = [str(name) for name in table.columns if name not in METRICS]
+    table = table.reindex(columns=[*METRICS, *others])
     return table.astype({name: column.dtype for name, column in METRICS.items()})
 
 

@@ -26,6 +26,7 @@ REMEDIES = {
     "clip_norm": 0.1,
     "clip_value": 0.01,
     "omega": 1.0,
+    "omega_squared": 1.0,
     "orthogonality": 1.0,
     "flossing": 1.0,
     "preflossing": 3,

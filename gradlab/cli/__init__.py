@@ -1,4 +1,4 @@
-"""The command line: `gradlab sweep`, `figures`, `csv`, `reproduce`, `data`."""
+"""The command line: `gradlab sweep`, `figures`, `csv`, `reproduce`, `data`, `sentiment`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import rich.progress
 import rich.table
 import typer
 
-from gradlab.cli import data
+from gradlab.cli import data, sentiment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data.app, name="data")
+app.add_typer(sentiment.app, name="sentiment")
 
 SpecPath = Annotated[Path, typer.Argument(help="the sweep's spec, a TOML file", metavar="SPEC")]
 Results = Annotated[Path, typer.Argument(help="a folder that a sweep wrote", metavar="DIR")]

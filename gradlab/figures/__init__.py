@@ -16,6 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gradlab import frames
+from gradlab.figures._sentiment import sentiment as sentiment
 from gradlab.figures._style import DECADES as DECADES
 from gradlab.figures._style import FLOAT32 as FLOAT32
 from gradlab.figures._style import LABELS as LABELS

@@ -35,8 +35,8 @@ _VARYING = tuple(
     axis for axis in frames.TRAINED_AXES if axis not in ("task", "cell", "length", "precision")
 )
 _OFF = {
-    **dict.fromkeys(("clip_norm", "clip_value", "omega", "orthogonality"), 0.0),
-    **dict.fromkeys(("flossing", "preflossing", "chrono", "window"), 0.0),
+    **dict.fromkeys(("clip_norm", "clip_value", "omega", "omega_squared"), 0.0),
+    **dict.fromkeys(("orthogonality", "flossing", "preflossing", "chrono", "window"), 0.0),
     "leak": 1.0,
 }
 _UNIT = {"adding": "squared error", "temperature": "squared error"}

@@ -104,8 +104,10 @@ class TrainingSpec(_Grid):
     A run trains a `network` of the cell on the task, one batch of fresh sequences per update, and
     ends where the task is solved. Every `evaluate_every` updates it is evaluated on `evaluation`
     fresh sequences (or on all that the task holds out), and traced. The remedies are axes that are
-    off at their default, 0 (`leak`: 1); see `gradlab.remedies`. `chrono` is T_max; `preflossing`
-    counts updates of gradient flossing alone, with Adam, before the first update of the task.
+    off at their default, 0 (`leak`: 1); see `gradlab.remedies`. `omega` and
+    `omega_squared` weigh the two forms of Pascanu's regularizer, the mean over steps; `chrono` is
+    T_max; `preflossing` counts updates of gradient flossing alone, with Adam, before the first one
+    of the task.
 
     `evaluate_every`, `evaluation` and `flossing_exponents` are one number each.
 
@@ -130,6 +132,7 @@ class TrainingSpec(_Grid):
     clip_norm: list[Scale] = [0.0]
     clip_value: list[Scale] = [0.0]
     omega: list[Scale] = [0.0]
+    omega_squared: list[Scale] = [0.0]
     orthogonality: list[Scale] = [0.0]
     flossing: list[Scale] = [0.0]
     preflossing: list[Count] = [0]

@@ -50,6 +50,7 @@ class Run(NamedTuple):
     clip_norm: float
     clip_value: float
     omega: float
+    omega_squared: float
     orthogonality: float
     flossing: float
     preflossing: int
@@ -87,6 +88,7 @@ _SCALARS = (
     "clip_norm",
     "clip_value",
     "omega",
+    "omega_squared",
     "orthogonality",
     "flossing",
     "chrono",
@@ -218,8 +220,10 @@ def _programs(run: Run) -> _Programs:
     ) -> training.State:
         cell, net, optimizer = build(scalars)
         loss = plain = tasks.batch_loss(net, task)
+        omega = functools.partial(remedies.omega_penalty, plain, cell, mean=True, has_aux=True)
         for name, penalty in (
-            ("omega", lambda: remedies.omega_penalty(plain, cell, has_aux=True)),
+            ("omega", lambda: omega(squared=False)),
+            ("omega_squared", lambda: omega(squared=True)),
             ("orthogonality", lambda: remedies.orthogonality_penalty(cell)),
             ("flossing", lambda: _floss(run, cell)),
         ):

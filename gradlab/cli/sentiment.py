@@ -20,7 +20,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         help="a CSV file (.csv, .gz, .xz) or Stanford's folder aclImdb; `snippets` for those of "
-        "the package; without it $GRADLAB_IMDB, else what `gradlab data imdb` left, else the snippets",
+        "the package; without it $GRADLAB_IMDB, else what `gradlab data imdb` left, else snippets",
         metavar="PATH",
     ),
 ]
