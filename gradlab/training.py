@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
-import uuid
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +22,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from gradlab import _files
 from gradlab.tracing import Trace, trace
 
 Loss = Callable[[Any, Any], Any]
@@ -463,16 +462,9 @@ class _Checkpoint:
         arrays = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves((state, records))]
         about = {"version": VERSION, "program": self.program, "arrays": len(arrays)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
-        try:
-            with part.open("wb") as file:
-                named = {f"{i:06d}": array for i, array in enumerate(arrays)}
-                np.savez(file, allow_pickle=False, about=np.array(json.dumps(about)), **named)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        named = {f"{i:06d}": array for i, array in enumerate(arrays)}
+        named["about"] = np.array(json.dumps(about))
+        _files.write(self.path, lambda file: np.savez(file, allow_pickle=False, **named))
 
 
 def _is_key(leaf: Any) -> bool:

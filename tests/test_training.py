@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import gradlab as gl
-from gradlab import training
+from gradlab import _files, training
 
 CELL = gl.cells.make("gru", inputs=2, hidden=3)
 LENGTH, BATCH, STEPS, EVERY = 6, 4, 11, 4
@@ -220,7 +220,7 @@ def test_nothing_is_left_of_a_checkpoint_that_cannot_be_written(tmp_path, monkey
     def full(_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(training.os, "fsync", full)
+    monkeypatch.setattr(_files.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         train(checkpoint=path, save_every=0)
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"] and path.read_bytes() == before

@@ -12,10 +12,8 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradlab import _files
 from gradlab.frames import KINDS
 
 # What a folder of results may hold; anything else in it is somebody's and stays untouched.
@@ -227,13 +226,4 @@ def _checksum(content: bytes) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file under its name only once all of it is on the disk."""
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    _files.write(path, lambda file: file.write(content))
