@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gradlab import data_cli
+from gradlab.cli import data as data_cli
 from gradlab.tasks import imdb, reviews
 
 # What the reader must make of what a source holds.

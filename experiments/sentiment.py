@@ -1,0 +1,196 @@
+"""Positive or negative: what recurrent networks learn from film reviews, and how far back.
+
+    python experiments/sentiment.py DATA [--models gru,lstm] [--seeds 0,1,2]
+    python experiments/sentiment.py
+
+With DATA, a file or folder of whole reviews that `gradlab.tasks.imdb` reads, every recipe of
+`gradlab.sentiment` is trained on the part fit, watched on held_out and, once, tested on test; what
+results/sentiment holds already is not run again. Without DATA the same code runs on the package's
+snippets, in words and in characters, and leaves a model for `gradlab sentiment predict`.
+
+Bengio, Simard & Frasconi (1994): an Elman network that keeps information loses the gradient.
+Hochreiter & Schmidhuber (1997), Cho et al. (2014): gates keep it. The lines to beat are Wang &
+Manning's (2012) bag of words and pairs, and Kim's (2014) convolution.
+"""
+
+import argparse
+import math
+import os
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+
+from gradlab import sentiment
+from gradlab.sentiment import default_path
+from gradlab.tasks import imdb
+
+OUT = Path(__file__).parents[1] / "results" / "sentiment"
+SEEDS = (0, 1, 2)
+TRACED = ("elman", "elman_orthogonal", "elman_clipped", "lstm", "gru", "pooled")
+TRACED_REVIEWS = 250
+# Every lag up to the first, then every fifth: a figure needs no more, and the file stays small.
+LAGS = [*range(50), *range(50, 10_000, 5)]
+
+KEYS = ["model", "unit", "seed"]
+
+
+def run(name: str, recipe: sentiment.Recipe, reviews: imdb.Reviews, seed: int, traced: bool):
+    """One model: a row of the table, its epochs, its gradient, and the classifier."""
+    fit, held_out, test = (reviews.part(part) for part in ("fit", "held_out", "test"))
+    key = {"model": name, "unit": recipe.unit, "seed": seed}
+    epochs, curves = [], []
+    started, cpu = time.monotonic(), time.process_time()
+    watching = 0.0
+
+    def watch(epoch: int, made: sentiment.Classifier, loss: float) -> None:
+        nonlocal watching
+        began = time.monotonic()
+        accuracy = sentiment.evaluate(made, held_out.texts, held_out.positive).accuracy
+        row = key | {"epoch": epoch, "loss": loss, "validation_accuracy": accuracy}
+        row["reached"] = math.nan
+        if traced:
+            seen = sentiment.gradient(made, held_out.texts[:TRACED_REVIEWS])
+            row["reached"] = seen.reached
+            curves.append(quartiles(seen.log_relative).assign(**key, epoch=epoch))
+        epochs.append(row)
+        watching += time.monotonic() - began
+        print(
+            f"{name:18} {recipe.unit:10} seed {seed}  epoch {epoch}  loss {loss:.3f}  "
+            f"held out {accuracy:.4f}  reached {row['reached']:.3f}  "
+            f"{time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+
+    made = sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
+    seconds = time.monotonic() - started
+    cpu = time.process_time() - cpu
+    tested = sentiment.evaluate(made, test.texts, test.positive)
+    row = key | {
+        "initialization": recipe.options.get("initialization", "orthogonal")
+        if "cell" in recipe.options
+        else "",
+        "clip": recipe.clip,
+        "validation_accuracy": epochs[-1]["validation_accuracy"],
+        "test_accuracy": tested.accuracy,
+        "seconds": round(seconds, 1),
+        "watching_seconds": round(watching, 1),
+        "cpu_seconds": round(cpu, 1),
+        "epochs": recipe.epochs,
+        "parameters": sum(x.size for x in jax.tree.leaves(made.params)),
+    }
+    print(f"{name:18} {recipe.unit:10} seed {seed}  test {tested.accuracy:.4f}", flush=True)
+    frames = pd.DataFrame([row]), pd.DataFrame(epochs), pd.concat(curves) if curves else None
+    return *frames, made
+
+
+def quartiles(log_relative: np.ndarray) -> pd.DataFrame:
+    """Median and quartiles over the reviews that are longer than the lag, in nats."""
+    lags = [lag for lag in LAGS if lag < log_relative.shape[1]]
+    # The longest lags are those of few reviews.
+    lags = [lag for lag in lags if np.isfinite(log_relative[:, lag]).sum() >= 10]
+    low, middle, high = np.nanquantile(log_relative[:, lags], (0.25, 0.5, 0.75), axis=0)
+    return pd.DataFrame({"lag": lags, "median": middle, "q25": low, "q75": high})
+
+
+def add(path: Path, rows: pd.DataFrame | None) -> None:
+    """Appends rows to a csv file, which is whole at any moment."""
+    if rows is None:
+        return
+    if path.exists():
+        rows = pd.concat([pd.read_csv(path, keep_default_na=True), rows])
+    part = path.with_suffix(".part")
+    rows.to_csv(part, index=False, float_format="%.5g")
+    os.replace(part, path)
+
+
+def table(accuracy: pd.DataFrame) -> str:
+    """The means over seeds, best first, as a table in Markdown."""
+    lines = [
+        "| model | unit | seeds | held out | test | lowest to highest | seconds | parameters |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    groups = accuracy.groupby(["model", "unit"])
+    means = groups.mean(numeric_only=True).sort_values("test_accuracy", ascending=False)
+    for (model, unit), row in means.iterrows():
+        seeds = groups.get_group((model, unit))
+        low, high = seeds["test_accuracy"].min(), seeds["test_accuracy"].max()
+        lines.append(
+            f"| {model} | {unit} | {len(seeds)} | {row['validation_accuracy']:.4f} "
+            f"| {row['test_accuracy']:.4f} | {low:.4f} to {high:.4f} "
+            f"| {row['seconds']:.0f} | {row['parameters']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def publish(stem: str) -> None:
+    """The table and the figure of what is in the csv files."""
+    from gradlab import figures
+
+    text = table(pd.read_csv(OUT / f"{stem}accuracy.csv"))
+    (OUT / f"{stem}accuracy.md").write_text(text)
+    print(text)
+    if (path := OUT / f"{stem}gradient.csv").exists():
+        figure = figures.sentiment(pd.read_csv(path), pd.read_csv(OUT / f"{stem}epochs.csv"))
+        figures.save(figure, OUT / f"{stem}gradient", ("png",))
+
+
+def main() -> None:
+    """Reads the arguments and runs what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", nargs="?", help="whole reviews; the package's snippets without it")
+    parser.add_argument("--models", default="", help="recipes, with commas; all without it")
+    parser.add_argument("--seeds", default="", help="seeds, with commas")
+    asked = parser.parse_args()
+    names = asked.models.split(",") if asked.models else list(sentiment.RECIPES)
+    OUT.mkdir(parents=True, exist_ok=True)
+    if asked.data is None:
+        snippets(names)
+        return
+
+    reviews = imdb.read(asked.data)
+    print(reviews.describe())
+    seeds = [int(seed) for seed in asked.seeds.split(",")] if asked.seeds else SEEDS
+    for seed in seeds:
+        for name in names:
+            done = OUT / "accuracy.csv"
+            if done.exists():
+                rows = pd.read_csv(done)
+                if ((rows["model"] == name) & (rows["seed"] == seed)).any():
+                    continue
+            # The curves of one seed are enough, those of the others cost time.
+            traced = name in TRACED and seed == 0
+            row, epochs, curves, _ = run(name, sentiment.recipe(name), reviews, seed, traced)
+            add(OUT / "gradient.csv", curves)
+            add(OUT / "epochs.csv", epochs)
+            add(done, row)
+    publish("")
+
+
+def snippets(names: list[str]) -> None:
+    """The quick run: the package's snippets, in words and in characters."""
+    reviews = imdb.Reviews(*imdb.reviews.snippets(), None, "the package's snippets")
+    print(reviews.describe())
+    for kind in ("accuracy", "epochs", "gradient"):
+        (OUT / f"snippets_{kind}.csv").unlink(missing_ok=True)
+    best = 0.0
+    for unit in ("words", "characters"):
+        for name in names:
+            if unit == "characters" and name not in ("lstm", "gru", "bag_of_words"):
+                continue
+            recipe = sentiment.quick(name, unit)
+            row, epochs, curves, made = run(name, recipe, reviews, 0, name in TRACED)
+            for kind, rows in (("accuracy", row), ("epochs", epochs), ("gradient", curves)):
+                add(OUT / f"snippets_{kind}.csv", rows)
+            held_out = float(row["validation_accuracy"].iloc[0])
+            if held_out > best:
+                best = held_out
+                sentiment.save(made, default_path())
+    publish("snippets_")
+    print(f"the model that did best on the held out snippets: {default_path()}")
+
+
+if __name__ == "__main__":
+    main()

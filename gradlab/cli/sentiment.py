@@ -1,0 +1,146 @@
+"""The commands of `gradlab sentiment`: train, evaluate, predict."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import rich.console
+import rich.table
+import typer
+
+if TYPE_CHECKING:
+    from gradlab.sentiment import Classifier, Recipe
+    from gradlab.tasks.imdb import Reviews
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Positive or negative: train on film reviews, evaluate, predict.",
+)
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="a CSV file (.csv, .gz, .xz) or Stanford's folder aclImdb; `snippets` for those of "
+        "the package; without it $GRADLAB_IMDB, else what `gradlab data imdb` left, else snippets",
+        metavar="PATH",
+    ),
+]
+
+
+_SNIPPETS = "the package's snippets"
+
+
+def _read(data: str | None) -> "Reviews":
+    from gradlab.tasks import imdb
+
+    if data == "snippets":
+        return imdb.Reviews(*imdb.reviews.snippets(), None, _SNIPPETS)
+    return imdb.read(data)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="the file for the model", metavar="FILE")],
+    data: Data = None,
+    recipe: Annotated[str, typer.Option(help="a recipe of gradlab.sentiment.RECIPES")] = "gru",
+    cell: Annotated[
+        str | None, typer.Option(help="any cell of gradlab.cells, in place of the recipe's own")
+    ] = None,
+    unit: Annotated[str, typer.Option(help="words or characters")] = "words",
+    epochs: Annotated[int | None, typer.Option(help="in place of the recipe's own", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="of parameters, batches and dropout")] = 0,
+) -> None:
+    """Train on the part fit of the reviews, watch on the part held_out, and save the model."""
+    from gradlab import cells, sentiment
+    from gradlab._names import choose
+
+    # What is misspelt is told before the data are read.
+    choose("unit", unit, sentiment.UNITS)
+    chosen = sentiment.recipe(recipe)
+    reviews = _read(data)
+    if reviews.source == _SNIPPETS or unit != "words":
+        chosen = sentiment.quick(recipe, unit)
+    if cell is not None:
+        choose("cell", cell, cells.names())
+        if "cell" not in chosen.options:
+            raise ValueError(f"recipe {recipe!r} has no cell that {cell!r} could replace")
+        chosen = chosen._replace(options=chosen.options | {"cell": cell})
+    if epochs is not None:
+        chosen = chosen._replace(epochs=epochs)
+    print(reviews.describe())
+    sentiment.save(_trained(chosen, reviews, seed), out)
+    print(f"saved as {out}")
+
+
+def _trained(recipe: "Recipe", reviews: "Reviews", seed: int = 0) -> "Classifier":
+    from gradlab import sentiment
+
+    fit, held_out = reviews.part("fit"), reviews.part("held_out")
+
+    def watch(epoch: int, made: "Classifier", loss: float) -> None:
+        if epoch:
+            accuracy = sentiment.evaluate(made, held_out.texts, held_out.positive).accuracy
+            told = f"loss {loss:.3f} nats, accuracy {accuracy:.4f} on held out reviews"
+            print(f"epoch {epoch} of {recipe.epochs}: {told}", flush=True)
+
+    return sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Option(help="a file that `train` wrote", metavar="FILE")],
+    data: Data = None,
+    part: Annotated[
+        str, typer.Option(help="train, fit, held_out or test; `all` for every review")
+    ] = "test",
+) -> None:
+    """Print the accuracy on reviews with a label, and the confusion matrix."""
+    from gradlab import sentiment
+
+    made = sentiment.load(model)
+    reviews = _read(data)
+    chosen = reviews if part == "all" else reviews.part(part)
+    found = sentiment.evaluate(made, chosen.texts, chosen.positive)
+    print(f"{len(chosen.texts):,} reviews of {reviews.source} ({part})")
+    print(f"accuracy {found.accuracy:.4f}")
+    table = rich.table.Table("label", *(f"says {label}" for label in sentiment.LABELS))
+    for label, row in zip(sentiment.LABELS, found.confusion, strict=True):
+        table.add_row(label, *(f"{count:,}" for count in row))
+    rich.console.Console().print(table)
+
+
+@app.command()
+def predict(
+    text: Annotated[str, typer.Argument(help="a review, in quotes")],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="a file that `train` wrote; without it the one that `make sentiment` left, or a "
+            "model that is trained now, on the package's snippets",
+            metavar="FILE",
+        ),
+    ] = None,
+) -> None:
+    """Print whether TEXT is positive or negative, and the probability of that label."""
+    from gradlab import sentiment
+
+    made = _default() if model is None else sentiment.load(model)
+    label, probability = sentiment.predict(made, text)
+    print(f"{label} (probability {probability:.3f})")
+
+
+def _default() -> "Classifier":
+    """The model in the user's cache; where none is that this version reads, a new one."""
+    from gradlab import sentiment
+
+    path = sentiment.default_path()
+    said = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        return sentiment.load(path)
+    except FileNotFoundError:
+        said.print("no model yet: training one on the package's snippets, once")
+    except ValueError as error:
+        said.print(f"{error}\ntraining a new one on the package's snippets")
+    made = _trained(sentiment.quick("gru"), _read("snippets"))
+    sentiment.save(made, path)
+    said.print(f"kept as {path}")
+    return made

@@ -1,0 +1,313 @@
+"""Training a classifier of reviews, and what it then says: accuracy, labels, gradients."""
+
+import bisect
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from gradlab import training
+from gradlab.sentiment import models
+from gradlab.sentiment.models import Model, Params
+from gradlab.sentiment.recipes import Recipe
+from gradlab.sentiment.text import OTHER, PADDING, Vocabulary, encode, vocabulary
+from gradlab.tracing import trace
+
+LABELS = ("negative", "positive")
+
+# Reviews of similar length share a batch, which skips this many parts of 1/PARTS of the longest.
+PARTS = 5
+# So many batches are sorted by length together: enough to be alike, few enough to stay mixed.
+_POOL = 50
+_BATCH = 256
+
+
+class Classifier(NamedTuple):
+    """A trained model with all that it needs to read a text.
+
+    Attributes:
+      recipe: how it was made.
+      vocabulary: the codes of the tokens.
+      model: the bundle of functions, made from both.
+      params: its parameters.
+    """
+
+    recipe: Recipe
+    vocabulary: Vocabulary
+    model: Model
+    params: Params
+
+
+class Evaluation(NamedTuple):
+    """How well a classifier does.
+
+    Attributes:
+      accuracy: the share of the reviews whose label it says.
+      confusion: counts (2, 2): the rows are the labels, the columns what it says, each in the order
+        of ``LABELS``.
+    """
+
+    accuracy: float
+    confusion: Int[np.ndarray, "2 2"]
+
+
+class Batch(NamedTuple):
+    """Some reviews: codes (B, T, grams), labels (B,), how many parts are all padding, a key."""
+
+    codes: Array
+    positive: Array
+    skip: Array
+    key: PRNGKeyArray
+
+
+def build(recipe: Recipe, vocabulary: Vocabulary) -> Model:
+    """The model of a recipe, for a vocabulary."""
+    return models.make(recipe.model, vocabulary.size, **recipe.options)
+
+
+def _starts(length: int) -> list[int]:
+    return sorted({part * length // PARTS for part in range(PARTS)})
+
+
+def logits(
+    model: Model, params: Params, codes: Array, skip: Array, key: PRNGKeyArray | None = None
+) -> Float[Array, " batch"]:
+    """The logits of a batch whose first ``skip`` parts (of ``PARTS``) are padding in every review.
+
+    The parts are cut off before the model sees them, which changes nothing but the time.
+    """
+    keys = None if key is None else jax.random.split(key, len(codes))
+
+    def shorter(start: int) -> Callable[[], Array]:
+        return lambda: jax.vmap(model.logit, in_axes=(None, 0, None if keys is None else 0))(
+            params, codes[:, start:], keys
+        )
+
+    return jax.lax.switch(skip, [shorter(start) for start in _starts(codes.shape[1])])
+
+
+def _skip(length: int, longest: int) -> int:
+    """How many parts are padding in every review, where the longest has so many tokens."""
+    return bisect.bisect_right(_starts(length), length - longest) - 1
+
+
+def batch_loss(
+    model: Model, word_dropout: float = 0.0, pair_dropout: float = 0.0
+) -> Callable[[Params, Batch], Float[Array, ""]]:
+    """The mean cross-entropy of a batch, in nats: -ln p of each review's own label.
+
+    The shares of tokens and of pairs that are dropped are those of ``Recipe``.
+    """
+
+    def loss(params: Params, batch: Batch) -> Array:
+        k_words, k_pairs, k_units = jax.random.split(batch.key, 3)
+        words, pairs = batch.codes[..., 0], batch.codes[..., 1:]
+        lost = jax.random.bernoulli(k_words, word_dropout, words.shape)
+        without = lost | jax.random.bernoulli(k_pairs, pair_dropout, words.shape)
+        words = jnp.where(lost & (words != PADDING), OTHER, words)
+        pairs = jnp.where(without[..., None], PADDING, pairs)
+        codes = jnp.concatenate([words[..., None], pairs], axis=-1)
+        z = logits(model, params, codes, batch.skip, k_units)
+        return optax.sigmoid_binary_cross_entropy(z, batch.positive.astype(z.dtype)).mean()
+
+    return loss
+
+
+def _batch(
+    codes: Array, positive: Array, order: Array, skips: Array, key: PRNGKeyArray, step: Array
+) -> Batch:
+    chosen = order[step]
+    return Batch(codes[chosen], positive[chosen], skips[step], key)
+
+
+def _order(lengths: np.ndarray, batch: int, random: np.random.RandomState) -> np.ndarray:
+    """One epoch: batches (n, batch) of indices, each of reviews of similar length, in any order."""
+    shuffled = random.permutation(len(lengths))
+    pools = [shuffled[i : i + batch * _POOL] for i in range(0, len(shuffled), batch * _POOL)]
+    pools = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
+    # What does not fill a batch is left out, other reviews in every epoch.
+    rows = [pool[: len(pool) // batch * batch].reshape(-1, batch) for pool in pools]
+    return random.permutation(np.concatenate(rows))
+
+
+def optimizer(recipe: Recipe, per_epoch: int) -> optax.GradientTransformation:
+    """AdamW with a warm-up, a cosine decay and, unless ``clip`` is 0, clipping by global norm."""
+    steps = recipe.epochs * per_epoch
+    rate = optax.warmup_cosine_decay_schedule(
+        recipe.rate / 10, recipe.rate, min(per_epoch // 4, steps - 1), steps, recipe.rate / 50
+    )
+    clip = optax.clip_by_global_norm(recipe.clip) if recipe.clip else optax.identity()
+    return optax.chain(clip, optax.adamw(rate, weight_decay=recipe.decay))
+
+
+def train(
+    recipe: Recipe,
+    texts: Sequence[str],
+    positive: Bool[np.ndarray, " reviews"],
+    *,
+    seed: int = 0,
+    watch: Callable[[int, Classifier, float], None] | None = None,
+) -> Classifier:
+    """Trains a classifier of reviews by ``gradlab.training``'s loop.
+
+    Args:
+      recipe: what to train and how.
+      texts: the reviews.
+      positive: which of them are positive, (n,).
+      seed: of the parameters, the batches and the dropout.
+      watch: called before the first epoch and after each, with the epochs made, the classifier so
+        far and the mean loss of that epoch in nats (NaN at first).
+
+    Raises:
+      ValueError: where there is no review, one is empty, or all have the same label; and where the
+        loss or a parameter is not finite any more, with the update that made it so.
+
+    >>> tiny = Recipe("bag_of_words", {}, tokens=10, length=5, batch=2, epochs=20, rate=0.1)
+    >>> made = train(tiny, ["good film", "bad film"] * 4, np.array([True, False] * 4))
+    >>> predict(made, "a good one")[0]
+    'positive'
+    """
+    positive = _check(texts, positive)
+    if positive.all() or not positive.any():
+        label = LABELS[int(positive[0])]
+        raise ValueError(f"all {len(texts)} reviews are {label}: nothing to learn")
+    words = vocabulary(texts, recipe.unit, recipe.tokens, recipe.grams)
+    model = build(recipe, words)
+    codes = encode(words, texts, recipe.length)
+    lengths = (codes[..., 0] != PADDING).sum(1)
+
+    random = np.random.RandomState(seed)
+    batch = min(recipe.batch, len(texts))
+    orders = [_order(lengths, batch, random) for _ in range(recipe.epochs)]
+    per_epoch = len(orders[0])
+    order = np.concatenate(orders)
+    longest = lengths[order].max(1)
+    skips = np.array([_skip(recipe.length, n) for n in longest], np.int32)
+    arrays = (jnp.asarray(x) for x in (codes, positive, order.astype(np.int32), skips))
+    sample = jax.tree_util.Partial(_batch, *arrays)
+
+    k_params, k_run = jax.random.split(jax.random.key(seed))
+    adam = optimizer(recipe, per_epoch)
+    loss = batch_loss(model, recipe.word_dropout, recipe.pair_dropout)
+    state = training.start(model.init(k_params), adam, k_run)
+    advance = jax.jit(lambda sample, state: training.advance(loss, sample, adam, state, per_epoch))
+    made = Classifier(recipe, words, model, state.params)
+    if watch is not None:
+        watch(0, made, math.nan)
+    for epoch in range(1, recipe.epochs + 1):
+        state, records = advance(sample, state)
+        if bad := int(state.first_nonfinite_step):
+            raise ValueError(f"{recipe.model}: update {bad} gave a loss or weights without a value")
+        made = made._replace(params=state.params)
+        if watch is not None:
+            watch(epoch, made, float(records.metrics["loss"].mean()))
+    return made
+
+
+def _check(texts: Sequence[str], positive: Bool[np.ndarray, " reviews"]) -> np.ndarray:
+    positive = np.asarray(positive)
+    if not len(texts):
+        raise ValueError("there is no review in this part of the data")
+    if positive.dtype != bool or positive.shape != (len(texts),):
+        raise ValueError(
+            f"{len(texts)} reviews need as many labels, True or False; "
+            f"got {positive.dtype} of shape {positive.shape}"
+        )
+    return positive
+
+
+_jitted = jax.jit(logits, static_argnums=0)
+
+
+def scores(classifier: Classifier, texts: Sequence[str]) -> Float[np.ndarray, " reviews"]:
+    """The logits ln p/(1-p) of some texts, p the probability that a text is positive.
+
+    Raises:
+      ValueError: for a text without a token.
+    """
+    out = np.empty(len(texts))
+    codes = encode(classifier.vocabulary, texts, classifier.recipe.length)
+    lengths = (codes[..., 0] != PADDING).sum(1)
+    longest_last = np.argsort(lengths, kind="stable")
+    size = min(_BATCH, len(texts))
+    for i in range(0, len(texts), size):
+        chosen = longest_last[i : i + size]
+        # The last rows are repeated, so that every batch has one shape and is compiled once.
+        rows = codes[np.resize(chosen, size)]
+        skip = _skip(codes.shape[1], lengths[chosen].max())
+        z = _jitted(classifier.model, classifier.params, rows, skip)
+        out[chosen] = np.asarray(z)[: len(chosen)]
+    return out
+
+
+def evaluate(
+    classifier: Classifier, texts: Sequence[str], positive: Bool[np.ndarray, " reviews"]
+) -> Evaluation:
+    """The accuracy on labelled reviews, and the confusion matrix. A logit above 0 says positive.
+
+    Raises:
+      ValueError: where there is no review, or one is empty.
+    """
+    positive = _check(texts, positive)
+    says = scores(classifier, texts) > 0
+    confusion = np.zeros((2, 2), int)
+    np.add.at(confusion, (positive.astype(int), says.astype(int)), 1)
+    return Evaluation(float(np.trace(confusion) / len(texts)), confusion)
+
+
+def predict(classifier: Classifier, text: str) -> tuple[str, float]:
+    """The label of one text, and the probability that the model gives to that label.
+
+    Raises:
+      ValueError: for a text without a token.
+    """
+    z = float(scores(classifier, [text])[0])
+    return LABELS[z > 0], 1 / (1 + math.exp(-abs(z)))
+
+
+class Gradient(NamedTuple):
+    """How far back the gradient of the decision reaches, review by review.
+
+    Attributes:
+      log_relative: ln(‖λ_t‖ / ‖λ_T‖) in nats, (reviews, T), by lag T - t = 0, 1, …: λ_t is the
+        total derivative of the loss by the state after word t. NaN beyond a review's beginning.
+      reached: the share of the words read, over all the reviews, where ‖λ_t‖ / ‖λ_T‖ is above
+        float32's epsilon, 2^-23.
+    """
+
+    log_relative: Float[np.ndarray, "reviews lags"]
+    reached: float
+
+
+EPSILON = math.log(2.0**-23)
+
+
+@partial(jax.jit, static_argnums=0)
+def _adjoints(model: Model, params: Params, codes: Array) -> Array:
+    def decision(params: Params, codes: Array) -> Array:
+        return jax.vmap(model.logit, in_axes=(None, 0))(params, codes).sum()
+
+    return trace(decision, argnums=(), batch_axis=0)(params, codes).scans[0].log_norm
+
+
+def gradient(classifier: Classifier, texts: Sequence[str]) -> Gradient:
+    """Traces the way of the gradient back through each review, in the cell that reads forwards.
+
+    What is traced is the logit; the loss of a review has the same λ_t but for one factor, which the
+    relative norm does not see. For an LSTM the state is (c, h).
+
+    Raises:
+      ValueError: for a model without a scan, or a text without a token.
+    """
+    codes = encode(classifier.vocabulary, texts, classifier.recipe.length)
+    log_norm = np.asarray(_adjoints(classifier.model, classifier.params, codes), float).T
+    relative = (log_norm - log_norm[:, -1:])[:, ::-1]
+    real = (codes[..., 0] != PADDING)[:, ::-1]
+    reached = float((relative[real] > EPSILON).mean())
+    return Gradient(np.where(real, relative, np.nan), reached)

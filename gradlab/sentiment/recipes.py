@@ -1,0 +1,119 @@
+"""What is trained how: every choice of the sentiment experiment, in one place.
+
+All were made on 20,000 of the training reviews against the other 5,000; none on the test part.
+"""
+
+from typing import Any, NamedTuple
+
+from gradlab._names import choose
+
+
+class Recipe(NamedTuple):
+    """A model and how it is trained.
+
+    Attributes:
+      model: a name of ``models``.
+      options: the arguments of its builder, but for the vocabulary's size.
+      unit: what a text is cut into, words or characters.
+      grams: 1, or 2 for pairs of neighbours as well.
+      tokens: the size of the vocabulary, without the codes of padding and of other tokens.
+      length: T, how many of a review's last tokens are read.
+      batch: reviews per update.
+      epochs: passes through the reviews.
+      rate: the peak of Adam's learning rate, reached after a quarter of an epoch; then a half
+        cosine down to a fiftieth.
+      clip: the norm that a gradient is scaled down to; 0 for no clipping.
+      decay: the decoupled weight decay, per unit of learning rate (AdamW).
+      word_dropout: the share of a review's tokens that training replaces by the unknown one.
+      pair_dropout: the share of the other tokens that lose the pair which ends there.
+    """
+
+    model: str
+    options: dict[str, Any]
+    unit: str = "words"
+    grams: int = 1
+    tokens: int = 15_000
+    length: int = 400
+    batch: int = 64
+    epochs: int = 4
+    rate: float = 2e-3
+    clip: float = 1.0
+    decay: float = 0.0
+    word_dropout: float = 0.1
+    pair_dropout: float = 0.0
+
+
+def _recurrent(cell: str, **changes: Any) -> Recipe:
+    options = {"cell": cell, "embedding_dropout": 0.3, "dropout": 0.3}
+    options |= changes.pop("options", {})
+    return Recipe("recurrent", options, **changes)
+
+
+_STANDARD = {"initialization": "standard"}
+
+RECIPES: dict[str, Recipe] = {
+    # Elman's network: as PyTorch begins it, then orthogonal, then with clipped gradients on top.
+    "elman": _recurrent("elman", options=_STANDARD, rate=1e-3, clip=0.0),
+    "elman_orthogonal": _recurrent("elman", rate=1e-3, clip=0.0),
+    "elman_clipped": _recurrent("elman", rate=1e-3),
+    "gru": _recurrent("gru"),
+    "lstm": _recurrent("lstm", word_dropout=0.2),
+    "pooled": Recipe(
+        "pooled",
+        {
+            "cell": "gru",
+            "hidden": 48,
+            "bidirectional": True,
+            "embedding_dropout": 0.5,
+            "dropout": 0.5,
+        },
+        grams=2,
+        tokens=45_000,
+        decay=0.1,
+        word_dropout=0.3,
+        pair_dropout=0.3,
+    ),
+    "convolution": Recipe(
+        "convolution",
+        {"widths": [3, 4, 5], "filters": 50, "embedding_dropout": 0.3, "dropout": 0.5},
+        epochs=3,
+        word_dropout=0.2,
+    ),
+    "bag_of_words": Recipe(
+        "bag_of_words",
+        {},
+        grams=2,
+        tokens=200_000,
+        length=1000,
+        rate=2e-2,
+        clip=0.0,
+        word_dropout=0.0,
+    ),
+}
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    """A recipe by name, with some of its fields changed.
+
+    Raises:
+      ValueError: for an unknown name or field.
+
+    >>> recipe("gru", epochs=1).epochs
+    1
+    """
+    choose("recipe", name, RECIPES)
+    for field in changes:
+        choose("recipe field", field, Recipe._fields)
+    return RECIPES[name]._replace(**changes)
+
+
+def quick(name: str, unit: str = "words") -> Recipe:
+    """The recipe for the package's snippets, single sentences: seconds in place of minutes.
+
+    >>> quick("gru", "characters").length
+    200
+    """
+    if unit == "characters":
+        changes = {"tokens": 100, "length": 200, "rate": 4e-3, "epochs": 8, "word_dropout": 0.0}
+        return recipe(name, unit=unit, **changes)
+    return recipe(name, unit=unit, tokens=10_000, length=50)

@@ -1,0 +1,641 @@
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import gradlab as gl
+from gradlab import sentiment
+from gradlab.cli import sentiment as sentiment_cli
+from gradlab.sentiment import learn, store
+
+KEY = jax.random.key(0)
+CODES = 12
+
+# Every registered model, small, and the plain one with each cell of the experiment.
+SMALL = {
+    "recurrent-elman": ("recurrent", {"cell": "elman", "hidden": 4, "embedding": 3}),
+    "recurrent-lstm": ("recurrent", {"cell": "lstm", "hidden": 4, "embedding": 3}),
+    "recurrent-gru": ("recurrent", {"cell": "gru", "hidden": 4, "embedding": 3}),
+    "pooled": (
+        "pooled",
+        {"hidden": 4, "embedding": 3, "bidirectional": True, "wide": 2.0, "embedded": 8},
+    ),
+    "convolution": ("convolution", {"widths": [2, 3], "filters": 5, "embedding": 3}),
+    "bag_of_words": ("bag_of_words", {}),
+}
+
+every_model = pytest.mark.parametrize("small", SMALL)
+
+
+def build(small):
+    name, options = SMALL[small]
+    return sentiment.make(name, CODES, **options)
+
+
+def drawn(model, seed=1):
+    """Parameters none of which is zero, so that every part of a model has its say."""
+    params = model.init(jax.random.key(seed))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    noisy = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+def some_codes(length=7, grams=2, seed=3):
+    return np.random.RandomState(seed).randint(1, CODES, (length, grams)).astype(np.int32)
+
+
+def padded(codes, more):
+    return np.concatenate([np.zeros((more, codes.shape[1]), codes.dtype), codes])
+
+
+def toy(count=240, seed=0):
+    """Reviews in which one word decides, somewhere among others."""
+    random = np.random.RandomState(seed)
+    positive = random.rand(count) < 0.5
+    texts = []
+    for label in positive:
+        tokens = [f"w{i}" for i in random.randint(0, 12, random.randint(2, 9))]
+        tokens.insert(random.randint(len(tokens) + 1), "good" if label else "bad")
+        texts.append(" ".join(tokens))
+    return texts, positive
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A classifier of each kind, taught on the toy reviews, with what it was watched doing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learn, "PARTS", 2)  # fewer programs to compile
+        made, seen = {}, {}
+        for small, (name, options) in SMALL.items():
+            recipe = sentiment.Recipe(
+                name, options, grams=2, tokens=40, length=10, batch=12, epochs=5, rate=0.05
+            )
+            watched = seen.setdefault(small, [])
+            made[small] = sentiment.train(
+                recipe, *toy(), watch=lambda epoch, _, loss, to=watched: to.append((epoch, loss))
+            )
+        yield made, seen
+
+
+# From text to codes.
+
+
+def test_words_and_characters():
+    text = "I didn't like it.<br /><br />NOT at all!"
+    assert sentiment.words(text) == ["i", "didn't", "like", "it", ".", "not", "at", "all", "!"]
+    assert "".join(sentiment.characters("Né\n à  Paris<BR>!")) == "Né à Paris !"
+
+
+def test_vocabulary_counts_texts_and_not_occurrences():
+    made = sentiment.vocabulary(["b b b b", "a c", "a c"], size=2)
+    assert made.tokens == ("a", "c")
+    assert made.size == 4
+
+
+@pytest.mark.parametrize("grams", [1, 2])
+def test_encode_against_brute_force(grams):
+    texts, _ = toy(20)
+    vocabulary = sentiment.vocabulary(texts[:10], size=15, grams=grams)
+    length = 6
+    codes = sentiment.encode(vocabulary, texts, length)
+    assert codes.shape == (20, length, grams)
+    places = {token: i + 2 for i, token in enumerate(vocabulary.tokens)}
+    for text, rows in zip(texts, codes, strict=True):
+        tokens = text.split()
+        for lag in range(length):
+            row = rows[length - 1 - lag]
+            if lag >= len(tokens):
+                assert not row.any()
+                continue
+            place = len(tokens) - 1 - lag
+            assert row[0] == places.get(tokens[place], sentiment.OTHER)
+            # A pair counts if both its words are among those that are read.
+            first = place == 0 or lag == length - 1
+            pair = None if first else f"{tokens[place - 1]} {tokens[place]}"
+            assert grams == 1 or row[1] == places.get(pair, sentiment.PADDING)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "<br />", "***"])
+def test_empty_review_is_named(text):
+    vocabulary = sentiment.vocabulary(["a film"])
+    with pytest.raises(ValueError, match="review 2 is empty: no words"):
+        sentiment.encode(vocabulary, ["a film", text], 5)
+
+
+def test_bad_choices_are_named():
+    with pytest.raises(ValueError, match="unknown unit 'word'; did you mean 'words'"):
+        sentiment.vocabulary(["a"], unit="word")
+    with pytest.raises(ValueError, match="grams must be 1 or 2, got 3"):
+        sentiment.vocabulary(["a"], grams=3)
+    with pytest.raises(ValueError, match="unknown recipe 'gur'; did you mean 'gru'"):
+        sentiment.recipe("gur")
+    with pytest.raises(ValueError, match="unknown recipe field 'epoch'"):
+        sentiment.recipe("gru", epoch=3)
+    with pytest.raises(ValueError, match="unknown model 'gru'"):
+        sentiment.make("gru", CODES)
+    with pytest.raises(ValueError, match="unknown recurrent option 'width'"):
+        sentiment.make("recurrent", CODES, width=3)
+    with pytest.raises(ValueError, match="unknown initialization 'xavier'"):
+        sentiment.make("recurrent", CODES, initialization="xavier")
+
+
+# Laws of every model.
+
+
+@every_model
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_dtype_is_that_of_the_parameters(small, dtype):
+    model = build(small)
+    params = jax.eval_shape(lambda key: model.init(key, dtype), KEY)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+    z = jax.eval_shape(model.logit, params, some_codes(), KEY)
+    assert (z.shape, z.dtype) == ((), jnp.dtype(dtype))
+
+
+@every_model
+def test_padding_changes_neither_logit_nor_gradient(small):
+    model = build(small)
+    params, codes = drawn(model), some_codes()
+    function = jax.jit(jax.value_and_grad(model.logit))
+    value, grads = function(params, codes)
+    more_value, more_grads = function(params, padded(codes, 5))
+    if small.startswith("recurrent"):  # not by one bit
+        assert value == more_value
+        jax.tree.map(np.testing.assert_array_equal, grads, more_grads)
+    else:  # sums of more terms are added in another order
+        np.testing.assert_allclose(value, more_value, rtol=1e-14)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15), grads, more_grads
+        )
+    assert any(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_padding_changes_neither_states_nor_adjoints(cell):
+    model = build(f"recurrent-{cell}")
+    params, codes = drawn(model), some_codes()
+
+    def seen(codes):
+        traced = gl.trace(model.logit, measure=lambda state, adjoint: (state, adjoint))
+        scan = traced(params, codes).scans[0]
+        return scan.log_norm, scan.measured
+
+    alone, more = seen(codes), seen(padded(codes, 5))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[5:]), alone, more)
+    # Before the review the state is held at zero, and the adjoint arrives there unchanged.
+    states, adjoints = more[1]
+    for leaf in jax.tree.leaves(states):
+        assert not np.asarray(leaf)[:5].any()
+    for leaf in jax.tree.leaves(adjoints):
+        assert (np.asarray(leaf)[:5] == np.asarray(leaf)[:1]).all()
+
+
+@every_model
+def test_parts_that_are_skipped_change_nothing(small):
+    model = build(small)
+    params = drawn(model)
+    codes = np.stack([padded(some_codes(n, seed=n), 12 - n) for n in (3, 4)])
+    skips = [learn._skip(12, longest) for longest in range(1, 13)]
+    assert skips == sorted(skips, reverse=True)
+    assert skips[-1] == 0
+    function = jax.jit(lambda skip: learn.logits(model, params, codes, skip))
+    np.testing.assert_allclose(function(skips[3]), function(0), rtol=1e-12)
+    assert skips[3] > 0
+
+
+def test_dropout_keeps_the_mean():
+    factors = jax.vmap(lambda key: sentiment.models._dropped(key, 0.3, 5, jnp.float64))(
+        jax.random.split(KEY, 20_000)
+    )
+    np.testing.assert_allclose(factors.mean(0), 1, atol=0.03)
+    np.testing.assert_allclose(np.unique(factors), [0, 1 / 0.7])
+
+
+# Each model against NumPy.
+
+
+def embedded(params, codes):
+    table = np.asarray(params["embedding"])
+    return sum(np.where(codes[:, g, None] == 0, 0, table[codes[:, g]]) for g in (0, 1))
+
+
+def elman_states(params, xs):
+    w, u, b = (np.asarray(params[name]) for name in ("recurrent", "input", "bias"))
+    hs = [np.zeros(len(w))]
+    for x in xs:
+        hs.append(np.tanh(w @ hs[-1] + u @ x + b))
+    return np.array(hs[1:])
+
+
+def read_out(params, h):
+    return h @ np.asarray(params["readout"]["weight"]) + np.asarray(params["readout"]["bias"])
+
+
+def test_recurrent_decides_from_the_last_state():
+    model = build("recurrent-elman")
+    params, codes = drawn(model), some_codes()
+    hs = elman_states(params["cell"], embedded(params, codes))
+    np.testing.assert_allclose(
+        model.logit(params, padded(codes, 2)), read_out(params, hs[-1]), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_pooled_reads_mean_and_largest_of_all_states(bidirectional):
+    options = {"cell": "elman", "hidden": 4, "embedding": 3, "bidirectional": bidirectional}
+    model = sentiment.make("pooled", CODES, **options)
+    params, codes = drawn(model), some_codes()
+    xs = embedded(params, codes)
+    hs = elman_states(params["cells"][0], xs)
+    if bidirectional:
+        hs = np.concatenate([hs, elman_states(params["cells"][1], xs[::-1])[::-1]], axis=1)
+    wanted = read_out(params, np.concatenate([hs.mean(0), hs.max(0)]))
+    np.testing.assert_allclose(model.logit(params, padded(codes, 2)), wanted, rtol=1e-12)
+
+
+def test_pooled_adds_a_bag_and_knows_the_frequent_codes_only():
+    options = {"cell": "elman", "hidden": 4, "embedding": 3}
+    plain = sentiment.make("pooled", CODES, **options)
+    both = sentiment.make("pooled", CODES, wide=2.0, embedded=8, **options)
+    params, codes = drawn(both), some_codes()
+    assert params["embedding"].shape == (8, 3)
+    assert (codes >= 8).any(0).all()
+    known = np.where(codes < 8, codes, [sentiment.OTHER, sentiment.PADDING])
+    bag = sentiment.make("bag_of_words", CODES)
+    wanted = plain.logit(params, known) + 2.0 * bag.logit(params["bag"], codes)
+    np.testing.assert_allclose(both.logit(params, codes), wanted, rtol=1e-12)
+
+
+def test_convolution_against_loops():
+    model = build("convolution")
+    params, codes = drawn(model), some_codes()
+    xs = embedded(params, codes)
+    largest = []
+    for kernel in map(np.asarray, params["filters"]):
+        responses = [
+            sum(xs[t - k] @ kernel[k] for k in range(len(kernel)) if t >= k) for t in range(len(xs))
+        ]
+        largest.append(np.max(responses, axis=0))
+    h = np.maximum(np.concatenate(largest) + np.asarray(params["bias"]), 0)
+    np.testing.assert_allclose(model.logit(params, codes), read_out(params, h), rtol=1e-12)
+
+
+def test_bag_of_words_is_a_set():
+    model = build("bag_of_words")
+    params, codes = drawn(model), some_codes()
+    present = sorted(set(codes.ravel().tolist()) - {sentiment.PADDING})
+    weights = np.asarray(params["weight"])[present]
+    wanted = weights.sum() / math.sqrt(len(present)) + params["bias"]
+    np.testing.assert_allclose(model.logit(params, padded(codes, 3)), wanted, rtol=1e-12)
+    shuffled = np.random.RandomState(0).permutation(codes)
+    np.testing.assert_allclose(model.logit(params, shuffled), wanted, rtol=1e-12)
+
+
+def test_standard_initialization_is_that_of_pytorch():
+    hidden = 400
+    options = {"cell": "elman", "hidden": hidden, "initialization": "standard"}
+    model = sentiment.make("recurrent", CODES, **options)
+    cell = model.init(KEY)["cell"]
+    for name in ("recurrent", "input", "bias"):
+        values = np.asarray(cell[name]).ravel()
+        assert np.abs(values).max() <= 1 / math.sqrt(hidden)
+        np.testing.assert_allclose(values.var(), 1 / (3 * hidden), rtol=0.2)
+    spectral_radius = np.abs(np.linalg.eigvals(np.asarray(cell["recurrent"]))).max()
+    np.testing.assert_allclose(spectral_radius, 1 / math.sqrt(3), rtol=0.1)
+
+
+# Training, and what is said afterwards.
+
+
+@every_model
+def test_toy_reviews_are_learnt(small, trained):
+    made, seen = trained
+    assert [epoch for epoch, _ in seen[small]] == [0, 1, 2, 3, 4, 5]
+    losses = [loss for _, loss in seen[small]]
+    assert math.isnan(losses[0])
+    assert losses[-1] < losses[1]
+    assert sentiment.evaluate(made[small], *toy(100, seed=1)).accuracy >= 0.97
+
+
+def test_same_seed_same_parameters_and_another_seed_others(trained):
+    made = trained[0]["bag_of_words"]
+    again = sentiment.train(made.recipe, *toy())
+    other = sentiment.train(made.recipe, *toy(), seed=1)
+    np.testing.assert_array_equal(made.params["weight"], again.params["weight"])
+    assert (made.params["weight"] != other.params["weight"]).any()
+
+
+def test_loss_is_the_mean_cross_entropy(trained):
+    made = trained[0]["bag_of_words"]
+    texts, positive = toy(6, seed=2)
+    codes = jnp.asarray(sentiment.encode(made.vocabulary, texts, 10))
+    batch = sentiment.Batch(codes, jnp.asarray(positive), jnp.array(0), KEY)
+    p = 1 / (1 + np.exp(-sentiment.scores(made, texts)))
+    wanted = -np.log(np.where(positive, p, 1 - p)).mean()
+    loss = sentiment.batch_loss(made.model)(made.params, batch)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-10)
+
+
+def test_an_epoch_has_batches_of_similar_length_and_no_review_twice():
+    lengths = np.random.RandomState(0).randint(1, 400, 1000)
+    order = learn._order(lengths, 16, np.random.RandomState(1))
+    assert order.shape == (62, 16)
+    assert len(np.unique(order)) == order.size
+    assert np.ptp(lengths[order], axis=1).mean() < 20
+
+
+@every_model
+def test_predict_agrees_with_evaluate(small, trained):
+    made = trained[0][small]
+    texts, positive = toy(12, seed=5)
+    found = sentiment.evaluate(made, texts, positive)
+    confusion = np.zeros((2, 2), int)
+    for text, label in zip(texts, positive, strict=True):
+        said, probability = sentiment.predict(made, text)
+        assert 0.5 <= probability <= 1
+        confusion[int(label), sentiment.LABELS.index(said)] += 1
+    np.testing.assert_array_equal(found.confusion, confusion)
+    assert found.accuracy == np.trace(confusion) / 12
+
+
+def test_what_cannot_be_learnt_or_judged_is_told(trained):
+    made = trained[0]["bag_of_words"]
+    texts, positive = toy(6)
+    with pytest.raises(ValueError, match="there is no review in this part of the data"):
+        sentiment.train(made.recipe, [], np.zeros(0, bool))
+    with pytest.raises(ValueError, match="there is no review in this part of the data"):
+        sentiment.evaluate(made, [], np.zeros(0, bool))
+    with pytest.raises(ValueError, match="6 reviews need as many labels, True or False; got int64"):
+        sentiment.evaluate(made, texts, positive.astype(int))
+    with pytest.raises(ValueError, match=r"got bool of shape \(5,\)"):
+        sentiment.train(made.recipe, texts, positive[:5])
+    with pytest.raises(ValueError, match="all 6 reviews are positive: nothing to learn"):
+        sentiment.train(made.recipe, texts, np.ones(6, bool))
+    with pytest.raises(ValueError, match="review 3 is empty"):
+        sentiment.train(made.recipe, [*texts[:2], "", *texts[3:]], positive)
+    with pytest.raises(ValueError, match="review 1 is empty"):
+        sentiment.predict(made, "...".replace(".", " "))
+
+
+def test_a_loss_without_a_value_is_told():
+    recipe = sentiment.Recipe("bag_of_words", {}, tokens=40, length=10, batch=12, rate=math.inf)
+    with pytest.raises(ValueError, match=r"bag_of_words: update \d+ gave a loss or weights"):
+        sentiment.train(recipe, *toy())
+
+
+# How far back the gradient reaches.
+
+
+def test_gradient_against_the_chain_rule(trained):
+    made = trained[0]["recurrent-elman"]
+    texts, _ = toy(9, seed=7)
+    found = sentiment.gradient(made, texts)
+    codes = sentiment.encode(made.vocabulary, texts, 10)
+    w = np.asarray(made.params["cell"]["recurrent"])
+    above = total = 0
+    for row, text, line in zip(codes, texts, found.log_relative, strict=True):
+        count = len(text.split())
+        hs = elman_states(made.params["cell"], embedded(made.params, row[-count:]))
+        adjoint = np.asarray(made.params["readout"]["weight"])
+        norms = [np.linalg.norm(adjoint)]
+        for h in hs[:0:-1]:
+            adjoint = w.T @ ((1 - h**2) * adjoint)
+            norms.append(np.linalg.norm(adjoint))
+        relative = np.array(norms) / norms[0]
+        np.testing.assert_allclose(line[:count], np.log(relative), rtol=1e-9, atol=1e-10)
+        assert np.isnan(line[count:]).all()
+        above += (relative > np.finfo(np.float32).eps).sum()
+        total += count
+    assert found.reached == above / total
+
+
+def test_reached_counts_the_words_above_epsilon(trained):
+    made = trained[0]["recurrent-elman"]
+    # A linear recurrence of one factor: ‖λ_t‖ / ‖λ_T‖ is at most 0.01^lag, so 4 words are left.
+    cell = made.params["cell"] | {"recurrent": 0.01 * jnp.eye(4), "bias": jnp.zeros(4)}
+    tiny = made.params | {"cell": cell, "embedding": 1e-3 * made.params["embedding"]}
+    found = sentiment.gradient(made._replace(params=tiny), [" ".join(["w1"] * 10)])
+    assert found.reached == 0.4
+
+
+def test_variant_is_traced_too(trained):
+    texts, _ = toy(5, seed=7)
+    found = sentiment.gradient(trained[0]["pooled"], texts)
+    for text, line in zip(texts, found.log_relative, strict=True):
+        assert np.isfinite(line[: len(text.split())]).all()
+    made = trained[0]["pooled"]
+    codes = sentiment.encode(made.vocabulary, texts[:1], 10)[0]
+    scans = gl.trace(made.model.logit, argnums=())(made.params, codes).scans
+    assert [scan.reverse for scan in scans] == [False, True]
+    # Pooling reads every state itself, which is what shortens the gradient's way.
+    assert np.isfinite(scans[0].log_direct[-len(texts[0].split()) :]).all()
+
+
+def test_a_model_without_a_scan_has_no_gradient_to_show(trained):
+    with pytest.raises(ValueError, match="scan"):
+        sentiment.gradient(trained[0]["bag_of_words"], ["a film"])
+
+
+# Files.
+
+
+@pytest.fixture
+def model_file(trained, tmp_path):
+    path = tmp_path / "model.npz"
+    sentiment.save(trained[0]["recurrent-gru"], path)
+    return path
+
+
+@every_model
+def test_saved_and_loaded_says_the_same(small, trained, tmp_path):
+    made = trained[0][small]
+    path = tmp_path / "folder" / "model.npz"
+    sentiment.save(made, path)
+    again = sentiment.load(path)
+    assert (again.recipe, again.vocabulary) == (made.recipe, made.vocabulary)
+    assert jax.tree.structure(again.params) == jax.tree.structure(made.params)
+    jax.tree.map(np.testing.assert_array_equal, again.params, made.params)
+    assert sentiment.predict(again, "w1 good w2") == sentiment.predict(made, "w1 good w2")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def rewritten(path, change):
+    """The file with something else in what it says about itself."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    about = json.loads(arrays["about"].tobytes())
+    change(about, arrays)
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    np.savez(path, **arrays)
+
+
+def test_another_version_is_told(model_file):
+    rewritten(model_file, lambda about, _: about.update(version=99))
+    with pytest.raises(ValueError, match=r"model.npz: a model file of version 99, .* version 1"):
+        sentiment.load(model_file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about, arrays: about["recipe"].update(model="transformer"),
+        lambda about, arrays: about["recipe"]["options"].update(hidden=5),
+        lambda about, arrays: about.pop("vocabulary"),
+        lambda about, arrays: arrays.pop("002"),
+        lambda about, arrays: arrays.update({"000": arrays["000"].astype(int)}),
+    ],
+    ids=["model", "shape", "vocabulary", "leaf", "integers"],
+)
+def test_parts_that_do_not_fit_are_told(model_file, change):
+    rewritten(model_file, change)
+    with pytest.raises(ValueError, match="model.npz: damaged: its parts do not fit together"):
+        sentiment.load(model_file)
+
+
+def test_every_damage_is_seen(model_file):
+    whole = model_file.read_bytes()
+    made = sentiment.load(model_file)
+    for place in np.random.RandomState(0).randint(0, len(whole), 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x55
+        model_file.write_bytes(bytes(damaged))
+        try:
+            again = sentiment.load(model_file)
+        except ValueError as error:
+            assert "model.npz" in str(error)
+        else:  # a date or the like: nothing that is read
+            jax.tree.map(np.testing.assert_array_equal, again.params, made.params)
+            assert again.vocabulary == made.vocabulary
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        model_file.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match="damaged, or not a gradlab sentiment model"):
+            sentiment.load(model_file)
+
+
+def test_what_is_no_model_is_told(tmp_path):
+    path = tmp_path / "model.npz"
+    path.write_text("a film")
+    with pytest.raises(ValueError, match="damaged, or not a gradlab sentiment model"):
+        sentiment.load(path)
+    np.savez(path, weights=np.ones(3))
+    with pytest.raises(ValueError, match="damaged, or not a gradlab sentiment model"):
+        sentiment.load(path)
+    np.savez(path, about=np.array([{}], dtype=object))  # which only pickle could read
+    with pytest.raises(ValueError, match="damaged, or not a gradlab sentiment model"):
+        sentiment.load(path)
+    with pytest.raises(FileNotFoundError, match="nowhere.npz: there is no such file"):
+        sentiment.load(tmp_path / "nowhere.npz")
+
+
+def test_a_write_that_fails_leaves_the_old_file(trained, model_file, monkeypatch):
+    before = model_file.read_bytes()
+
+    def full(file, **_):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="no space left"):
+        sentiment.save(trained[0]["pooled"], model_file)
+    assert model_file.read_bytes() == before
+    assert list(model_file.parent.iterdir()) == [model_file]
+
+
+# The recipes and the commands.
+
+
+@pytest.mark.parametrize("name", sentiment.RECIPES)
+@pytest.mark.parametrize("make", [sentiment.recipe, sentiment.quick])
+def test_recipes_can_be_built_and_saved(name, make):
+    recipe = make(name)
+    assert json.loads(json.dumps(recipe._asdict())) == recipe._asdict()
+    tokens = tuple(map(str, range(recipe.tokens)))
+    model = sentiment.build(recipe, sentiment.Vocabulary(recipe.unit, recipe.grams, tokens))
+    params = jax.eval_shape(model.init, KEY)
+    codes = jax.ShapeDtypeStruct((recipe.length, recipe.grams), jnp.int32)
+    assert jax.eval_shape(model.logit, params, codes, KEY).shape == ()
+
+
+def test_default_path_is_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert store.default_path() == tmp_path / "gradlab" / "sentiment.npz"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert store.default_path() == tmp_path / ".cache" / "gradlab" / "sentiment.npz"
+
+
+@pytest.fixture
+def reviews_file(tmp_path):
+    """Reviews as a csv file, with both splits."""
+    texts, positive = toy(200, seed=9)
+    labels = np.where(positive, "positive", "negative")
+    splits = ["train"] * 150 + ["test"] * 50
+    rows = [",".join(row) for row in zip(texts, labels, splits, strict=True)]
+    path = tmp_path / "reviews.csv"
+    path.write_text("\n".join(["review,sentiment,split", *rows]))
+    return path
+
+
+def command(*arguments):
+    return CliRunner().invoke(sentiment_cli.app, list(map(str, arguments)), catch_exceptions=False)
+
+
+def test_train_evaluate_predict(reviews_file, tmp_path):
+    out = tmp_path / "model.npz"
+    said = command(
+        "train", "--data", reviews_file, "--recipe", "bag_of_words", "--epochs", 30, "--out", out
+    ).output
+    assert "200 reviews" in said
+    assert f"saved as {out}" in said
+    said = command("evaluate", "--model", out, "--data", reviews_file).output
+    made = sentiment.load(out)
+    texts, positive = toy(200, seed=9)
+    found = sentiment.evaluate(made, texts[150:], positive[150:])
+    assert f"accuracy {found.accuracy:.4f}" in said
+    assert "says positive" in said
+    for count in found.confusion.ravel():
+        assert f" {count} " in said
+    label, probability = sentiment.predict(made, "w1 good w2")
+    said = command("predict", "--model", out, "w1 good w2").output
+    assert said == f"{label} (probability {probability:.3f})\n"
+
+
+def test_train_refuses_before_it_reads(tmp_path):
+    missing = tmp_path / "missing.csv"
+    for wrong, message in (
+        (["--recipe", "gur"], "unknown recipe"),
+        (["--cell", "lstn"], "unknown cell"),
+        (["--unit", "word"], "unknown unit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            command("train", "--data", missing, "--out", tmp_path / "m.npz", *wrong)
+    with pytest.raises(FileNotFoundError, match="missing.csv"):
+        command("train", "--data", missing, "--out", tmp_path / "m.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_predict_trains_once_where_there_is_no_model(trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = []
+
+    def train(recipe, reviews):
+        asked.append((recipe, len(reviews.texts)))
+        return trained[0]["bag_of_words"]
+
+    monkeypatch.setattr(sentiment_cli, "_trained", train)
+    first = command("predict", "w1 good w2")
+    assert "no model yet: training one on the package's snippets" in first.stderr
+    second = command("predict", "w1 good w2")
+    assert first.stdout == second.stdout
+    assert first.stdout.startswith("positive (probability 0.")
+    assert not second.stderr
+    assert asked == [(sentiment.quick("gru"), 10_568)]
+    Path(store.default_path()).write_bytes(b"an old one")
+    assert "training a new one" in command("predict", "w1 good w2").stderr
+    assert len(asked) == 2
