@@ -1,4 +1,4 @@
-"""One way to write a file: whole, or not at all."""
+"""One way to write a file: whole, or not at all; and where the user's own files are kept."""
 
 import os
 import uuid
@@ -29,3 +29,8 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache() -> Path:
+    """The user's folder for what can be made again: gradlab in $XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gradlab"

@@ -82,6 +82,5 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
 
 
 def default_path() -> Path:
-    """Where a model is kept that was given no place: in XDG_CACHE_HOME/gradlab, or ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "gradlab" / "sentiment.npz"
+    """Where a model is kept that was given no place: in the user's cache folder."""
+    return _files.cache() / "sentiment.npz"
