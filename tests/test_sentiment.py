@@ -12,6 +12,7 @@ import gradlab as gl
 from gradlab import sentiment
 from gradlab.cli import sentiment as sentiment_cli
 from gradlab.sentiment import learn, store
+from gradlab.tasks import imdb
 
 KEY = jax.random.key(0)
 CODES = 12
@@ -604,6 +605,25 @@ def test_train_evaluate_predict(reviews_file, tmp_path):
     label, probability = sentiment.predict(made, "w1 good w2")
     said = command("predict", "--model", out, "w1 good w2").output
     assert said == f"{label} (probability {probability:.3f})\n"
+
+
+def test_evaluate_takes_the_test_part_of_what_the_model_learnt_from_and_all_of_the_rest(tmp_path):
+    texts, positive = toy(120, seed=10)
+    labels = np.where(positive, "positive", "negative")
+    lines = ["review,sentiment", *(",".join(row) for row in zip(texts, labels, strict=True))]
+    files = {"same": lines, "other": lines[:1] + lines[3:]}
+    for name, content in files.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(content))
+    out = tmp_path / "model.npz"
+    same = tmp_path / "same.csv"
+    command("train", "--data", same, "--recipe", "bag_of_words", "--epochs", 1, "--out", out)
+    said = {
+        name: command("evaluate", "--model", out, "--data", tmp_path / f"{name}.csv").output
+        for name in files
+    }
+    kept = len(imdb.read(same).part("test").texts)
+    assert said["same"].startswith(f"{kept} reviews of ") and "(test)" in said["same"]
+    assert said["other"].startswith("118 reviews of ") and "(all)" in said["other"]
 
 
 def test_train_refuses_before_it_reads(tmp_path):

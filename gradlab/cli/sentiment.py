@@ -56,13 +56,14 @@ def train(
     # What is misspelt is told before the data are read.
     choose("unit", unit, sentiment.UNITS)
     chosen = sentiment.recipe(recipe)
-    reviews = _read(data)
-    if reviews.source == _SNIPPETS or unit != "words":
-        chosen = sentiment.quick(recipe, unit)
     if cell is not None:
         choose("cell", cell, cells.names())
         if "cell" not in chosen.options:
             raise ValueError(f"recipe {recipe!r} has no cell that {cell!r} could replace")
+    reviews = _read(data)
+    if reviews.source == _SNIPPETS or unit != "words":
+        chosen = sentiment.quick(recipe, unit)
+    if cell is not None:
         chosen = chosen._replace(options=chosen.options | {"cell": cell})
     if epochs is not None:
         chosen = chosen._replace(epochs=epochs)
@@ -82,7 +83,8 @@ def _trained(recipe: "Recipe", reviews: "Reviews", seed: int = 0) -> "Classifier
             told = f"loss {loss:.3f} nats, accuracy {accuracy:.4f} on held out reviews"
             print(f"epoch {epoch} of {recipe.epochs}: {told}", flush=True)
 
-    return sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
+    made = sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
+    return made._replace(data=reviews.digest)
 
 
 @app.command()
@@ -90,14 +92,21 @@ def evaluate(
     model: Annotated[Path, typer.Option(help="a file that `train` wrote", metavar="FILE")],
     data: Data = None,
     part: Annotated[
-        str, typer.Option(help="train, fit, held_out or test; `all` for every review")
-    ] = "test",
+        str | None,
+        typer.Option(
+            help="train, fit, held_out or test; `all` for every review; without it test where the "
+            "reviews are split or are those that the model learnt from, else all"
+        ),
+    ] = None,
 ) -> None:
     """Print the accuracy on reviews with a label, and the confusion matrix."""
     from gradlab import sentiment
 
     made = sentiment.load(model)
     reviews = _read(data)
+    if part is None:
+        known = reviews.split is not None or reviews.digest == made.data
+        part = "test" if known else "all"
     chosen = reviews if part == "all" else reviews.part(part)
     found = sentiment.evaluate(made, chosen.texts, chosen.positive)
     print(f"{len(chosen.texts):,} reviews of {reviews.source} ({part})")

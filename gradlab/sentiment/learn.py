@@ -36,12 +36,14 @@ class Classifier(NamedTuple):
       vocabulary: the codes of the tokens.
       model: the bundle of functions, made from both.
       params: its parameters.
+      data: the digest of the reviews that it was trained on a part of; empty if not known.
     """
 
     recipe: Recipe
     vocabulary: Vocabulary
     model: Model
     params: Params
+    data: str = ""
 
 
 class Evaluation(NamedTuple):

@@ -30,6 +30,7 @@ def save(classifier: Classifier, path: str | Path) -> None:
         "version": VERSION,
         "recipe": classifier.recipe._asdict(),
         "vocabulary": classifier.vocabulary._asdict(),
+        "data": classifier.data,
     }
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     leaves = {f"{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(classifier.params))}
@@ -78,7 +79,8 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
     for wanted, got in zip(leaves, values, strict=True):
         if wanted.shape != got.shape or not np.issubdtype(got.dtype, np.floating):
             raise ValueError(f"{got.dtype} of shape {got.shape} in place of {wanted.shape}")
-    return Classifier(recipe, vocabulary, model, jax.tree.unflatten(tree, map(jnp.asarray, values)))
+    params = jax.tree.unflatten(tree, map(jnp.asarray, values))
+    return Classifier(recipe, vocabulary, model, params, str(about["data"]))
 
 
 def default_path() -> Path:
