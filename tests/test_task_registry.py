@@ -223,6 +223,14 @@ def test_error_of_adding_is_absolute_and_its_loss_squared():
     np.testing.assert_allclose(errors, 0.5, rtol=1e-12)
 
 
+def test_adding_is_solved_where_the_mean_squared_error_is_a_hundredth():
+    _, targets = drawn("adding")
+    misses = 0.1 * np.random.default_rng(0).standard_normal(DRAWS)
+    losses, errors = paid("adding", (targets + misses)[:, None])
+    within_four_standard_errors(losses, 0.01)
+    within_four_standard_errors(errors, made("adding").solved)
+
+
 # Where things stand in a sequence.
 
 
