@@ -19,8 +19,9 @@ app = typer.Typer(
 Data = Annotated[
     str | None,
     typer.Option(
-        help="a CSV file (.csv, .gz, .xz) or Stanford's folder aclImdb; `snippets` for those of "
-        "the package; without it $GRADLAB_IMDB, else what `gradlab data imdb` left, else the snippets",
+        help="a CSV file (.csv, .gz, .xz) or Stanford's folder aclImdb; `snippets` for those "
+        "of the package; without it $GRADLAB_IMDB, else what `gradlab data imdb` left, "
+        "else the snippets",
         metavar="PATH",
     ),
 ]
@@ -56,13 +57,14 @@ def train(
     # What is misspelt is told before the data are read.
     choose("unit", unit, sentiment.UNITS)
     chosen = sentiment.recipe(recipe)
-    reviews = _read(data)
-    if reviews.source == _SNIPPETS or unit != "words":
-        chosen = sentiment.quick(recipe, unit)
     if cell is not None:
         choose("cell", cell, cells.names())
         if "cell" not in chosen.options:
             raise ValueError(f"recipe {recipe!r} has no cell that {cell!r} could replace")
+    reviews = _read(data)
+    if reviews.source == _SNIPPETS or unit != "words":
+        chosen = sentiment.quick(recipe, unit)
+    if cell is not None:
         chosen = chosen._replace(options=chosen.options | {"cell": cell})
     if epochs is not None:
         chosen = chosen._replace(epochs=epochs)
