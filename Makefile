@@ -3,6 +3,7 @@ PYTHON ?= python3
 SPEC = experiments/vanishing.toml
 OUT = results/$(basename $(notdir $(SPEC)))
 ARGS =
+DATA =
 
 # Threads of a small factorization wait for each other wherever the cores are shared.
 export OPENBLAS_NUM_THREADS ?= 1
@@ -14,7 +15,7 @@ PIP = -m pip install -qq --disable-pip-version-check
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures reproduce theory test test-latest lint bench clean
+.PHONY: help sweep figures reproduce theory training sentiment test test-latest lint bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +33,19 @@ reproduce: $(STAMP) ## run the default sweep afresh and compare with the committ
 THEORY = rate_against_gain minimal_rnn tied_untied largest_exponent full_spectrum published
 theory: $(STAMP) ## published curves against theory, into results/theory
 	@for name in $(THEORY); do $(BIN)/python experiments/$$name.py || exit 1; done
+
+# Each a spec or a script of its name; two at a time, one for each of two cores.
+EXPERIMENTS = temporal_order adding copying flossing
+training: $(STAMP) ## what training was published to do, into results/training (EXPERIMENTS="adding")
+	@$(MAKE) --no-print-directory -j 2 $(addprefix train-,$(EXPERIMENTS))
+	@$(BIN)/python experiments/training.py $(EXPERIMENTS)
+
+train-%:
+	@if [ -f experiments/$*.py ]; then $(BIN)/python experiments/$*.py; \
+	else $(BIN)/gradlab sweep experiments/$*.toml --out results/training/$*; fi
+
+sentiment: $(STAMP) ## sentiment of the packaged review snippets (DATA=PATH for whole reviews)
+	@$(BIN)/python experiments/sentiment.py $(DATA)
 
 test: $(STAMP) ## run the tests (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
@@ -54,7 +68,7 @@ lint: $(STAMP) ## ruff, pyright and the import contracts
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## tables of what tracing and spectra cost (ARGS="cost torch long compile spectrum")
+bench: $(STAMP) ## tables of what tracing, spectra and training cost (ARGS="cost torch long compile spectrum training")
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python $(PIP) torch==2.13.0
 	@$(BIN)/python experiments/bench.py $(ARGS)
 

@@ -1,10 +1,11 @@
-"""What `trace` and `spectrum` cost, in five tables.
+"""What `trace`, `spectrum` and `train` cost, in six tables.
 
 cost: time and memory of `jax.jit(gl.trace(loss))` against `jax.jit(jax.value_and_grad(loss))`.
 torch: PyTorch's ways to the same norms, and how near the hardware's limit gradlab's cells are.
 long: memory and time of sequences of up to 1,000,000 steps, with `segment=`.
 compile: compilations in a second call, and the time to trace a large program.
 spectrum: Lyapunov exponents of a wide network and of a long sequence.
+training: updates per second against PyTorch, and what tracing every tenth update adds.
 
 Calls that are compared run in turn in one process, and every ratio is a median over the rounds.
 """
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 
 import gradlab as gl
@@ -37,6 +39,7 @@ CELLS = ("elman", "lstm", "gru")
 LENGTHS, SEGMENT, FITS = (10_000, 100_000, 1_000_000), 1000, 100_000
 EQUATIONS = 500
 SQUARE = 2048
+TRAINED, UPDATES = 200, 10
 WAYS = {
     "value_and_grad": jax.value_and_grad,
     "with grads": gl.trace,
@@ -396,6 +399,48 @@ def spectrum_run(width: int, k: int | None, steps: int, every: int) -> dict[str,
     return {"compile s": first, "s": taken} | largest | {"theory": expected}
 
 
+def training_tables() -> Iterator[Table]:
+    """The adding problem with Adam, batches drawn as they are needed."""
+    peer: Any = None
+    try:
+        import bench_torch as peer
+    except ImportError:
+        print("PyTorch left out: pip install torch==2.13.0", flush=True)
+    task = gl.tasks.make("adding", length=TRAINED)
+    optimizer = optax.adam(1e-3)
+    sample = gl.tasks.batch_sampler(task, BATCH)
+    rows = []
+    for name in CELLS:
+        net = gl.tasks.network(gl.cells.make(name, inputs=2, hidden=WIDTH), 1)
+        loss = gl.tasks.batch_loss(net, task)
+        state = gl.training.start(net.init(jax.random.key(0)), optimizer, jax.random.key(1))
+        calls = {}
+        for way, every in (("plain", 0), ("traced", UPDATES)):
+            run, _ = compiled(
+                functools.partial(
+                    gl.training.advance, loss, sample, optimizer, steps=UPDATES, has_aux=True,
+                    trace_every=every,
+                ),
+                state,
+            )
+            calls[way] = functools.partial(run, state)
+        if peer is not None:
+            calls["PyTorch"] = peer.training(name, TRAINED, BATCH, WIDTH, UPDATES, CORES)
+        times = in_turn(calls)
+        row = {"cell": name}
+        row |= {f"{way} updates/s": 1e3 * UPDATES / times[way].median() for way in calls}
+        if peer is not None:
+            row |= ratio(times["PyTorch"], times["plain"], "times faster")
+        rows.append(row | {"traced / plain": (times["traced"] / times["plain"]).median()})
+    note = (
+        f"Adam on the adding problem, batch {BATCH}, width {WIDTH}, T = {TRAINED}, float32, "
+        f"{CORES} threads, {UPDATES} updates a call, one batch drawn for each. PyTorch: the "
+        "whole-sequence module with torch.optim.Adam. traced: gradlab.trace in place of every "
+        f"{UPDATES}th gradient. Medians of {ROUNDS} rounds in turn."
+    )
+    yield Table("training", note, rows)
+
+
 def compilations(call: Callable[..., Any], *args: Any) -> int:
     """How many programs XLA compiles during a call."""
     names = []
@@ -453,6 +498,7 @@ def main() -> None:
         "long": long_tables,
         "compile": compile_tables,
         "spectrum": spectrum_tables,
+        "training": training_tables,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", metavar="|".join(tables), help="default: all")

@@ -59,3 +59,29 @@ def fused(module: torch.nn.RNNBase, xs: torch.Tensor) -> Callable[[], None]:
         outputs[-1].sum().backward()
 
     return run
+
+
+def training(
+    name: str, length: int, batch: int, hidden: int, updates: int, threads: int
+) -> Callable[[], None]:
+    """Updates of Adam on the adding problem, the last output read out linearly."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    module, readout = MODULES[name][1](2, hidden), torch.nn.Linear(hidden, 1)
+    adam = torch.optim.Adam([*module.parameters(), *readout.parameters()], lr=1e-3)
+    half = length // 2
+
+    def run() -> None:
+        for _ in range(updates):
+            values, marks = torch.rand(length, batch), torch.zeros(length, batch)
+            columns = torch.arange(batch)
+            marks[torch.randint(half, (batch,)), columns] = 1
+            marks[half + torch.randint(length - half, (batch,)), columns] = 1
+            outputs, _ = module(torch.stack([values, marks], dim=-1))
+            target = (values * marks).sum(0)
+            loss = ((readout(outputs[-1])[:, 0] - target) ** 2).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+
+    return run

@@ -154,7 +154,7 @@ def count(number: float) -> str:
 
 def publish(stem: str) -> None:
     """The table and the figure of what is in the csv files."""
-    from gradlab import figures_sentiment as figures
+    from gradlab import figures
 
     text = table(pd.read_csv(OUT / f"{stem}accuracy.csv"))
     (OUT / f"{stem}accuracy.md").write_text(text)

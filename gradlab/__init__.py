@@ -17,6 +17,8 @@ from gradlab.tracing import trace as trace
 if TYPE_CHECKING:
     from gradlab import figures as figures
     from gradlab import frames as frames
+    from gradlab import remedies as remedies
+    from gradlab import sentiment as sentiment
     from gradlab import sweeps as sweeps
     from gradlab import training as training
     from gradlab.frames import frame as frame
@@ -34,6 +36,8 @@ __all__ = [
     "initializers",
     "meanfield",
     "read",
+    "remedies",
+    "sentiment",
     "spectrum",
     "sweeps",
     "tap",
@@ -49,6 +53,8 @@ _LAZY = {
     "frame": "gradlab.frames",
     "frames": "gradlab.frames",
     "read": "gradlab.frames",
+    "remedies": "gradlab.remedies",
+    "sentiment": "gradlab.sentiment",
     "sweeps": "gradlab.sweeps",
     "train": "gradlab.training",
     "training": "gradlab.training",

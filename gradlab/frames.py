@@ -83,6 +83,9 @@ STEPS: dict[str, Column] = {
 }
 
 TRACE: dict[str, Column] = {
+    "training_step": Column(
+        "Int64", "updates", "updates made before the trace; present for a training only"
+    ),
     "scan": Column("str", "", "where the scan stands in the source, or the name of a tap", True),
     "leaf": Column("str", "", "the carry's leaf; empty for the whole state", True),
     "outer": Column("str", "", "index in the enclosing scans; present for nested scans only"),
@@ -99,6 +102,66 @@ TRACE: dict[str, Column] = {
         "weights; present where it was asked for, NaN for a leaf"
     ),
 }
+
+TRAINED: dict[str, Column] = {
+    "run_id": Column("str", "", "the run's name, the key into curves and steps", True),
+    "task": Column("str", "", "what is learnt", True),
+    "length": Column("Int64", "steps", "the task's length T; missing where it has no choice"),
+    **{name: RUNS[name] for name in ("cell", "activation", "init", "gain", "forget_bias")},
+    "hidden": RUNS["hidden"],
+    "optimizer": Column("str", "", "optax's optimizer", True),
+    "learning_rate": Column("float64", "1", "its learning rate", True),
+    "clip_norm": Column("float64", "1", "largest norm of the gradient; 0 for no clipping"),
+    "clip_value": Column("float64", "1", "largest size of its entries; 0 for no clipping"),
+    "omega": Column("float64", "1", "weight of Pascanu's regularizer; 0 without it"),
+    "omega_squared": Column("float64", "1", "the same of its form with squared norms"),
+    "orthogonality": Column("float64", "1", "weight of the orthogonality penalty; 0 without it"),
+    "flossing": Column("float64", "1", "weight of gradient flossing; 0 without it"),
+    "preflossing": Column("Int64", "updates", "updates of flossing alone before the training"),
+    "chrono": Column("float64", "steps", "T_max of chrono initialization; 0 without it"),
+    "window": Column("Int64", "steps", "window of truncated back-propagation; 0 for none"),
+    "leak": Column("float64", "1", "share of the state that a step replaces; 1 for all of it"),
+    "batch": Column("int64", "1", "sequences of one update", True),
+    "updates": Column("int64", "updates", "the most updates that a run may make", True),
+    "seed": Column("int64", "1", "the seed", True),
+    "precision": Column("str", "", "dtype and matrix-product precision of the run"),
+    "status": Column("str", "", "solved, unsolved or nonfinite", True),
+    "solved_step": Column("Int64", "updates", "updates made where the task was first solved"),
+    "first_nonfinite_step": Column(
+        "Int64", "updates", "the first update whose loss or result is not finite, if any"
+    ),
+    "trained": Column("int64", "updates", "the updates made: a run ends where it is solved", True),
+    "loss": Column("float64", "task", "loss of fresh sequences at the end", True),
+    "error": Column("float64", "task", "error of fresh sequences at the end", True),
+    "best_loss": Column("float64", "task", "the least loss of fresh sequences"),
+    "baseline": Column("float64", "task", "the loss that remembering nothing gives"),
+    "rate_before": Column("float64", "nats/step", "slope of log_norm against lag, untrained"),
+    "rate_after": Column("float64", "nats/step", "the same at the end"),
+    "device": Column("str", "", "the device that ran it"),
+}
+
+CURVES: dict[str, Column] = {
+    "run_id": Column("str", "", "the run's name, the key into runs", True),
+    "training_step": Column("int64", "updates", "the updates made", True),
+    "loss": Column("float64", "task", "loss of fresh sequences", True),
+    "error": Column("float64", "task", "their error", True),
+}
+
+TRAINING_STEPS: dict[str, Column] = {
+    "run_id": STEPS["run_id"],
+    "training_step": CURVES["training_step"],
+    **{name: STEPS[name] for name in ("step", "lag", "log_norm")},
+}
+
+METRICS: dict[str, Column] = {
+    "training_step": Column("int64", "updates", "the updates made, this one included", True),
+    "loss": Column("float64", "task", "the batch's loss before the update", True),
+    "log_grad_norm": Column("float64", "nats", "ln of the 2-norm of the gradient", True),
+}
+"""What every training reports; a column of float64 more for each metric of the user's loss."""
+
+KINDS = {"gradients": ("runs", "steps"), "training": ("runs", "curves", "steps")}
+"""The frames of a sweep, by what it measures."""
 
 AUDITS = (
     "spectral_radius",
@@ -131,6 +194,33 @@ AXES = (
 )
 """The columns of runs that say what was run; the runs that agree on all of them differ by seed."""
 
+TRAINED_AXES = (
+    "task",
+    "cell",
+    "activation",
+    "init",
+    "gain",
+    "forget_bias",
+    "hidden",
+    "optimizer",
+    "learning_rate",
+    "clip_norm",
+    "clip_value",
+    "omega",
+    "omega_squared",
+    "orthogonality",
+    "flossing",
+    "preflossing",
+    "chrono",
+    "window",
+    "leak",
+    "batch",
+    "updates",
+    "length",
+    "precision",
+)
+"""The same of the runs of a training sweep."""
+
 VERDICTS = ("vanishing", "stable", "exploding", "nonfinite")
 
 
@@ -138,6 +228,15 @@ class Results(NamedTuple):
     """What a sweep left behind: two frames and the manifest."""
 
     runs: pd.DataFrame
+    steps: pd.DataFrame
+    manifest: dict[str, Any]
+
+
+class TrainingResults(NamedTuple):
+    """What a training sweep left behind: three frames and the manifest."""
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
     steps: pd.DataFrame
     manifest: dict[str, Any]
 
@@ -198,6 +297,21 @@ def steps_frame(records: Records) -> pd.DataFrame:
     return _coerce(records, STEPS, "steps")
 
 
+def trained_frame(records: Records) -> pd.DataFrame:
+    """A row per run of a training sweep, with the columns of `TRAINED`."""
+    return _coerce(records, TRAINED, "runs")
+
+
+def curves_frame(records: Records) -> pd.DataFrame:
+    """A row per run and evaluation, with the columns, the order and the dtypes of `CURVES`."""
+    return _coerce(records, CURVES, "curves")
+
+
+def training_steps_frame(records: Records) -> pd.DataFrame:
+    """A row per run, evaluation and lag, with the columns of `TRAINING_STEPS`."""
+    return _coerce(records, TRAINING_STEPS, "steps")
+
+
 def lags(length: int) -> np.ndarray:
     """The lags that `steps` keeps of a sequence of `length` steps, in increasing order.
 
@@ -216,11 +330,12 @@ def lags(length: int) -> np.ndarray:
 
 
 def frame(trace: Any) -> pd.DataFrame:
-    """The trace of `gradlab.trace` as a tidy frame with the columns of `TRACE`.
+    """The trace of `gradlab.trace`, or those of `gradlab.train`, as one tidy frame.
 
     For each scan of `trace.scans`: rows for the whole state (leaf "") and then for each leaf; then
-    the rows of each tap. `lag` is T - step, or step - 1 for a reversed scan. A scan inside others
-    adds `outer`, its index in them ("0,3"); a batched trace adds `sample`.
+    the rows of each tap; the columns are those of `TRACE`. `lag` is T - step, or step - 1 for a
+    reversed scan. A scan inside others adds `outer`, its index in them ("0,3"); a batched trace
+    adds `sample`; a training adds `training_step`, the updates made before the trace.
 
     >>> import jax, gradlab as gl
     >>> def loss(w, xs):
@@ -229,11 +344,51 @@ def frame(trace: Any) -> pd.DataFrame:
     >>> rows[rows.leaf == ""].log_norm.round(3).tolist(), rows.lag.tolist()
     ([-1.386, -0.693, 0.0], [2, 1, 0, 2, 1, 0])
     """
-    parts = [_scan_frame(record) for record in (*trace.scans, *trace.taps.values())]
+    if hasattr(trace, "trace_steps"):
+        parts = _training_parts(trace)
+    else:
+        parts = [_scan_frame(record) for record in (*trace.scans, *trace.taps.values())]
     present = {name for part in parts for name in part.columns}
-    optional = {"outer", "sample", "log_param"} - present
+    optional = {"training_step", "outer", "sample", "log_param"} - present
     whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return _coerce(whole, TRACE, "a trace").drop(columns=sorted(optional))
+
+
+def _training_parts(training: Any) -> list[pd.DataFrame]:
+    if training.traces is None:
+        raise ValueError("this training took no traces; give train a trace_every above 0")
+    parts = []
+    for i, made in enumerate(training.trace_steps):
+        for record in (*training.traces.scans, *training.traces.taps.values()):
+            arrays = {
+                name: _row(value, i) for name, value in vars(record).items() if name != "outer"
+            }
+            part = _scan_frame(type(record)(**arrays, outer=record.outer))
+            parts.append(part.assign(training_step=made))
+    return parts
+
+
+def _row(value: Any, i: int) -> Any:
+    if isinstance(value, dict):
+        return {name: leaf[i] for name, leaf in value.items()}
+    return value[i] if isinstance(value, np.ndarray) else value
+
+
+def metrics(training: Any) -> pd.DataFrame:
+    """The metrics of a `gradlab.train`: a row per update, with the columns of `METRICS` and more.
+
+    >>> import jax, optax, gradlab as gl
+    >>> loss = lambda w, x: (w - x) ** 2
+    >>> run = gl.train(loss, 0.0, lambda key, step: 1.0, optax.sgd(0.25), steps=2,
+    ...                key=jax.random.key(0))
+    >>> metrics(run)[["training_step", "loss"]].values.tolist()
+    [[1.0, 1.0], [2.0, 0.25]]
+    """
+    table = pd.DataFrame({name: np.asarray(v, np.float64) for name, v in training.metrics.items()})
+    table.insert(0, "training_step", np.arange(1, len(table) + 1))
+    others = [str(name) for name in table.columns if name not in METRICS]
+    table = table.reindex(columns=[*METRICS, *others])
+    return table.astype({name: column.dtype for name, column in METRICS.items()})
 
 
 def _scan_frame(scan: Any) -> pd.DataFrame:
@@ -282,28 +437,37 @@ def _scan_frame(scan: Any) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def read(dir: str | Path) -> Results:
+def read(dir: str | Path) -> Any:
     """The frames and the manifest that a sweep wrote into the folder `dir`.
 
-    Reads `dir/runs.parquet`, `dir/steps.parquet` and `dir/manifest.json`; raises ValueError where
-    one is missing, damaged or does not fit the schema.
+    Returns:
+        `Results`, or `TrainingResults` where the sweep trained networks.
+
+    Raises:
+        ValueError: where a file is missing, damaged or does not fit the schema.
     """
     folder = Path(dir)
-    paths = [folder / name for name in ("runs.parquet", "steps.parquet", "manifest.json")]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
+    manifest = _read_file(folder / "manifest.json", _read_json)
+    kind = manifest.get("kind", "gradients") if isinstance(manifest, dict) else ""
+    _names.choose(f"kind of results in {folder / 'manifest.json'}:", kind, KINDS)
+    tables = [_read_file(folder / f"{name}.parquet", pd.read_parquet) for name in KINDS[kind]]
+    if kind == "training":
+        runs, curves, steps = tables
+        curves = curves_frame(curves)
+        return TrainingResults(trained_frame(runs), curves, training_steps_frame(steps), manifest)
+    return Results(runs_frame(tables[0]), steps_frame(tables[1]), manifest)
+
+
+def _read_file(path: Path, load: Any) -> Any:
+    if not path.is_file():
         raise ValueError(
-            f"no results in {str(folder)!r}: {', '.join(missing)} missing; "
+            f"no results in {str(path.parent)!r}: {path.name} missing; "
             "`gradlab sweep SPEC.toml --out DIR` writes them"
         )
-    contents: list[Any] = []
-    for path, load in zip(paths, (pd.read_parquet, pd.read_parquet, _read_json), strict=True):
-        try:
-            contents.append(load(path))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise ValueError(f"{str(path)!r} is damaged: {str(error).splitlines()[0]}") from None
-    runs, steps, manifest = contents
-    return Results(runs_frame(runs), steps_frame(steps), manifest)
+    try:
+        return load(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {str(error).splitlines()[0]}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -311,15 +475,45 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def to_csv(dir: str | Path) -> list[Path]:
-    """Writes `dir/runs.csv` and `dir/steps.csv` from the results in `dir`; returns their paths.
+    """Writes every frame of the results in `dir` as `dir/NAME.csv`; returns their paths.
 
     Floats are written in full, a zero's log_norm as `-inf`, a missing value as an empty field.
     """
     results = read(dir)
-    paths = [Path(dir) / "runs.csv", Path(dir) / "steps.csv"]
-    for table, path in zip((results.runs, results.steps), paths, strict=True):
-        table.to_csv(path, index=False, lineterminator="\n")
+    paths = []
+    for name, table in zip(results._fields[:-1], results[:-1], strict=True):
+        paths.append(Path(dir) / f"{name}.csv")
+        table.to_csv(paths[-1], index=False, lineterminator="\n")
     return paths
+
+
+def trained_summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row per point of a training sweep (all of `TRAINED_AXES`), with statistics over its seeds.
+
+    `solved` and `nonfinite` are shares of the `runs`; `solved_step_median` is over the solved ones;
+    the others are medians over all runs.
+
+    >>> record = dict(task="adding", length=10, cell="gru", init="normal", gain=1, hidden=4,
+    ...               optimizer="adam", learning_rate=0.1, batch=2, updates=9, trained=9,
+    ...               status="unsolved", loss=0.2, error=0.3)
+    >>> frame = trained_frame([record | dict(run_id=str(seed), seed=seed) for seed in range(3)])
+    >>> trained_summary(frame)[["runs", "solved", "loss_median"]].values.tolist()
+    [[3.0, 0.0, 0.2]]
+    """
+    table = runs.assign(
+        solved=(runs["status"] == "solved").astype("float64"),
+        nonfinite=(runs["status"] == "nonfinite").astype("float64"),
+        solved_step=runs["solved_step"].astype("float64"),
+    )
+    grouped = table.groupby(list(TRAINED_AXES), dropna=False, sort=True, observed=True)
+    medians = ("solved_step", "loss", "error", "best_loss", "baseline", "rate_before", "rate_after")
+    points = grouped.agg(
+        runs=("run_id", "count"),
+        solved=("solved", "mean"),
+        nonfinite=("nonfinite", "mean"),
+        **{f"{name}_median": (name, "median") for name in medians},
+    )
+    return points.reset_index().rename(columns={"baseline_median": "baseline"})
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
-import uuid
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +22,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from gradlab import _files
 from gradlab.tracing import Trace, trace
 
 Loss = Callable[[Any, Any], Any]
@@ -75,13 +74,14 @@ class Failure(NamedTuple):
     Attributes:
         step: the update, counted from 1, that gave a loss or parameters that are not finite.
         reason: "loss" where the loss was not finite, "update" where the parameters would not be.
-        trace: the trace of that update; the parameters are those of `Training.params`.
+        trace: the trace of that update; the parameters are those of `Training.params`. None for a
+            loss that has no scan and no tap.
         before: the trace of the update before it, the last that went well; None for step 1.
     """
 
     step: int
     reason: str
-    trace: Trace
+    trace: Trace | None
     before: Trace | None
 
 
@@ -321,12 +321,13 @@ def train(
         raise ValueError(f"steps and block must be at least 1, got {steps} and {block}")
     if trace_every:
         block = -(-block // trace_every) * trace_every
-    sample = jax.tree_util.Partial(sample)
+    if not isinstance(sample, jax.tree_util.Partial):
+        sample = jax.tree_util.Partial(sample)
     call = partial(
         _advance, loss, has_aux=has_aux, trace_every=trace_every, batch_axis=batch_axis
     )
 
-    state = start(params, optimizer, key)
+    state = first = start(params, optimizer, key)
     saved = _Checkpoint(checkpoint, save_every)
     if checkpoint is not None:
         # The program's text and what it starts from: what a checkpoint must agree on.
@@ -342,11 +343,11 @@ def train(
     else:
         blocks = []
 
-    starts: list[State] = []
+    recent: list[State] = []
     with _telling(progress) as tell:
         done = int(state.step)
         while done < steps and not int(state.first_nonfinite_step):
-            starts = [*starts[-1:], state]
+            recent = [*recent[-1:], state]
             state, records = call(sample, optimizer, state, min(block, steps - done))
             blocks.append(jax.tree.map(np.asarray, records))
             done = int(state.step)
@@ -360,44 +361,41 @@ def train(
     trace_steps = np.arange(0, len(metrics["loss"]), trace_every) if trace_every else np.arange(0)
     failure = None
     if bad := int(state.first_nonfinite_step):
-        if not starts:  # a resumed run that had failed
-            starts = [start(params, optimizer, key)]
         metrics = {name: values[:bad] for name, values in metrics.items()}
-        failure = _failure(call, sample, optimizer, starts, bad, metrics, loss, has_aux, batch_axis)
+        reason = "update" if np.isfinite(metrics["loss"][-1]) else "loss"
+
+        def look(step: int) -> Trace | None:
+            known = [state for state in (first, *recent) if int(state.step) < step]
+            return _look(call, sample, optimizer, known[-1], step, loss, has_aux, batch_axis)
+
+        failure = Failure(bad, reason, look(bad), look(bad - 1) if bad > 1 else None)
         keep = trace_steps < bad
         trace_steps = trace_steps[keep]
         traces = jax.tree.map(lambda x: x[keep], traces)
     return Training(state.params, metrics, traces, trace_steps, failure, state)
 
 
-def _failure(
+def _look(
     call: Any,
     sample: Any,
     optimizer: Any,
-    starts: list[State],
-    bad: int,
-    metrics: dict[str, np.ndarray],
+    state: State,
+    step: int,
     loss: Loss,
     has_aux: bool,
     batch_axis: int | None,
-) -> Failure:
-    """Goes from the start of a block to the updates `bad` - 1 and `bad`, and traces both."""
-
-    @jax.jit
-    def look(sample: Sampler, state: State) -> Trace:
-        batch = sample(jax.random.fold_in(state.key, state.step), state.step)
-        out = trace(loss, has_aux=has_aux, batch_axis=batch_axis)(state.params, batch)
-        return Trace(value=out.value, aux=None, grads=None, scans=out.scans, taps=out.taps)
-
-    def at(step: int) -> Trace:
-        state = [s for s in starts if int(s.step) < step][-1]
-        ahead = step - 1 - int(state.step)
-        if ahead:
-            state, _ = call(sample, optimizer, state, ahead)
-        return jax.tree.map(np.asarray, look(sample, state))
-
-    reason = "update" if np.isfinite(metrics["loss"][-1]) else "loss"
-    return Failure(bad, reason, at(bad), at(bad - 1) if bad > 1 else None)
+) -> Trace | None:
+    """The trace of an update, made again from an earlier state; None without a scan or tap."""
+    if ahead := step - 1 - int(state.step):
+        state, _ = call(sample, optimizer, state, ahead)
+    batch = sample(jax.random.fold_in(state.key, state.step), state.step)
+    traced = jax.jit(trace(loss, has_aux=has_aux, batch_axis=batch_axis))
+    try:
+        out = traced(state.params, batch)
+    except ValueError:  # a loss without a scan
+        return None
+    kept = Trace(value=out.value, aux=None, grads=None, scans=out.scans, taps=out.taps)
+    return jax.tree.map(np.asarray, kept)
 
 
 class _Checkpoint:
@@ -422,7 +420,7 @@ class _Checkpoint:
         if not self.path.exists():
             return state, []
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 arrays = [file[f"{i:06d}"] for i in range(about["arrays"])]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, TypeError) as error:
@@ -464,16 +462,9 @@ class _Checkpoint:
         arrays = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves((state, records))]
         about = {"version": VERSION, "program": self.program, "arrays": len(arrays)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
-        try:
-            with part.open("wb") as file:
-                named = {f"{i:06d}": array for i, array in enumerate(arrays)}
-                np.savez(file, allow_pickle=False, about=np.array(json.dumps(about)), **named)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        named = {f"{i:06d}": array for i, array in enumerate(arrays)}
+        named["about"] = np.array(json.dumps(about))
+        _files.write(self.path, lambda file: np.savez(file, allow_pickle=False, **named))
 
 
 def _is_key(leaf: Any) -> bool:

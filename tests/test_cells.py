@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import equations_dynamical
 import equations_gated
+import equations_layer_norm
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +26,12 @@ REFERENCE = json.loads((Path(__file__).parent / "reference" / "cells.json").read
 
 
 def merged(table):
-    """One table of both modules: CASES and EQUATIONS have every case, the others exceptions."""
-    gated, dynamical = getattr(equations_gated, table), getattr(equations_dynamical, table)
-    assert not set(gated) & set(dynamical)
-    return gated | dynamical
+    """One table of all modules: CASES and EQUATIONS have every case, the others exceptions."""
+    modules = equations_gated, equations_dynamical, equations_layer_norm
+    tables = [getattr(module, table) for module in modules]
+    together = {case: entry for entries in tables for case, entry in entries.items()}
+    assert len(together) == sum(map(len, tables))
+    return together
 
 
 CASES, EQUATIONS = merged("CASES"), merged("EQUATIONS")

@@ -39,9 +39,21 @@ def results():
     return sweep(gains=(0.5, 1.0, 2.0), lengths=(10, 316, 1000), seeds=3)
 
 
-@pytest.mark.parametrize("schema", [frames.RUNS, frames.STEPS, frames.TRACE])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        frames.RUNS,
+        frames.STEPS,
+        frames.TRACE,
+        frames.TRAINED,
+        frames.CURVES,
+        frames.TRAINING_STEPS,
+        frames.METRICS,
+    ],
+)
 def test_schema_documents_every_column(schema):
-    units = {"", "1", "steps", "nats", "nats/step"}
+    # "task": whatever the task measures its loss or error in.
+    units = {"", "1", "steps", "nats", "nats/step", "updates", "task"}
     for column in schema.values():
         assert column.unit in units
         assert column.meaning
@@ -142,7 +154,7 @@ def scan(shape, *, outer=(), reverse=False, name="model.py:7", leaves=("c", "h")
 
 def test_frame_of_a_plain_scan():
     rows = frames.frame(traced(scan((4,))))
-    optional = ("outer", "sample", "log_param")
+    optional = ("training_step", "outer", "sample", "log_param")
     assert list(rows.columns) == [name for name in frames.TRACE if name not in optional]
     assert rows["leaf"].tolist() == [""] * 4 + ["c"] * 4 + ["h"] * 4
     assert rows["step"].tolist() == [1, 2, 3, 4] * 3

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gradlab import data_cli
+from gradlab import _files
+from gradlab.cli import data as data_cli
 from gradlab.tasks import imdb, reviews
 
 # What the reader must make of what a source holds.
@@ -135,7 +136,7 @@ def test_the_first_source_that_is_there_is_taken(home, monkeypatch):
 
 def test_cache_is_the_users(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert imdb.cache() == Path.home() / ".cache" / "gradlab"
+    assert _files.cache() == Path.home() / ".cache" / "gradlab"
 
 
 # Refusals: the message names the file, the line, what was found and what is valid.
@@ -381,9 +382,9 @@ def test_download(home, archive):
 
         assert imdb.download(home / "new" / "data", url, sha256(archive)) == folder
         assert len(asked) == 1
-        assert imdb.download(url=url, sha256=sha256(archive)) == imdb.cache() / "aclImdb"
+        assert imdb.download(url=url, sha256=sha256(archive)) == _files.cache() / "aclImdb"
     found = imdb.read()
-    assert found.source == str(imdb.cache() / "aclImdb")
+    assert found.source == str(_files.cache() / "aclImdb")
     assert found.texts == imdb.read(home / "source").texts
     assert found.split.tolist() == ["train"] * 4 + ["test"] * 4
 

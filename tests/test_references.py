@@ -6,16 +6,12 @@ from pathlib import Path
 
 import pytest
 import reference_checks_dynamics as dynamics
+import reference_checks_tasks as classic
 import reference_checks_theory as theory
 
 CASES = json.loads((Path(__file__).parent / "reference" / "references.json").read_text())
-CHECKS = dynamics.CHECKS | theory.CHECKS
-TASKS = {
-    case["id"]: "gradlab has no such task yet: its tasks are the probe, gaussian and reviews"
-    for case in CASES
-    if case["group"] == "task"
-}
-NOT_APPLYING = dynamics.NOT_HERE | theory.NOT_HERE | TASKS
+CHECKS = dynamics.CHECKS | theory.CHECKS | classic.CHECKS
+NOT_APPLYING = dynamics.NOT_HERE | theory.NOT_HERE | classic.NOT_HERE
 
 
 @pytest.mark.parametrize(
@@ -26,7 +22,8 @@ def test_reference(case):
 
 
 def test_every_reference_is_checked_or_listed_with_its_reason():
-    lists = (dynamics.CHECKS, dynamics.NOT_HERE, theory.CHECKS, theory.NOT_HERE, TASKS)
+    parts = (dynamics, theory, classic)
+    lists = [group for part in parts for group in (part.CHECKS, part.NOT_HERE)]
     listed = Counter(name for group in lists for name in group)
     assert listed == {case["id"]: 1 for case in CASES}
     assert len(CASES) == len(listed)

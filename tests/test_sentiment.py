@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 import gradlab as gl
-from gradlab import sentiment, sentiment_cli
+from gradlab import sentiment
+from gradlab.cli import sentiment as sentiment_cli
 from gradlab.sentiment import learn, store
 
 KEY = jax.random.key(0)

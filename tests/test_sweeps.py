@@ -13,9 +13,8 @@ import pandas as pd
 import pytest
 
 import gradlab as gl
-from gradlab import cells, figures, frames, initializers, meanfield, sweeps, tasks
-from gradlab.sweeps import chunks, measure, plan, store, theory
-from gradlab.sweeps import run as run_module
+from gradlab import _files, cells, figures, frames, initializers, meanfield, sweeps, tasks
+from gradlab.sweeps import chunks, gradients, measure, plan, store, theory
 from gradlab.tasks import probe
 
 KEY = jax.random.key(0)
@@ -320,7 +319,7 @@ def test_bias_is_nan_where_it_is_not_known():
 def test_audits_take_the_worst_matrix_of_a_cell():
     batch = [alone("lstm", seed=s, forget_bias=b) for s, b in ((0, 2.0), (1, 0.0))]
     measured = measure.curves(batch)
-    audits = run_module._Audits()
+    audits = gradients._Audits()
     assert audits.lacks(batch)
     found = audits(batch, measured)
     for i, each in enumerate(found):
@@ -340,7 +339,7 @@ def test_audits_take_the_worst_matrix_of_a_cell():
 def test_complex_matrices_are_audited_as_such():
     batch = [alone("lru")]
     measured = measure.curves(batch)
-    (found,) = run_module._Audits()(batch, measured)
+    (found,) = gradients._Audits()(batch, measured)
     radii = np.abs(np.diagonal(measured.recurrent[0, 0]))
     assert found["spectral_radius"] == pytest.approx(radii.max())
     assert found["smallest_singular_value"] == pytest.approx(radii.min())
@@ -597,8 +596,8 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, tiny, monkeypatch):
 
 
 def test_chunk_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
-    with store.open_store(tmp_path / "out", set()) as opened:
-        monkeypatch.setattr(store.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
+    with store.open_store(tmp_path / "out", gradients.KIND, set()) as opened:
+        monkeypatch.setattr(_files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
             opened.add(rows([run()]))
         assert list((tmp_path / "out" / "chunks").iterdir()) == []

@@ -7,6 +7,7 @@ from gradlab.cells.cornn import CoRNNState, cornn
 from gradlab.cells.elman import elman
 from gradlab.cells.gru import gru, gru_reset_before
 from gradlab.cells.indrnn import indrnn
+from gradlab.cells.layer_norm import layer_norm_elman, layer_norm_gru, layer_norm_lstm
 from gradlab.cells.leaky import leaky
 from gradlab.cells.lem import LEMState, lem
 from gradlab.cells.lru import lru
@@ -36,6 +37,9 @@ __all__ = [
     "gru_reset_before",
     "indrnn",
     "janet",
+    "layer_norm_elman",
+    "layer_norm_gru",
+    "layer_norm_lstm",
     "leaky",
     "lem",
     "lru",

@@ -11,10 +11,12 @@ with their number: no figure drops a run silently.
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from gradlab import frames
+from gradlab.figures._sentiment import sentiment as sentiment
 from gradlab.figures._style import DECADES as DECADES
 from gradlab.figures._style import FLOAT32 as FLOAT32
 from gradlab.figures._style import LABELS as LABELS
@@ -29,23 +31,39 @@ from gradlab.figures._sweep import phase as phase
 from gradlab.figures._theory import QUANTITIES as QUANTITIES
 from gradlab.figures._theory import deviations as deviations
 from gradlab.figures._theory import theory as theory
+from gradlab.figures._training import gradients as gradients
+from gradlab.figures._training import learning as learning
+from gradlab.figures._training import success as success
+from gradlab.figures._training import training as training
 
 _log = logging.getLogger(__name__)
 
 
-def draw(results: str | Path | frames.Results, out_dir: str | Path) -> list[Path]:
+def draw(
+    results: str | Path | frames.Results | frames.TrainingResults, out_dir: str | Path
+) -> list[Path]:
     """Draws every figure of `results` (frames, or a sweep's folder) into `out_dir`.
 
     For each input decay, phase, length and, where there is a theory, theory, and a comparison of
-    each other input with gaussian; a PNG (200 dots per inch) and a PDF of each. The same frames
-    give the same bytes. A figure that the runs cannot fill is skipped and the log says why. Returns
-    the paths written.
+    each other input with gaussian; for each task of a training sweep learning, success and
+    gradients. A PNG (200 dots per inch) and a PDF of each. The same frames give the same bytes. A
+    figure that the runs cannot fill is skipped and the log says why. Returns the paths written.
     """
-    if isinstance(results, str | Path):
-        results = frames.read(results)
-    runs, steps, _ = results
-    if runs.empty:
+    found: Any = frames.read(results) if isinstance(results, str | Path) else results
+    if found.runs.empty:
         raise ValueError("no runs to draw")
+    trained = isinstance(found, frames.TrainingResults)
+    made = _of_training(found) if trained else _of_gradients(found)
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, make in made.items():
+        paths += save(make(), out_dir / name)
+    return paths
+
+
+def _of_gradients(results: frames.Results) -> dict[str, Callable[[], Figure]]:
+    runs, steps, _ = results
     figures: dict[str, Callable[[], Figure]] = {}
     names = order(runs["input"])
     for name in names:
@@ -60,9 +78,14 @@ def draw(results: str | Path | frames.Results, out_dir: str | Path) -> list[Path
             figures[f"inputs-{name}"] = lambda name=name: inputs(runs, input=name)
     if not others or "gaussian" not in names:
         _log.warning("inputs: skipped, the runs have no input beside %s", ", ".join(names))
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, make in figures.items():
-        paths += save(make(), out_dir / name)
-    return paths
+    return figures
+
+
+def _of_training(results: frames.TrainingResults) -> dict[str, Callable[[], Figure]]:
+    runs, curves, steps, _ = results
+    figures: dict[str, Callable[[], Figure]] = {}
+    for task in order(runs["task"]):
+        figures[f"learning-{task}"] = lambda task=task: learning(runs, curves, task=task)
+        figures[f"success-{task}"] = lambda task=task: success(runs, task=task)
+        figures[f"gradients-{task}"] = lambda task=task: gradients(runs, curves, steps, task=task)
+    return figures

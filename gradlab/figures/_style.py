@@ -4,7 +4,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,10 @@ LABELS = {
     "weights": "weights",
     "input_scale": "input scale",
     "hidden": "width $n$",
+    "update": "training step (updates)",
+    "loss": "loss on fresh sequences\n({unit})",
+    "solved": "share of runs that solve\nthe task (dimensionless)",
+    "log_norm": r"$\ln\,\|\lambda_t\|$ (nats)",
 }
 
 MARKS = {
@@ -171,6 +175,27 @@ def limits(values: np.ndarray) -> tuple[float, float]:
 
 def order(values: pd.Series) -> list[str]:
     return [str(value) for value in values.unique()]
+
+
+def with_variants(
+    runs: pd.DataFrame, axes: Sequence[str], off: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """The runs with a column `variant`: their cell, and each of `axes` in which its runs differ.
+
+    A value that is `off` for its axis is not named.
+    """
+    variant = runs["cell"].astype(object)
+    for _, group in runs.groupby("cell"):
+        for axis in axes:
+            if group[axis].nunique(dropna=False) < 2:
+                continue
+            values = group[axis]
+            silent = values.isna() | (values == (off or {}).get(axis, np.nan))
+            if axis not in ("activation", "weights", "init", "optimizer"):
+                name = axis.replace("_", " ")
+                values = values.map(lambda value, name=name: f"{name} {value}")
+            variant.loc[group.index] += (" " + values.astype(object)).where(~silent, "")
+    return runs.assign(variant=variant.astype("str"))
 
 
 def product(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[Any, Any]]:

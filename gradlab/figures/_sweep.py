@@ -43,6 +43,7 @@ from gradlab.figures._style import (
     order,
     product,
     thin,
+    with_variants,
 )
 
 _VARYING = tuple(axis for axis in frames.AXES if axis not in ("cell", "init", "gain", "input"))
@@ -295,17 +296,7 @@ def select(
             )
         runs = runs[runs["length"] == length]
     runs = _everywhere(runs)
-    variant = runs["cell"].astype(object)
-    for _, group in runs.groupby("cell"):
-        for axis in _VARYING:
-            if axis in ("length", hue) or group[axis].nunique(dropna=False) < 2:
-                continue
-            values = group[axis]
-            if axis not in ("activation", "weights"):
-                name = axis.replace("_", " ")
-                values = values.map(lambda value, name=name: f"{name} {value}")
-            variant.loc[group.index] += " " + values.astype(object).fillna("")
-    return runs.assign(variant=variant.astype("str"))
+    return with_variants(runs, [axis for axis in _VARYING if axis not in ("length", hue)])
 
 
 def _everywhere(runs: pd.DataFrame) -> pd.DataFrame:

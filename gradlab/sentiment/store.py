@@ -1,8 +1,6 @@
 """A classifier as one file, without pickle."""
 
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradlab import _files
 from gradlab.sentiment.learn import Classifier, build
 from gradlab.sentiment.recipes import Recipe
 from gradlab.sentiment.text import Vocabulary
@@ -35,15 +34,8 @@ def save(classifier: Classifier, path: str | Path) -> None:
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     leaves = {f"{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(classifier.params))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with part.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, about=text, **leaves)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    named = {"about": text, **leaves}
+    _files.write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **named))
 
 
 def load(path: str | Path) -> Classifier:
@@ -90,6 +82,5 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
 
 
 def default_path() -> Path:
-    """Where a model is kept that was given no place: in XDG_CACHE_HOME/gradlab, or ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "gradlab" / "sentiment.npz"
+    """Where a model is kept that was given no place: in the user's cache folder."""
+    return _files.cache() / "sentiment.npz"

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from gradlab import _files
 from gradlab.sweeps import measure
 from gradlab.sweeps.plan import Run
 
@@ -66,8 +67,7 @@ def _name(run: Run) -> str:
 
 
 def _file() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "gradlab" / "chunks.json"
+    return _files.cache() / "chunks.json"
 
 
 def _read() -> dict[str, Any]:

@@ -45,14 +45,34 @@ def _range(value: Any) -> Any:
 
 # One draw of the parameters for all steps, or one for each: the network of mean-field theory.
 WEIGHTS = ("tied", "untied")
+OPTIMIZERS = ("adam", "rmsprop", "sgd")
 
 Number = Annotated[float, pydantic.AfterValidator(_finite)]
 Scale = Annotated[Number, pydantic.Field(ge=0)]
 Size = Annotated[int, pydantic.Field(ge=1, strict=True)]
+Count = Annotated[int, pydantic.Field(ge=0, strict=True)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**31, strict=True)]
 
 
-class Spec(pydantic.BaseModel):
+class _Grid(pydantic.BaseModel):
+    """A grid of runs: every combination of the values of its axes."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    @pydantic.field_validator("*")
+    @classmethod
+    def _check_axis(cls, values: Any) -> Any:
+        if not isinstance(values, list):
+            return values
+        if not values:
+            raise ValueError("an axis needs at least one value")
+        twice = {value for value in values if values.count(value) > 1}
+        if twice:
+            raise ValueError(f"values twice: {', '.join(map(str, sorted(twice)))}")
+        return values
+
+
+class Spec(_Grid):
     """A grid of runs: every combination of the values of its axes.
 
     Each field is an axis; one that is fixed has one value. In TOML an axis stands under `[axes]`
@@ -62,8 +82,6 @@ class Spec(pydantic.BaseModel):
     >>> spec.hidden, spec.input
     ([128], ['gaussian'])
     """
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     cell: list[Annotated[str, _name("cell", cells.names)]]
     init: list[Annotated[str, _name("initializer", initializers.names)]]
@@ -79,18 +97,55 @@ class Spec(pydantic.BaseModel):
     inputs: list[Size] = [32]
     seed: Annotated[list[Seed], pydantic.BeforeValidator(_range)] = [0]
 
-    @pydantic.field_validator("*")
-    @classmethod
-    def _check_axis(cls, values: list[Any]) -> list[Any]:
-        if not values:
-            raise ValueError("an axis needs at least one value")
-        twice = {value for value in values if values.count(value) > 1}
-        if twice:
-            raise ValueError(f"values twice: {', '.join(map(str, sorted(twice)))}")
-        return values
+
+class TrainingSpec(_Grid):
+    """A grid of trainings: every combination of the values of its axes.
+
+    A run trains a `network` of the cell on the task, one batch of fresh sequences per update, and
+    ends where the task is solved. Every `evaluate_every` updates it is evaluated on `evaluation`
+    fresh sequences (or on all that the task holds out), and traced. The remedies are axes that are
+    off at their default, 0 (`leak`: 1); see `gradlab.remedies`. `omega` and
+    `omega_squared` weigh the two forms of Pascanu's regularizer, the mean over steps; `chrono` is
+    T_max; `preflossing` counts updates of gradient flossing alone, with Adam, before the first one
+    of the task.
+
+    `evaluate_every`, `evaluation` and `flossing_exponents` are one number each.
+
+    >>> spec = TrainingSpec(task=["adding"], length=[50], cell=["gru"], learning_rate=[1e-3],
+    ...                     updates=[1000], clip_norm=[0.0, 1.0])
+    >>> spec.hidden, spec.omega
+    ([64], [0.0])
+    """
+
+    task: list[Annotated[str, _name("task", tasks.names)]]
+    length: list[Size]
+    cell: list[Annotated[str, _name("cell", cells.names)]]
+    learning_rate: list[Scale]
+    updates: list[Size]
+    optimizer: list[Annotated[str, _name("optimizer", lambda: OPTIMIZERS)]] = ["adam"]
+    batch: list[Size] = [32]
+    init: list[Annotated[str, _name("initializer", initializers.names)]] = ["orthogonal"]
+    gain: list[Scale] = [1.0]
+    activation: list[Annotated[str, _name("activation", lambda: tuple(ACTIVATIONS))]] = ["tanh"]
+    forget_bias: list[Number] = [1.0]
+    hidden: list[Size] = [64]
+    clip_norm: list[Scale] = [0.0]
+    clip_value: list[Scale] = [0.0]
+    omega: list[Scale] = [0.0]
+    omega_squared: list[Scale] = [0.0]
+    orthogonality: list[Scale] = [0.0]
+    flossing: list[Scale] = [0.0]
+    preflossing: list[Count] = [0]
+    chrono: list[Scale] = [0.0]
+    window: list[Count] = [0]
+    leak: list[Annotated[Number, pydantic.Field(gt=0, le=1)]] = [1.0]
+    seed: Annotated[list[Seed], pydantic.BeforeValidator(_range)] = [0]
+    evaluate_every: Size = 100
+    evaluation: Size = 500
+    flossing_exponents: Size = 8
 
 
-def load(path: str | Path) -> Spec:
+def load(path: str | Path) -> Spec | TrainingSpec:
     """Read a spec from a TOML file.
 
     Raises:
@@ -114,8 +169,10 @@ def load(path: str | Path) -> Spec:
         raise ValueError(f"{path}: {error}") from None
 
 
-def parse(table: dict[str, Any]) -> Spec:
+def parse(table: dict[str, Any]) -> Spec | TrainingSpec:
     """Check the content of a spec file: tables `axes` and `fixed`.
+
+    A spec that names a task is a `TrainingSpec`, any other a `Spec`.
 
     >>> parse({"axes": {"gain": [1.0], "length": [10]}, "fixed": {"cell": "gru", "init": "normal"}})
     ... # doctest: +ELLIPSIS
@@ -124,6 +181,8 @@ def parse(table: dict[str, Any]) -> Spec:
     Raises:
         ValueError: with one message that names the key and what is valid.
     """
+    named = [key for content in table.values() if isinstance(content, dict) for key in content]
+    model = TrainingSpec if "task" in named else Spec
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for section, content in table.items():
@@ -132,18 +191,21 @@ def parse(table: dict[str, Any]) -> Spec:
             raise ValueError(f"{section} must be a table: [{section}]")
         for key, value in content.items():
             field = "seed" if key == "seeds" else key
-            choose(f"key in [{section}]", field, (*Spec.model_fields, "seeds"))
+            choose(f"key in [{section}]", field, (*model.model_fields, "seeds"))
             if field in values:
                 raise ValueError(f"{field} is given twice, as {places[field]} and {section}.{key}")
             is_count = key == "seeds" and not isinstance(value, list)
+            number = model.model_fields[field].annotation is int
+            if section == "axes" and number:
+                raise ValueError(f"{key} is one number for all runs; it belongs into [fixed]")
             if section == "axes" and not isinstance(value, list) and not is_count:
                 raise ValueError(f"axes.{key} must be a list; one value belongs into [fixed]")
             if section == "fixed" and isinstance(value, list):
                 raise ValueError(f"fixed.{key} must be one value; a list belongs into [axes]")
-            values[field] = value if section == "axes" or is_count else [value]
+            values[field] = value if section == "axes" or is_count or number else [value]
             places[field] = f"{section}.{key}"
     try:
-        return Spec(**values)
+        return model(**values)
     except pydantic.ValidationError as error:
         raise ValueError(_explain(error, places)) from None
 
@@ -153,7 +215,9 @@ def _explain(error: pydantic.ValidationError, places: dict[str, str]) -> str:
     field, *index = first["loc"]
     if first["type"] == "missing":
         return f"{field} is missing; give it as a list in [axes] or as one value in [fixed]"
-    place = places.get(str(field), str(field)) + "".join(f"[{i}]" for i in index)
+    place = places.get(str(field), str(field))
+    if not place.startswith("fixed."):
+        place += "".join(f"[{i}]" for i in index)
     what = first["msg"].removeprefix("Value error, ")
     shown = "" if first["type"] == "value_error" else f", got {first['input']!r}"
     return f"{place}: {what}{shown}"

@@ -1,8 +1,8 @@
 """Where results are kept: one immutable, self-checking file per finished chunk of runs.
 
 DIR/chunks/KEY-SUM.parquet holds the rows of one chunk, KEY naming the runs in it and SUM the bytes
-of the file, so a file that was cut short or changed is found out by its own name. DIR/runs.parquet
-and DIR/steps.parquet are made from the chunks and can be made again.
+of the file, so a file that was cut short or changed is found out by its own name. The frames
+(DIR/runs.parquet, DIR/steps.parquet, ...) are made from the chunks and can be made again.
 """
 
 from __future__ import annotations
@@ -12,35 +12,55 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradlab import frames
-from gradlab.sweeps import plan
-from gradlab.sweeps.spec import Spec
+from gradlab import _files
+from gradlab.frames import KINDS
 
 # What a folder of results may hold; anything else in it is somebody's and stays untouched.
 _CHUNK = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.parquet")
-DERIVED = ("runs.parquet", "steps.parquet", "summary.csv")
-_OURS = (*DERIVED, "manifest.json", "figures", "chunks", ".lock")
+_FRAMES = {f"{name}.parquet" for names in KINDS.values() for name in names}
+_OURS = (*_FRAMES, "summary.csv", "manifest.json", "figures", "chunks", ".lock")
+
+
+class Kind(NamedTuple):
+    """What the results in a folder are: how its rows are kept, and the frames made of them.
+
+    Attributes:
+        name: the key in `frames.KINDS`, which names the frames.
+        ids: the ids of the runs of a spec, as the manifest holds it.
+        rows: the frame of a chunk's rows, without the lists.
+        lists: the columns that hold a list for each run, and the type of its items.
+        split: all chunks' rows, once each, as one frame for each name of `frames.KINDS`.
+    """
+
+    name: str
+    ids: Callable[[dict[str, Any]], Iterable[str]]
+    rows: Callable[[Sequence[dict[str, Any]]], pd.DataFrame]
+    lists: dict[str, pa.DataType]
+    split: Callable[[pd.DataFrame], tuple[pd.DataFrame, ...]]
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """The files that are made from the chunks."""
+        return (*(f"{name}.parquet" for name in KINDS[self.name]), "summary.csv")
 
 
 class Store:
     """One folder of results, held by one sweep at a time (`with open_store(...) as store`)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: Kind) -> None:
         self.folder = folder
+        self.kind = kind
         self.done: set[str] = set()  # ids of the runs that are stored
         self.damaged: list[Path] = []  # chunks that are not what their name says
         self._chunks = folder / "chunks"
@@ -53,35 +73,23 @@ class Store:
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Store the rows of one chunk, whole or not at all."""
-        lists = {name: [row[name] for row in rows] for name in ("lags", "log_norms")}
-        plain = [{k: v for k, v in row.items() if k not in lists} for row in rows]
-        table = pa.Table.from_pandas(frames.runs_frame(plain), preserve_index=False)
-        for name, kind in (("lags", pa.int64()), ("log_norms", pa.float64())):
-            table = table.append_column(name, pa.array(lists[name], pa.list_(kind)))
+        plain = [{k: v for k, v in row.items() if k not in self.kind.lists} for row in rows]
+        table = pa.Table.from_pandas(self.kind.rows(plain), preserve_index=False)
+        for name, item in self.kind.lists.items():
+            values = pa.array([row[name] for row in rows], pa.list_(item))
+            table = table.append_column(name, values)
         content = _parquet(table)
         key = _checksum("".join(sorted(row["run_id"] for row in rows)).encode())
         _write(self._chunks / f"{key}-{_checksum(content)}.parquet", content)
 
-    def consolidate(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Write runs.parquet and steps.parquet from the chunks, and return both frames."""
+    def consolidate(self) -> tuple[pd.DataFrame, ...]:
+        """Write the frames from the chunks, and return them."""
         table = pa.concat_tables([pq.read_table(p) for p in sorted(self._chunks.glob("*.parquet"))])
-        whole = table.to_pandas().drop_duplicates("run_id")
-        whole = whole.sort_values([*frames.AXES, "seed"])
-        runs = frames.runs_frame(whole.drop(columns=["lags", "log_norms"]))
-        counts = whole["lags"].map(len).to_numpy()
-        lags = np.concatenate(whole["lags"].to_list())
-        steps = frames.steps_frame(
-            {
-                "run_id": np.repeat(whole["run_id"].to_numpy(), counts),
-                "step": np.repeat(whole["length"].to_numpy(), counts) - lags,
-                "lag": lags,
-                "log_norm": np.concatenate(whole["log_norms"].to_list()),
-            }
-        )
-        for name, frame in (("runs", runs), ("steps", steps)):
+        made = self.kind.split(table.to_pandas().drop_duplicates("run_id"))
+        for name, frame in zip(KINDS[self.kind.name], made, strict=True):
             table = pa.Table.from_pandas(frame, preserve_index=False)
             _write(self.folder / f"{name}.parquet", _parquet(table))
-        return runs, steps
+        return made
 
     def is_complete(self) -> bool:
         """Whether all that follows from the chunks is there as it was written."""
@@ -97,7 +105,7 @@ class Store:
 
     def checksums(self) -> dict[str, str]:
         """What `is_complete` compares with: the frames, the summary and the figures."""
-        paths = [self.folder / name for name in DERIVED]
+        paths = [self.folder / name for name in self.kind.derived]
         paths += sorted((self.folder / "figures").glob("*.p*"))
         return {
             path.relative_to(self.folder).as_posix(): _checksum(path.read_bytes())
@@ -107,6 +115,7 @@ class Store:
     def write_manifest(self, **facts: Any) -> None:
         """Write manifest.json: the facts given, and with which versions they were made."""
         content = {
+            "kind": self.kind.name,
             **facts,
             "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": {
@@ -119,7 +128,7 @@ class Store:
 
 
 @contextlib.contextmanager
-def open_store(folder: str | Path, planned: set[str]) -> Iterator[Store]:
+def open_store(folder: str | Path, kind: Kind, planned: set[str]) -> Iterator[Store]:
     """Open or make a folder of results for the planned runs, alone.
 
     Raises:
@@ -137,8 +146,8 @@ def open_store(folder: str | Path, planned: set[str]) -> Iterator[Store]:
     except OSError as error:
         raise ValueError(f"cannot write to {folder}: {error.strerror or error}") from None
     try:
-        store = Store(folder)
-        foreign = (store.done | _claimed(folder)) - planned
+        store = Store(folder, kind)
+        foreign = (store.done | _claimed(folder, kind)) - planned
         if foreign:
             raise ValueError(
                 f"{folder} holds results of another spec ({len(foreign)} runs that this one does "
@@ -169,13 +178,20 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-def _claimed(folder: Path) -> set[str]:
+def _claimed(folder: Path, kind: Kind) -> set[str]:
     """The runs that the manifest and the frames speak of, whether or not their chunks are there."""
     ids: set[str] = set()
-    spec = _read_manifest(folder).get("spec")
+    manifest = _read_manifest(folder)
+    other = manifest.get("kind", kind.name)
+    if other != kind.name:
+        raise ValueError(
+            f"{folder} holds results of another kind of sweep ({other}, this one is {kind.name}); "
+            "give another folder with --out"
+        )
+    spec = manifest.get("spec")
     if spec is not None:
         try:
-            ids.update(run.run_id for run in plan.runs(Spec(**spec)))
+            ids.update(kind.ids(spec))
         except (TypeError, ValueError):
             raise ValueError(
                 f"{folder} holds results of another version of gradlab; give another folder with "
@@ -210,13 +226,4 @@ def _checksum(content: bytes) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file under its name only once all of it is on the disk."""
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    _files.write(path, lambda file: file.write(content))

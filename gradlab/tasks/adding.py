@@ -30,7 +30,7 @@ def adding(length: int = 100) -> Task:
 
     >>> xs, target = adding(length=6).sample(jax.random.key(0))
     >>> xs[:, 1].tolist(), bool(jnp.isclose(target, xs[:, 0] @ xs[:, 1]))
-    ([0.0, 1.0, 0.0, 0.0, 0.0, 1.0], True)
+    ([0.0, 0.0, 1.0, 1.0, 0.0, 0.0], True)
 
     Source: Hochreiter & Schmidhuber, "Long short-term memory" (1997), section 5.4; in the form of
     Arjovsky, Shah & Bengio, "Unitary evolution recurrent neural networks" (2016), section 5.2,

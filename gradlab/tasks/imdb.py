@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from gradlab import _names
+from gradlab import _files, _names
 from gradlab.tasks import reviews
 
 ENVIRONMENT = "GRADLAB_IMDB"
@@ -158,8 +158,8 @@ def read(path: str | os.PathLike[str] | None = None) -> Reviews:
     told = ""
     if path is None and os.environ.get(ENVIRONMENT):
         path, told = os.environ[ENVIRONMENT], f" (from {ENVIRONMENT})"
-    if path is None and (cache() / _FOLDER).is_dir():
-        path = cache() / _FOLDER
+    if path is None and (_files.cache() / _FOLDER).is_dir():
+        path = _files.cache() / _FOLDER
     if path is None:
         return Reviews(*reviews.snippets(), None, "the package's snippets")
     path = Path(path).expanduser()
@@ -168,11 +168,6 @@ def read(path: str | os.PathLike[str] | None = None) -> Reviews:
     if not path.exists():
         raise FileNotFoundError(f"{path}{told}: no such file or folder; valid: {_VALID}")
     return _read_csv(path)
-
-
-def cache() -> Path:
-    """The folder for downloads: gradlab in $XDG_CACHE_HOME, or in ~/.cache where that is unset."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gradlab"
 
 
 def download(
@@ -187,7 +182,7 @@ def download(
     reviews that have no label. Where the folder aclImdb is there already, nothing is done.
 
     Args:
-        folder: where to make the folder aclImdb; None stands for `cache()`.
+        folder: where to make the folder aclImdb; None stands for `_files.cache()`.
         url: where the archive is.
         sha256: its SHA-256, in hexadecimal digits.
         progress: what shows the progress of the download, in bytes, as pooch calls it: an
@@ -203,7 +198,7 @@ def download(
             folder's name.
         OSError: if the folder cannot be written. After any error all is as it was.
     """
-    folder = cache() if folder is None else Path(folder).expanduser()
+    folder = _files.cache() if folder is None else Path(folder).expanduser()
     target = folder / _FOLDER
     if os.path.lexists(target):
         _text_files(target)

@@ -1,6 +1,5 @@
 """A cell with a linear readout, its loss on a task, and the batches that it learns from."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -82,6 +81,9 @@ def network(
         drives = jax.vmap(lambda x: cell.project(ready, x))(xs)
         lags = len(xs) - jnp.arange(len(xs))  # of the states that the steps start from
 
+        def read_out(h: Array) -> Array:
+            return h @ params["readout"]["weight"].T + params["readout"]["bias"]
+
         def body(state: Any, row: tuple[Any, Array | None]) -> tuple[Any, Array | None]:
             drive, cut = row
             if cut is not None:
@@ -92,8 +94,7 @@ def network(
 
         cuts = None if window is None else lags % window == 0
         last, hs = jax.lax.scan(body, start, (drives, cuts))
-        h = cell.read(last) if hs is None else hs
-        return h @ params["readout"]["weight"].T + params["readout"]["bias"]
+        return read_out(cell.read(last)) if hs is None else jax.vmap(read_out)(hs)
 
     return Network(init, apply)
 
@@ -123,15 +124,11 @@ def batch_loss(
     >>> value.shape, sorted(metrics)
     ((), ['error'])
     """
-    axis = 1 if task.every_step else 0
-
     def loss(params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
         xs, targets = batch
-        # Time before samples, as the scan wants it: so the wide drives need no transposition.
-        xs = jnp.swapaxes(xs, 0, 1)
-        outputs = jax.vmap(network.apply, in_axes=(None, 1), out_axes=axis)(params, xs)
-        values = jax.vmap(task.loss, in_axes=(axis, 0))(outputs, targets)
-        errors = jax.vmap(task.error, in_axes=(axis, 0))(outputs, targets)
+        outputs = jax.vmap(network.apply, in_axes=(None, 0))(params, xs)
+        values = jax.vmap(task.loss)(outputs, targets)
+        errors = jax.vmap(task.error)(outputs, targets)
         return jnp.mean(values), {"error": jnp.mean(errors)}
 
     return loss
@@ -168,5 +165,6 @@ def batch_sampler(
         keys = jax.random.split(jax.random.fold_in(key, step), batch_size)
         return jax.vmap(lambda key: sample(key, dtype))(keys)
 
-    holds_data = isinstance(task.sample, jax.tree_util.Partial)
-    return (jax.tree_util.Partial if holds_data else functools.partial)(draw, task.sample)
+    if isinstance(task.sample, jax.tree_util.Partial):
+        return jax.tree_util.Partial(draw, task.sample)
+    return lambda key, step: draw(task.sample, key, step)

@@ -71,10 +71,10 @@ def temperature(length: int = 48) -> Task:
     the one output after the last step: loss (y - target)², no unit; error s·|y - target|, in °F.
 
     Baselines, over all windows of the train part: "persistence", the last hour again, 0.0170, and
-    "seasonal", the same hour of the day before, 0.00038 (root mean square 1.25 and 0.19 °F). Neither
-    learns anything. The task counts as solved when the mean error is no more than the seasonal
-    forecast's, 0.151 °F. Normals are so smooth that there is room below it: linear regression on 48
-    hours comes to 0.00003.
+    "seasonal", the same hour of the day before, 0.00038 (root mean square 1.25 and 0.19 °F).
+    Neither learns anything. The task counts as solved when the mean error is no more than the
+    seasonal forecast's, 0.151 °F. Normals are so smooth that there is room below it: linear
+    regression on 48 hours comes to 0.00003.
 
     ``sample`` draws from the first 80 % of the year; ``held_out`` are the windows that lie in the
     rest of it, from 20 October on: 0.0044 for persistence and 0.00049 for the seasonal forecast.

@@ -10,6 +10,8 @@ import rich.console
 import rich.progress
 import typer
 
+from gradlab import _files
+
 app = typer.Typer(no_args_is_help=True, help="Get the data that the package does not carry.")
 
 
@@ -34,7 +36,7 @@ def imdb(
     if bar.total is None:
         print("already there, nothing was downloaded")
     print(data.read(folder).describe())
-    if folder.parent != data.cache():
+    if folder.parent != _files.cache():
         print(f"to use it, give --data {folder} or set {data.ENVIRONMENT} to that path")
 
 

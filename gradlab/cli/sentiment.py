@@ -19,9 +19,8 @@ app = typer.Typer(
 Data = Annotated[
     str | None,
     typer.Option(
-        help="a CSV file (.csv, .gz, .xz) or Stanford's folder aclImdb; `snippets` for those "
-        "of the package; without it $GRADLAB_IMDB, else what `gradlab data imdb` left, "
-        "else the snippets",
+        help="a CSV file (.csv, .gz, .xz) or Stanford's folder aclImdb; `snippets` for those of "
+        "the package; without it $GRADLAB_IMDB, else what `gradlab data imdb` left, else snippets",
         metavar="PATH",
     ),
 ]

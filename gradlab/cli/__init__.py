@@ -1,4 +1,4 @@
-"""The command line: `gradlab sweep`, `figures`, `csv`, `reproduce`."""
+"""The command line: `gradlab sweep`, `figures`, `csv`, `reproduce`, `data`, `sentiment`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import rich.progress
 import rich.table
 import typer
 
+from gradlab.cli import data, sentiment
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Measure how gradients vanish and explode in recurrent networks.",
 )
+
+app.add_typer(data.app, name="data")
+app.add_typer(sentiment.app, name="sentiment")
 
 SpecPath = Annotated[Path, typer.Argument(help="the sweep's spec, a TOML file", metavar="SPEC")]
 Results = Annotated[Path, typer.Argument(help="a folder that a sweep wrote", metavar="DIR")]
@@ -124,7 +129,10 @@ def _print_report(report: Report) -> None:
     console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
     for name in report.damaged:
         console.print(f"damaged chunk {name}: its runs were run again")
-    console.print(_verdicts(frames.verdict_table(report.results.runs)))
+    if isinstance(report.results, frames.TrainingResults):
+        console.print(_trained(frames.trained_summary(report.results.runs)))
+    else:
+        console.print(_verdicts(frames.verdict_table(report.results.runs)))
     console.print(
         f"{report.computed} of {report.total} runs measured now, the others before, "
         f"in {report.seconds:.1f} s"
@@ -147,6 +155,23 @@ def _verdicts(frame: pd.DataFrame) -> rich.table.Table:
         shares = [_shares(row, length) for length in lengths]
         span = f"{row['rate_min']:+.3f} to {row['rate_max']:+.3f}"
         table.add_row(row["cell"], row["init"], span, *shares)
+    return table
+
+
+def _trained(points: pd.DataFrame) -> rich.table.Table:
+    """A row per point, without the axes that all of them share."""
+    from gradlab import frames
+
+    table = rich.table.Table(title="trained networks, by point of the sweep", title_justify="left")
+    kept = [name for name in frames.TRAINED_AXES if len(set(points[name].astype(str))) > 1]
+    shown = {"task": "", "cell": ""} | dict.fromkeys(kept, "")
+    columns = {"runs": "d", "solved": ".0%", "solved_step_median": ".0f", "nonfinite": ".0%"}
+    columns |= dict.fromkeys(("loss_median", "error_median", "baseline"), ".4g")
+    for name in (*shown, *columns):
+        table.add_column(name.replace("_", " "), justify="left" if name in shown else "right")
+    for row in points.to_dict("records"):
+        cells = [str(row[name]) for name in shown]
+        table.add_row(*cells, *(format(row[name], form) for name, form in columns.items()))
     return table
 
 
@@ -208,7 +233,3 @@ class _Progress:
             self._said = now
             left = f"{(total - done) / speed:.0f} s left" if speed else "time left unknown"
             print(f"{done}/{total} runs, {speed:.0f}/s, {left}: {label}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,7 +17,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures._style import FLOAT32, LABELS, MARKERS, SEQUENTIAL, STYLE, grid
-from gradlab.figures._style import save as save
 
 _EPSILON = FLOAT32[":"][1][0]
 _LOWEST = 2.5 * _EPSILON

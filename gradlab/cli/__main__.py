@@ -1,0 +1,5 @@
+"""`python -m gradlab.cli`."""
+
+from gradlab.cli import main
+
+main()

@@ -1,0 +1,263 @@
+"""Figures of training: what gradients do while a network learns, and whether it learns at all."""
+
+# pandas' own annotations say Series | DataFrame for nearly every selection.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from gradlab import _names, frames
+from gradlab.figures._style import (
+    LABELS,
+    LEFT,
+    MARKERS,
+    PREDICTED,
+    SEQUENTIAL,
+    STYLE,
+    grid,
+    order,
+    with_variants,
+)
+
+_VARYING = tuple(
+    axis for axis in frames.TRAINED_AXES if axis not in ("task", "cell", "length", "precision")
+)
+_OFF = {
+    **dict.fromkeys(("clip_norm", "clip_value", "omega", "omega_squared"), 0.0),
+    **dict.fromkeys(("orthogonality", "flossing", "preflossing", "chrono", "window"), 0.0),
+    "leak": 1.0,
+}
+_UNIT = {"adding": "squared error", "temperature": "squared error"}
+# Without a value of its own in the colour map: the gradient is exactly zero, or not finite.
+_ZERO, _NONFINITE = "black", "0.75"
+
+
+def training(
+    steps: pd.DataFrame,
+    metrics: pd.DataFrame,
+    *,
+    baselines: Mapping[str, float] | None = None,
+    column: str | None = None,
+) -> Figure:
+    """A heatmap of ln‖λ_t‖ over training step and lag, with the loss above it.
+
+    `steps` is `gl.frame(training)` (the whole state of its first scan is drawn, the mean over
+    samples where there are any), `metrics` is `gl.frames.metrics(training)`; or the frames of a
+    training sweep. With `column`, the name of a column of both, there is a panel for each of its
+    values. `baselines` are drawn as lines through the loss. Exact zeros are black, norms that are
+    not finite grey.
+    """
+    if "leaf" in steps:
+        first = steps["scan"].iloc[0] if len(steps) else ""
+        steps = steps[(steps["leaf"] == "") & (steps["scan"] == first)]
+    if steps.empty:
+        raise ValueError("no traces to draw")
+    names = order(steps[column]) if column else [""]
+    finite = steps["log_norm"].where(np.isfinite(steps["log_norm"]))
+    # The colour of the lowest and the highest percent saturates.
+    low, high = (float(finite.quantile(q)) for q in (0.01, 0.99))
+    if not low < high:
+        low, high = (low - 1, low + 1) if np.isfinite(low) else (-1.0, 1.0)
+    with rc_context(STYLE):
+        fig, axes = grid(2, len(names), height=1.2, margin=0.7, sharex="col", sharey="row")
+        axes[0, 0].get_gridspec().set_height_ratios([1, 1.8])
+        mesh = None
+        for j, name in enumerate(names):
+            above, below = axes[:, j]
+            line = metrics[metrics[column].astype(str) == name] if column else metrics
+            rows = steps[steps[column].astype(str) == name] if column else steps
+            _loss_lines(above, line, baselines or {})
+            mesh = _heat(below, rows, Normalize(low, high))
+            above.set_title(textwrap.fill(name, 16), loc="left")
+            below.set_xlim(0, max(line["training_step"].max(), 1))
+        axes[0, 0].set_ylabel("loss")
+        axes[1, 0].set_ylabel(LABELS["lag"])
+        fig.supxlabel(LABELS["update"], fontsize=8)
+        assert mesh is not None
+        fig.colorbar(mesh, ax=axes[1, :].tolist(), label=LABELS["log_norm"], pad=0.02)
+        handles: list[Any] = [
+            Line2D([], [], color="0.2", ls=PREDICTED, label=label) for label in baselines or {}
+        ]
+        if np.isneginf(steps["log_norm"]).any():
+            handles.append(Patch(color=_ZERO, label="exactly zero"))
+        if steps["log_norm"].isna().any():
+            handles.append(Patch(color=_NONFINITE, label="not finite"))
+        if handles:
+            fig.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    return fig
+
+
+def _loss_lines(ax: Axes, metrics: pd.DataFrame, baselines: Mapping[str, float]) -> None:
+    losses = metrics.groupby("training_step")["loss"]
+    middle = losses.median()
+    if (losses.size() > 1).any():
+        ax.fill_between(middle.index, losses.min(), losses.max(), color="C0", alpha=0.3, lw=0)
+    ax.plot(middle.index, middle, color="C0", lw=0.8)
+    for value in baselines.values():
+        ax.axhline(value, color="0.2", ls=PREDICTED, lw=0.8)
+    if (middle[np.isfinite(middle)] > 0).all():
+        ax.set_yscale("log")
+
+
+def _heat(ax: Axes, steps: pd.DataFrame, norm: Normalize) -> Any:
+    table = steps.groupby(["lag", "training_step"])["log_norm"].mean().unstack("training_step")
+    values = table.to_numpy()
+    colours = sns.color_palette(SEQUENTIAL, as_cmap=True).with_extremes(bad=_NONFINITE)
+    shown = np.ma.masked_invalid(values)
+    x, y = _edges(table.columns.to_numpy(float)), _edges(table.index.to_numpy(float))
+    mesh = ax.pcolormesh(x, y, shown, cmap=colours, norm=norm, rasterized=True)
+    zero = np.ma.masked_where(~np.isneginf(values), np.ones(values.shape))
+    ax.pcolormesh(x, y, zero, cmap=ListedColormap([_ZERO]), rasterized=True)
+    ax.set_ylim(y[0], y[-1])
+    return mesh
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Where the cells around increasing centres meet."""
+    if centres.size == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
+
+
+def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = None) -> Figure:
+    """The loss on fresh sequences against training step, with the task's baseline.
+
+    A panel per sequence length, a line per cell and remedy: the median over seeds, the range of the
+    seeds as a band. A run that ends, solved or not finite, keeps its last loss; ● stands where the
+    first seed is solved, × where the first is not finite.
+    """
+    runs = _of_task(runs, task)
+    lengths, names = _lengths(runs), order(runs["variant"])
+    colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    with rc_context(STYLE):
+        columns = min(len(lengths), 4)
+        count = -(-len(lengths) // columns)
+        fig, axes = grid(count, columns, height=1.7, sharey=True)
+        for ax in axes.ravel()[len(lengths) :]:
+            ax.set_visible(False)
+        for ax, length in zip(axes.ravel(), lengths, strict=False):
+            panel = runs[runs["length"].fillna(0) == length]
+            for name in names:
+                _learning_line(ax, panel[panel["variant"] == name], curves, colours[name])
+            ax.axhline(panel["baseline"].iloc[0], color="0.2", ls=PREDICTED, lw=0.8, zorder=0)
+            ax.set_title(f"$T$ = {length:g}" if length else " ", loc="left")
+            ax.set_yscale("log")
+            ax.set_xlim(0, max(panel["updates"].max(), 1))
+        fig.supxlabel(LABELS["update"], fontsize=8)
+        unit = _UNIT.get(order(runs["task"])[0], "nats")
+        fig.supylabel(LABELS["loss"].format(unit=unit), fontsize=8)
+        handles: list[Any] = [Line2D([], [], color=colours[name], label=name) for name in names]
+        handles += [
+            Line2D([], [], color="0.2", ls=PREDICTED, label="baseline: remember\nnothing"),
+            Patch(color="0.5", alpha=0.3, lw=0, label="range of seeds"),
+        ]
+        for status, marker in (("solved", "o"), ("nonfinite", "x")):
+            if (runs["status"] == status).any():
+                label = {"solved": "first seed solved", "nonfinite": "first seed not finite"}
+                style = {"color": "0.3", "ls": "none", "marker": marker, "ms": 3.5}
+                handles.append(Line2D([], [], label=label[status], **style))
+        title = order(runs["task"])[0].replace("_", " ")
+        fig.legend(handles=handles, title=title, loc="outside right upper", **LEFT)
+    return fig
+
+
+def _learning_line(ax: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: Any) -> None:
+    if runs.empty:
+        return
+    rows = curves[curves["run_id"].isin(runs["run_id"])]
+    table = rows.pivot(index="training_step", columns="run_id", values="loss")
+    # A run that has ended keeps its last loss, as long as another one goes on.
+    table = table.replace([np.inf, -np.inf], np.nan).ffill()
+    middle = table.median(axis=1)
+    ax.fill_between(
+        table.index, table.min(axis=1), table.max(axis=1), color=colour, alpha=0.2, lw=0
+    )
+    ax.plot(table.index, middle, color=colour, lw=0.9)
+    for status, name, marker in (
+        ("solved", "solved_step", "o"),
+        ("nonfinite", "first_nonfinite_step", "x"),
+    ):
+        at = runs.loc[runs["status"] == status, name]
+        if len(at):
+            first = int(at.min())
+            place = table.index[table.index <= first].max()
+            ax.plot(place, middle.loc[place], color=colour, marker=marker, ms=3.5, ls="none")
+
+
+def success(runs: pd.DataFrame, *, task: str | None = None) -> Figure:
+    """The share of runs that solve the task against sequence length, a line per cell and remedy."""
+    runs = _of_task(runs, task)
+    names = order(runs["variant"])
+    colours = sns.color_palette("colorblind", len(names))
+    with rc_context(STYLE):
+        fig, axes = grid(1, 1, height=2.2, width=5.0)
+        ax = axes[0, 0]
+        lengths = np.array(_lengths(runs), float)
+        gap = np.diff(lengths).min(initial=lengths.max() or 1.0)
+        for k, (name, colour) in enumerate(zip(names, colours, strict=True)):
+            rows = runs[runs["variant"] == name]
+            solved = (rows["status"] == "solved").groupby(rows["length"].fillna(0)).mean()
+            # Lines that coincide, as at 0 and 1, are set apart by a little.
+            dodge = 0.03 * gap * (k - (len(names) - 1) / 2)
+            marker = MARKERS[k % len(MARKERS)]
+            x = solved.index.to_numpy(float) + dodge
+            ax.plot(x, solved, color=colour, marker=marker, ms=3.5, label=name)
+        ax.set_ylim(-0.03, 1.03)
+        ax.set_xticks(lengths, [f"{length:g}" for length in lengths])
+        ax.set_xlabel(LABELS["length"])
+        ax.set_ylabel(LABELS["solved"])
+        title = order(runs["task"])[0].replace("_", " ")
+        fig.legend(title=title, loc="outside right upper", **LEFT)
+    return fig
+
+
+def _of_task(runs: pd.DataFrame, task: str | None) -> pd.DataFrame:
+    if runs.empty:
+        raise ValueError("no runs to draw")
+    present = order(runs["task"])
+    task = present[0] if task is None else task
+    _names.choose("task", task, present)
+    return with_variants(runs[runs["task"] == task], _VARYING, _OFF)
+
+
+def _lengths(runs: pd.DataFrame) -> list[float]:
+    return sorted(float(length) for length in runs["length"].fillna(0).unique())
+
+
+def gradients(
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    steps: pd.DataFrame,
+    *,
+    task: str | None = None,
+    length: int | None = None,
+) -> Figure:
+    """`training` for a training sweep: a panel per cell and remedy, the first seed of each.
+
+    `length` chooses the runs; the longest by default.
+    """
+    runs = _of_task(runs, task)
+    length = _lengths(runs)[-1] if length is None else length
+    _names.choose("length", f"{length:g}", [f"{one:g}" for one in _lengths(runs)])
+    runs = runs[runs["length"].fillna(0) == length]
+    runs = runs[runs["seed"] == runs["seed"].min()]
+    keys = runs[["run_id", "variant"]]
+    return training(
+        steps.merge(keys, on="run_id"),
+        curves.merge(keys, on="run_id"),
+        baselines={"baseline: remember nothing": float(runs["baseline"].iloc[0])},
+        column="variant",
+    )

@@ -1,0 +1,375 @@
+"""The sweep over networks as they learn: its plan, what a run measures, and how it is kept."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pyarrow as pa
+
+from gradlab import cells, frames, initializers, remedies, tasks, tracing, training
+from gradlab.sweeps.measure import PRECISION, rate
+from gradlab.sweeps.plan import OPTIONS
+from gradlab.sweeps.spec import TrainingSpec
+from gradlab.sweeps.store import Kind, Store
+
+# Part of every run's name: a change of what a run measures makes new names.
+VERSION = 1
+# Bytes of states that the backward passes of one chunk may keep at once.
+BUDGET, VECTORS = 2**30, 16
+
+OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "rmsprop": lambda learning_rate: optax.rmsprop(learning_rate, decay=0.9),
+    "sgd": optax.sgd,
+}
+
+
+class Run(NamedTuple):
+    """The coordinates of one run; None where its cell or its task has no such option."""
+
+    task: str
+    cell: str
+    activation: str | None
+    init: str | None
+    gain: float | None
+    forget_bias: float | None
+    hidden: int
+    optimizer: str
+    learning_rate: float
+    clip_norm: float
+    clip_value: float
+    omega: float
+    omega_squared: float
+    orthogonality: float
+    flossing: float
+    preflossing: int
+    chrono: float
+    window: int
+    leak: float
+    batch: int
+    updates: int
+    length: int | None
+    seed: int
+    evaluate_every: int
+    evaluation: int
+    flossing_exponents: int
+
+    @property
+    def run_id(self) -> str:
+        """A name that follows from the coordinates alone."""
+        text = json.dumps(["training", VERSION, *self])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def program(self) -> Run:
+        """Runs that agree on this differ in the arguments of compiled programs only."""
+        off = dict.fromkeys(_SCALARS, 0.0)
+        on = {name: 1.0 for name in _SCALARS if getattr(self, name) != _OFF.get(name, 0.0)}
+        unswitched = dict.fromkeys(("gain", "forget_bias", "learning_rate"), 0.0)
+        return self._replace(**(off | on | unswitched), seed=0)
+
+
+# What a compiled program takes as an argument, and where one that can be left out is not 0 then.
+_SCALARS = (
+    "gain",
+    "forget_bias",
+    "learning_rate",
+    "clip_norm",
+    "clip_value",
+    "omega",
+    "omega_squared",
+    "orthogonality",
+    "flossing",
+    "chrono",
+    "leak",
+)
+_OFF = {"leak": 1.0}
+
+
+def runs(spec: TrainingSpec) -> Iterator[Run]:
+    """Every run of the grid, once: an axis that a cell or a task does not have multiplies nothing.
+
+    >>> spec = TrainingSpec(task=["adding"], length=[10, 20], cell=["gru", "lstm"],
+    ...                     learning_rate=[0.1], updates=[5], forget_bias=[0.0, 1.0])
+    >>> [(run.cell, run.forget_bias) for run in runs(spec) if run.length == 10]
+    [('gru', None), ('lstm', 0.0), ('lstm', 1.0)]
+    """
+    for task, cell in itertools.product(spec.task, spec.cell):
+        axes: list[Sequence[Any]] = []
+        for field in Run._fields:
+            value = getattr(spec, field)
+            if field in ("task", "cell"):
+                axes.append([task if field == "task" else cell])
+            elif OPTIONS.get(field, "inputs") not in cells.options(cell):
+                axes.append([None])
+            elif field == "length" and _length_option(task) is None:
+                axes.append([None])
+            elif field == "chrono" and cell not in remedies.retaining():
+                axes.append([0.0])
+            else:
+                axes.append(value if isinstance(value, list) else [value])
+        yield from itertools.starmap(Run, itertools.product(*axes))
+
+
+def _length_option(task: str) -> str | None:
+    """What a task calls the length that its published baseline is a function of."""
+    return next((name for name in ("length", "delay") if name in tasks.options(task)), None)
+
+
+def measure_all(
+    spec: TrainingSpec,
+    todo: Sequence[Run],
+    total: int,
+    store: Store,
+    progress: Callable[[int, int, str], None],
+) -> dict[str, Any]:
+    """Train the runs, those that share a program together, and store every chunk when it ends."""
+    finished = total - len(todo)
+    ordered = sorted(todo, key=lambda run: tuple(map(str, run.program)))
+    for _, group in itertools.groupby(ordered, key=lambda run: run.program):
+        batch = list(group)
+        first = batch[0]
+        size = max(1, BUDGET // (4 * VECTORS * first.batch * first.hidden * _task(first).length))
+        for place in range(0, len(batch), size):
+            chunk = batch[place : place + size]
+            tell = functools.partial(progress, finished, total)
+            tell(_label(first))
+            store.add(train(chunk, tell))
+            finished += len(chunk)
+    progress(finished, total, "done")
+    return {}
+
+
+def _label(run: Run) -> str:
+    return f"{run.task} {run.cell}" + (f" T={run.length}" if run.length else "")
+
+
+def _task(run: Run) -> tasks.Task:
+    option = _length_option(run.task)
+    return tasks.make(run.task, **({option: run.length} if option else {}))
+
+
+def _key(seed: jax.Array, stream: str) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
+
+
+class _Programs(NamedTuple):
+    """Compiled functions over replicas: the leading axis of every argument and result."""
+
+    start: Any
+    advance: Any
+    evaluate: Any
+
+
+@functools.cache
+def _programs(run: Run) -> _Programs:
+    task = _task(run)
+    # On a CPU the replicas one after another are as fast as side by side, and a run that has
+    # ended costs nothing any more.
+    side_by_side = jax.default_backend() != "cpu"
+
+    def each(function: Any) -> Any:
+        if side_by_side:
+            return jax.jit(jax.vmap(function))
+        return jax.jit(lambda *args: jax.lax.map(lambda row: function(*row), args))
+
+    def build(scalars: dict[str, jax.Array]) -> tuple[cells.Cell, tasks.Network, Any]:
+        options: dict[str, Any] = {"forget_bias": scalars["forget_bias"]}
+        if run.init is not None:
+            options["recurrent"] = initializers.make(run.init, gain=scalars["gain"])
+        if run.activation is not None:
+            options["activation"] = run.activation
+        taken = cells.options(run.cell)
+        options = {name: value for name, value in options.items() if name in taken}
+        cell = cells.make(run.cell, inputs=task.inputs, hidden=run.hidden, **options)
+        if run.chrono:
+            cell = remedies.chrono(cell, scalars["chrono"])
+        if run.leak:
+            cell = remedies.leak(cell, scalars["leak"])
+        net = tasks.network(cell, task.outputs, task.every_step, window=run.window or None)
+        kinds = ("norm", "value")
+        clip = remedies.clip(
+            **{kind: scalars[f"clip_{kind}"] for kind in kinds if getattr(run, f"clip_{kind}")}
+        )
+        optimizer = optax.chain(clip, OPTIMIZERS[run.optimizer](scalars["learning_rate"]))
+        return cell, net, optimizer
+
+    def start(seed: jax.Array, scalars: dict[str, jax.Array]) -> training.State:
+        cell, net, optimizer = build(scalars)
+        params = net.init(_key(seed, f"params {run.cell} {run.hidden}"), jnp.float32)
+        if run.preflossing:
+            adam = optax.adam(scalars["learning_rate"])
+            state = training.start(params, adam, _key(seed, f"flossing {run.task}"))
+            floss, sample = _floss(run, cell), tasks.batch_sampler(task, 1, jnp.float32)
+            params = training.advance(floss, sample, adam, state, run.preflossing)[0].params
+        return training.start(params, optimizer, _key(seed, f"batches {run.task}"))
+
+    def advance(
+        goes_on: jax.Array, state: training.State, scalars: dict[str, jax.Array]
+    ) -> training.State:
+        cell, net, optimizer = build(scalars)
+        loss = plain = tasks.batch_loss(net, task)
+        omega = functools.partial(remedies.omega_penalty, plain, cell, mean=True, has_aux=True)
+        for name, penalty in (
+            ("omega", lambda: omega(squared=False)),
+            ("omega_squared", lambda: omega(squared=True)),
+            ("orthogonality", lambda: remedies.orthogonality_penalty(cell)),
+            ("flossing", lambda: _floss(run, cell)),
+        ):
+            if getattr(run, name):
+                strength = scalars[name]
+                loss = remedies.penalized(loss, strength, penalty(), name=name, has_aux=True)
+        sample = tasks.batch_sampler(task, run.batch, jnp.float32)
+
+        def some(state: training.State) -> training.State:
+            every = run.evaluate_every
+            return training.advance(loss, sample, optimizer, state, every, has_aux=True)[0]
+
+        return jax.lax.cond(goes_on, some, lambda state: state, state)
+
+    def evaluate(
+        seed: jax.Array, params: Any, scalars: dict[str, jax.Array]
+    ) -> tuple[jax.Array, ...]:
+        _, net, _ = build(scalars)
+        loss = tasks.batch_loss(net, task)
+        key = _key(seed, f"evaluation {run.task}")
+        if task.held_out is not None:
+            fresh = task.held_out(jnp.float32)
+        else:
+            fresh = tasks.batch_sampler(task, run.evaluation, jnp.float32)(key, 0)
+        value, aux = loss(params, fresh)
+        traced = tasks.batch_sampler(task, run.batch, jnp.float32)(key, 1)
+        out = tracing.trace(loss, argnums=(), has_aux=True)(params, traced)
+        return value, aux["error"], out.scans[0].log_norm
+
+    return _Programs(each(start), each(advance), each(evaluate))
+
+
+def _floss(run: Run, cell: cells.Cell) -> Callable[[Any, Any], jax.Array]:
+    return remedies.flossing_penalty(cell, min(run.flossing_exponents, cell.hidden))
+
+
+def train(batch: Sequence[Run], tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Train runs that share a program, and give one mapping per run: `frames.TRAINED` and lists.
+
+    A run ends where it is solved at an evaluation, where its loss or parameters are not finite, or
+    after its updates; how long the others take changes none of its numbers.
+    """
+    first = batch[0]
+    task = _task(first)
+    seeds = jnp.asarray([run.seed for run in batch], jnp.uint32)
+    scalars = {
+        name: jnp.asarray([getattr(run, name) or 0.0 for run in batch], jnp.float32)
+        for name in _SCALARS
+    }
+    points: list[list[tuple[int, float, float, np.ndarray]]] = [[] for _ in batch]
+    ended = np.zeros(len(batch), bool)
+    with jax.default_matmul_precision("highest"):
+        programs = _programs(first.program)
+        states = programs.start(seeds, scalars)
+        for made in range(0, first.updates + 1, first.evaluate_every):
+            measured = programs.evaluate(seeds, states.params, scalars)
+            losses, errors, curves = (np.asarray(x, np.float64) for x in measured)
+            bad = np.asarray(states.first_nonfinite_step)
+            for i in np.flatnonzero(~ended):
+                points[i].append((made, losses[i], errors[i], curves[i]))
+                ended[i] = errors[i] <= task.solved or bad[i] > 0
+            if ended.all() or made + first.evaluate_every > first.updates:
+                break
+            tell(f"{_label(first)} update {made} loss {losses.min():.3g}")
+            states = programs.advance(jnp.asarray(~ended), states, scalars)
+    rows = zip(batch, points, bad.tolist(), strict=True)
+    return [_record(run, task, line, step) for run, line, step in rows]
+
+
+def _record(
+    run: Run, task: tasks.Task, points: list[tuple[int, float, float, np.ndarray]], bad: int
+) -> dict[str, Any]:
+    device = jax.devices()[0]
+    made, loss, error, _ = points[-1]
+    solved = error <= task.solved
+    kept = frames.lags(task.length)
+    rates = rate(np.stack([points[0][3], points[-1][3]]))[0]
+    coordinates = run._asdict()
+    for name in ("evaluate_every", "evaluation", "flossing_exponents"):
+        del coordinates[name]
+    return {
+        **coordinates,
+        "run_id": run.run_id,
+        "precision": PRECISION,
+        "status": "nonfinite" if bad else "solved" if solved else "unsolved",
+        "solved_step": made if solved and not bad else None,
+        "first_nonfinite_step": bad or None,
+        "trained": bad - 1 if bad else made,
+        "loss": loss,
+        "error": error,
+        "best_loss": min(point[1] for point in points),
+        "baseline": min(task.baselines.values()),
+        "rate_before": rates[0],
+        "rate_after": rates[1],
+        "device": f"{device.platform}: {device.device_kind}",
+        "training_steps": [point[0] for point in points],
+        "losses": [point[1] for point in points],
+        "errors": [point[2] for point in points],
+        "lags": kept,
+        # Row by row: every lag of the first evaluation, then of the second.
+        "log_norms": np.concatenate(
+            [_finite(point[3])[task.length - 1 - kept] for point in points]
+        ),
+    }
+
+
+def _finite(log_norm: np.ndarray) -> np.ndarray:
+    return np.where(np.isposinf(log_norm), np.nan, log_norm)
+
+
+def _split(whole: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
+    whole = whole.sort_values([*frames.TRAINED_AXES, "seed"])
+    ids = whole["run_id"].to_numpy()
+    evaluations = whole["training_steps"].map(len).to_numpy()
+    curves = frames.curves_frame(
+        {
+            "run_id": np.repeat(ids, evaluations),
+            "training_step": np.concatenate(whole["training_steps"].to_list()),
+            "loss": np.concatenate(whole["losses"].to_list()),
+            "error": np.concatenate(whole["errors"].to_list()),
+        }
+    )
+    parts = {"run_id": [], "training_step": [], "lag": [], "log_norm": [], "length": []}
+    for row in whole.to_dict("records"):
+        lags, times = np.asarray(row["lags"]), np.asarray(row["training_steps"])
+        parts["run_id"].append(np.full(lags.size * times.size, row["run_id"], object))
+        parts["training_step"].append(np.repeat(times, lags.size))
+        parts["lag"].append(np.tile(lags, times.size))
+        parts["log_norm"].append(row["log_norms"])
+        parts["length"].append(np.full(lags.size * times.size, int(lags.max()) + 1))
+    steps = {name: np.concatenate(values) for name, values in parts.items()}
+    steps["step"] = steps.pop("length") - steps["lag"]
+    runs = frames.trained_frame(whole.drop(columns=list(KIND.lists)))
+    return runs, curves, frames.training_steps_frame(steps)
+
+
+KIND = Kind(
+    name="training",
+    ids=lambda spec: (run.run_id for run in runs(TrainingSpec(**spec))),
+    rows=frames.trained_frame,
+    lists={
+        "training_steps": pa.int64(),
+        "losses": pa.float64(),
+        "errors": pa.float64(),
+        "lags": pa.int64(),
+        "log_norms": pa.float64(),
+    },
+    split=_split,
+)

@@ -1,0 +1,230 @@
+"""Sweeps that train: their plan, one run against gl.train, and what stands in the store."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradlab as gl
+from gradlab import sweeps
+from gradlab.sweeps import training
+
+FIXED = {
+    "task": "adding",
+    "length": 4,
+    "cell": "gru",
+    "learning_rate": 0.02,
+    "updates": 6,
+    "batch": 5,
+    "hidden": 4,
+    "evaluate_every": 2,
+    "evaluation": 20,
+}
+REMEDIES = {
+    "clip_norm": 0.1,
+    "clip_value": 0.01,
+    "omega": 1.0,
+    "omega_squared": 1.0,
+    "orthogonality": 1.0,
+    "flossing": 1.0,
+    "preflossing": 3,
+    "chrono": 50.0,
+    "window": 2,
+    "leak": 0.5,
+}
+
+
+def spec(axes=None, **fixed):
+    axes = axes or {}
+    kept = {k: v for k, v in (FIXED | fixed).items() if k not in axes}
+    return sweeps.parse({"axes": axes, "fixed": kept})
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Two learning rates and two seeds, of which the higher rate is far too high."""
+    folder = tmp_path_factory.mktemp("sweep") / "out"
+    grid = spec({"learning_rate": [0.02, 1e38], "seeds": 2}, optimizer="sgd")
+    return folder, sweeps.sweep(grid, folder)
+
+
+def test_a_run_is_what_gl_train_makes_of_the_same_pieces(swept):
+    folder, _ = swept
+    results = gl.read(folder)
+    run = next(r for r in training.runs(spec(optimizer="sgd", seed=1)))
+    row = results.runs.set_index("run_id").loc[run.run_id]
+    task = gl.tasks.make("adding", length=4)
+    cell = gl.cells.make("gru", inputs=2, hidden=4, recurrent=gl.initializers.orthogonal(gain=1.0))
+    net = gl.tasks.network(cell, 1)
+    loss = gl.tasks.batch_loss(net, task)
+    seed = jnp.uint32(1)
+    made = gl.train(
+        loss,
+        net.init(training._key(seed, "params gru 4"), jnp.float32),
+        gl.tasks.batch_sampler(task, 5, jnp.float32),
+        optax.sgd(jnp.float32(0.02)),
+        steps=6,
+        key=training._key(seed, "batches adding"),
+        has_aux=True,
+    )
+    key = training._key(seed, "evaluation adding")
+    fresh = gl.tasks.batch_sampler(task, 20, jnp.float32)(key, 0)
+    value, aux = loss(made.params, fresh)
+    np.testing.assert_allclose(row["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(row["error"], aux["error"], rtol=1e-5)
+    assert (row["status"], row["trained"], row["baseline"]) == ("unsolved", 6, 1 / 6)
+    traced = gl.tasks.batch_sampler(task, 5, jnp.float32)(key, 1)
+    expected = gl.trace(loss, argnums=(), has_aux=True)(made.params, traced).scans[0].log_norm
+    steps = results.steps.query("run_id == @run.run_id and training_step == 6")
+    assert steps.lag.tolist() == [0, 1, 2, 3] and steps.step.tolist() == [4, 3, 2, 1]
+    np.testing.assert_allclose(steps.log_norm, np.asarray(expected)[::-1], rtol=0, atol=1e-4)
+    slope = np.polyfit(steps.lag, steps.log_norm, 1)[0]
+    assert abs(row["rate_after"] - slope) < 1e-6
+
+
+def test_curves_have_a_row_per_evaluation(swept):
+    folder, _ = swept
+    results = gl.read(folder)
+    whole = results.runs[results.runs.status == "unsolved"].run_id
+    for name in whole:
+        assert results.curves[results.curves.run_id == name].training_step.tolist() == [0, 2, 4, 6]
+    last = results.curves[results.curves.training_step == 6].set_index("run_id")
+    table = results.runs.set_index("run_id").loc[whole]
+    assert last.loss.loc[whole].tolist() == table.loss.tolist()
+
+
+def test_a_run_that_is_not_finite_ends_and_says_where(swept):
+    runs = gl.read(swept[0]).runs
+    bad = runs[runs.learning_rate > 1]
+    assert bad.status.tolist() == ["nonfinite"] * 2
+    assert (bad.first_nonfinite_step >= 1).all()
+    assert (bad.trained == bad.first_nonfinite_step - 1).all()
+    assert runs.first_nonfinite_step.isna().sum() == 2
+
+
+def test_summary_and_manifest(swept):
+    folder, report = swept
+    assert (report.computed, report.total) == (4, 4)
+    summary = gl.frames.trained_summary(gl.read(folder).runs)
+    assert summary.nonfinite.tolist() == [0.0, 1.0] and summary.runs.tolist() == [2, 2]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["kind"], manifest["status"], manifest["runs"]) == ("training", "complete", 4)
+    names = {p.name for p in (folder / "figures").glob("*.png")}
+    assert names == {"learning-adding.png", "success-adding.png", "gradients-adding.png"}
+
+
+def test_the_same_spec_again_runs_nothing_and_more_seeds_only_the_new(swept):
+    folder, _ = swept
+    before = gl.read(folder).runs
+    axes = {"learning_rate": [0.02, 1e38], "seeds": 2}
+    assert sweeps.sweep(spec(axes, optimizer="sgd"), folder).computed == 0
+    report = sweeps.sweep(spec(axes | {"seeds": 3}, optimizer="sgd"), folder)
+    assert (report.computed, report.total) == (2, 6)
+    after = report.results.runs
+    again = after[after.run_id.isin(before.run_id)].reset_index(drop=True)
+    assert again.equals(before)
+
+
+def test_a_run_does_not_depend_on_what_else_is_trained(swept, tmp_path):
+    alone = sweeps.sweep(spec(optimizer="sgd", seed=1), tmp_path / "out").results.runs
+    runs = gl.read(swept[0]).runs.set_index("run_id")
+    assert runs.loc[alone.run_id[0], "loss"] == alone.loss[0]
+
+
+def test_a_run_ends_where_it_is_solved(tmp_path):
+    grid = spec(length=2, updates=1500, evaluate_every=100, hidden=8, learning_rate=0.03)
+    results = sweeps.sweep(grid, tmp_path / "out").results
+    row = results.runs.iloc[0]
+    assert row.status == "solved" and 0 < row.trained == row.solved_step < 1500
+    assert results.curves.training_step.max() == row.trained
+    assert row.error <= gl.tasks.make("adding", length=2).solved
+
+
+def test_sweeps_of_two_kinds_do_not_share_a_folder(swept):
+    gradients = sweeps.parse(
+        {"axes": {"gain": [1.0]}, "fixed": {"cell": "gru", "init": "normal", "length": 5}}
+    )
+    with pytest.raises(ValueError, match="another kind of sweep .training, this one is gradients"):
+        sweeps.sweep(gradients, swept[0])
+
+
+@pytest.fixture(scope="module")
+def untreated():
+    return {cell: _losses(cell=cell) for cell in ("elman", "gru")}
+
+
+def _losses(**changes):
+    (run,) = training.runs(spec(**changes))
+    (row,) = training.train([run], lambda _: None)
+    return row["losses"]
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+def test_every_remedy_changes_the_training_and_is_off_at_its_default(untreated, remedy):
+    cell = "gru" if remedy == "chrono" else "elman"
+    treated = _losses(cell=cell, **{remedy: REMEDIES[remedy]})
+    assert np.isfinite(treated).all() and treated != untreated[cell]
+    # At its default the run is the very same: its name says so.
+    off = 1.0 if remedy == "leak" else type(REMEDIES[remedy])(0)
+    (named,), (default,) = training.runs(spec(**{remedy: off})), training.runs(spec())
+    assert named.run_id == default.run_id
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+def test_strengths_share_a_program_and_off_has_its_own(remedy):
+    value = REMEDIES[remedy]
+    runs = [
+        next(training.runs(spec(**change)))
+        for change in ({}, {remedy: value}, {remedy: value + 1 if remedy != "leak" else 0.25})
+    ]
+    programs = [run.program for run in runs]
+    assert programs[0] != programs[1]
+    assert (programs[1] == programs[2]) == (remedy not in ("window", "preflossing"))
+
+
+def test_an_axis_that_a_cell_or_a_task_lacks_multiplies_nothing():
+    grid = spec({"cell": ["elman", "lstm"], "chrono": [0.0, 9.0], "forget_bias": [0.0, 1.0]})
+    count = {name: sum(r.cell == name for r in training.runs(grid)) for name in ("elman", "lstm")}
+    assert count == {"elman": 1, "lstm": 4}
+    digits = spec({"length": [4, 8]}, task="digits")
+    assert [run.length for run in training.runs(digits)] == [None]
+
+
+def test_ids_are_the_runs_own():
+    grid = spec({"gain": [0.5, 1.0], "omega": [0.0, 1.0], "seeds": 3, "learning_rate": [0.1, 0.2]})
+    ids = [run.run_id for run in training.runs(grid)]
+    assert len(set(ids)) == len(ids) == 24
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "adding up"}, "fixed.task: unknown task 'adding up'; did you mean 'adding'"),
+        ({"optimizer": "adamm"}, "did you mean 'adam'"),
+        ({"leak": 0.0}, r"fixed.leak: Input should be greater than 0"),
+        ({"omega": -1.0}, "fixed.omega: Input should be greater than or equal to 0"),
+        ({"window": 1.5}, "fixed.window: Input should be a valid integer"),
+        ({"clip": 1.0}, "unknown key in .fixed. 'clip'; did you mean"),
+        ({"evaluate_every": 0}, "fixed.evaluate_every: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_spec_is_one_message(change, message):
+    with pytest.raises(ValueError, match=message):
+        spec(**change)
+
+
+def test_numbers_for_all_runs_are_no_axes():
+    with pytest.raises(ValueError, match="evaluation is one number for all runs"):
+        spec({"evaluation": [10, 20]})
+
+
+def test_held_out_sequences_are_what_a_data_set_is_judged_by():
+    (run,) = training.runs(spec(task="digits", updates=1, evaluate_every=1, hidden=2))
+    (row,) = training.train([run], lambda _: None)
+    task = gl.tasks.make("digits")
+    assert task.held_out is not None
+    count = len(task.held_out(jnp.float32)[0])
+    assert abs(row["error"] * count - round(row["error"] * count)) < 1e-3
+    assert row["lags"][-1] == task.length - 1
