@@ -27,14 +27,17 @@ from gradlab import sentiment
 from gradlab.sentiment import default_path
 from gradlab.tasks import imdb
 
-OUT = Path(__file__).parents[1] / "results" / "sentiment"
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "results" / "sentiment"
+KEPT = ROOT / "build" / "sentiment"
 SEEDS = (0, 1, 2)
 TRACED = ("elman", "elman_orthogonal", "elman_clipped", "lstm", "gru", "pooled")
 TRACED_REVIEWS = 250
 # Every lag up to the first, then every fifth: a figure needs no more, and the file stays small.
 LAGS = [*range(50), *range(50, 10_000, 5)]
 
-KEYS = ["model", "unit", "seed"]
+# Does order add to what words and pairs say? These two, by the mean of their logits.
+TOGETHER = ("pooled", "bag_of_words")
 
 
 def run(name: str, recipe: sentiment.Recipe, reviews: imdb.Reviews, seed: int, traced: bool):
@@ -86,6 +89,25 @@ def run(name: str, recipe: sentiment.Recipe, reviews: imdb.Reviews, seed: int, t
     return *frames, made
 
 
+def together(reviews: imdb.Reviews, seed: int, done: Path) -> pd.DataFrame | None:
+    """The row of two models whose logits are averaged, where both were trained and kept."""
+    files = [KEPT / f"{name}-{seed}.npz" for name in TOGETHER]
+    name = " + ".join(TOGETHER)
+    rows = pd.read_csv(done) if done.exists() else None
+    if rows is not None and ((rows["model"] == name) & (rows["seed"] == seed)).any():
+        return None
+    if not all(file.exists() for file in files):
+        return None
+    both = [sentiment.load(file) for file in files]
+    row = {"model": name, "unit": both[0].recipe.unit, "seed": seed}
+    for part, column in (("held_out", "validation_accuracy"), ("test", "test_accuracy")):
+        chosen = reviews.part(part)
+        says = sum(sentiment.scores(made, chosen.texts) for made in both) > 0
+        row[column] = float((says == chosen.positive).mean())
+    print(row, flush=True)
+    return pd.DataFrame([row])
+
+
 def quartiles(log_relative: np.ndarray) -> pd.DataFrame:
     """Median and quartiles over the reviews that are longer than the lag, in nats."""
     lags = [lag for lag in LAGS if lag < log_relative.shape[1]]
@@ -120,9 +142,14 @@ def table(accuracy: pd.DataFrame) -> str:
         lines.append(
             f"| {model} | {unit} | {len(seeds)} | {row['validation_accuracy']:.4f} "
             f"| {row['test_accuracy']:.4f} | {low:.4f} to {high:.4f} "
-            f"| {row['seconds']:.0f} | {row['parameters']:.0f} |"
+            f"| {count(row['seconds'])} | {count(row['parameters'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def count(number: float) -> str:
+    """A whole number, or nothing where there is none."""
+    return "" if math.isnan(number) else f"{number:.0f}"
 
 
 def publish(stem: str) -> None:
@@ -162,10 +189,12 @@ def main() -> None:
                     continue
             # The curves of one seed are enough, those of the others cost time.
             traced = name in TRACED and seed == 0
-            row, epochs, curves, _ = run(name, sentiment.recipe(name), reviews, seed, traced)
+            row, epochs, curves, made = run(name, sentiment.recipe(name), reviews, seed, traced)
+            sentiment.save(made, KEPT / f"{name}-{seed}.npz")
             add(OUT / "gradient.csv", curves)
             add(OUT / "epochs.csv", epochs)
             add(done, row)
+        add(done, together(reviews, seed, done))
     publish("")
 
 

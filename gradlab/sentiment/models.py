@@ -13,7 +13,7 @@ from gradlab import cells
 from gradlab._names import choose
 from gradlab.cells import Cell
 from gradlab.initializers import Initializer
-from gradlab.sentiment.text import OTHER, PADDING
+from gradlab.sentiment.text import PADDING
 
 Params = dict[str, Any]
 Codes = Int[Array, "length grams"]
@@ -110,8 +110,10 @@ def _cell(cell: str, embedding: int, hidden: int, initialization: str) -> Cell:
     return cells.make(cell, inputs=embedding, hidden=hidden, **drawn)
 
 
-def _table(key: PRNGKeyArray, codes: int, embedding: int, dtype: DTypeLike | None) -> Array:
-    return 0.1 * jax.random.normal(key, (codes, embedding), jnp.result_type(dtype or float))
+def _table(
+    key: PRNGKeyArray, codes: int, embedding: int, dtype: DTypeLike | None, scale: float = 0.1
+) -> Array:
+    return scale * jax.random.normal(key, (codes, embedding), jnp.result_type(dtype or float))
 
 
 def _dense(key: PRNGKeyArray, inputs: int, dtype: DTypeLike | None) -> Params:
@@ -212,15 +214,11 @@ def pooled(
     embedding: int = 64,
     initialization: str = "orthogonal",
     bidirectional: bool = False,
-    embedded: int | None = None,
-    wide: float = 0.0,
+    scale: float = 0.1,
     embedding_dropout: float = 0.0,
     dropout: float = 0.0,
 ) -> Model:
     """A cell whose decision reads all states: v·[mean_t h_t, max_t h_t] + c over the real steps.
-
-    With ``wide`` = s > 0 the decision is the sum of that and of s times a ``bag_of_words``, and
-    both are trained together: the states need to say only what the words alone do not.
 
     Args:
       codes: the size of the vocabulary.
@@ -229,36 +227,30 @@ def pooled(
       embedding: D, the width of a token's vector.
       initialization: one of ``INITIALIZATIONS``.
       bidirectional: whether a second cell reads from the end to the beginning.
-      embedded: how many codes, the most frequent, the cell tells apart; all if None. To it the
-        other tokens are ``OTHER``, and the other pairs nothing.
-      wide: s, by which the weights of the words grow faster than all others under Adam; 0 for none.
+      scale: the standard deviation that the vectors begin with. With a small one, what training
+        hardly saw says hardly anything.
       embedding_dropout: the share of the D features that a review loses, the same at every step.
       dropout: the share of the pooled units that the decision loses.
 
     Source: Howard & Ruder (2018), "Universal language model fine-tuning for text classification",
-    section 3.3, concat pooling (without the last state); Cheng et al. (2016), "Wide & deep learning
-    for recommender systems", section 3.3, joint training.
+    section 3.3, concat pooling (without the last state).
     """
     network = _cell(cell, embedding, hidden, initialization)
     directions = (False, True) if bidirectional else (False,)
     width = 2 * hidden * len(directions)
-    known = codes if embedded is None else min(embedded, codes)
-    bag = bag_of_words(codes)
 
     def init(key: PRNGKeyArray, dtype: DTypeLike | None = None) -> Params:
         k_embedding, k_cell, k_readout = jax.random.split(key, 3)
         keys = jax.random.split(k_cell, len(directions))
-        params = {
-            "embedding": _table(k_embedding, known, embedding, dtype),
+        return {
+            "embedding": _table(k_embedding, codes, embedding, dtype, scale),
             "cells": [network.init(k, dtype) for k in keys],
             "readout": _dense(k_readout, width, dtype),
         }
-        return params | ({"bag": bag.init(key, dtype)} if wide else {})
 
     def logit(params: Params, ids: Codes, key: PRNGKeyArray | None = None) -> Array:
         k_x, k_h = (None, None) if key is None else jax.random.split(key)
-        unknown = jnp.full(ids.shape, PADDING, ids.dtype).at[:, 0].set(OTHER)
-        xs, live = _embedded(params["embedding"], jnp.where(ids < known, ids, unknown))
+        xs, live = _embedded(params["embedding"], ids)
         xs = xs * _dropped(k_x, embedding_dropout, embedding, xs.dtype)[None]
         both = [
             run(network, weights, xs, live, reverse)[1]
@@ -268,8 +260,7 @@ def pooled(
         mean = jnp.where(real, hs, 0).sum(0) / live.sum()
         largest = jnp.where(real, hs, -jnp.inf).max(0)
         h = jnp.concatenate([mean, largest]) * _dropped(k_h, dropout, width, xs.dtype)
-        z = h @ params["readout"]["weight"] + params["readout"]["bias"]
-        return z + wide * bag.logit(params["bag"], ids) if wide else z
+        return h @ params["readout"]["weight"] + params["readout"]["bias"]
 
     return Model("pooled", init, logit)
 

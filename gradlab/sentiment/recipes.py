@@ -75,9 +75,9 @@ RECIPES: dict[str, Recipe] = {
     ),
     "convolution": Recipe(
         "convolution",
-        {"widths": [3, 4, 5], "filters": 50, "embedding_dropout": 0.3, "dropout": 0.5},
+        {"widths": [3, 4, 5], "filters": 50, "dropout": 0.5},
         epochs=3,
-        word_dropout=0.2,
+        rate=4e-3,
     ),
     "bag_of_words": Recipe(
         "bag_of_words",
