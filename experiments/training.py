@@ -1,0 +1,39 @@
+"""The table of the training experiments, from the summaries that their sweeps left.
+
+Writes results/training/table.md: a row per point of each experiment's grid.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+OUT = Path(__file__).parent.parent / "results" / "training"
+SHOWN = ("runs", "solved", "solved_step_median", "nonfinite", "loss_median", "error_median")
+
+
+def table(summary: pd.DataFrame) -> str:
+    """The points in Markdown, without the columns in which they agree."""
+    axes = summary.loc[:, : "length"].columns
+    varying = [name for name in axes if summary[name].nunique(dropna=False) > 1]
+    kept = summary[[*varying, *SHOWN, "baseline"]]
+    lines = [kept.columns.str.replace("_", " "), ["---"] * kept.shape[1]]
+    lines += [[f"{v:.4g}" if isinstance(v, float) else v for v in row] for row in kept.values]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def main() -> None:
+    """Put together what is there, the experiments named or all."""
+    names = sys.argv[1:] or [path.parent.name for path in sorted(OUT.glob("*/summary.csv"))]
+    parts = ["# What training was published to do: every point of each grid, over its seeds"]
+    for name in names:
+        path = OUT / name / "summary.csv"
+        if path.exists():
+            parts += [f"## {name}", table(pd.read_csv(path))]
+    text = "\n\n".join(parts) + "\n"
+    (OUT / "table.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
