@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -150,26 +151,41 @@ def test_sweeps_of_two_kinds_do_not_share_a_folder(swept):
         sweeps.sweep(gradients, swept[0])
 
 
+def _text(**changes):
+    """The programs that start a run and advance it, as JAX prints them."""
+    (run,) = training.runs(spec(cell="gru", **changes))
+    programs = training._programs(run.program)
+    scalars = {name: jnp.ones(1, jnp.float32) for name in training._SCALARS}
+    start = jax.make_jaxpr(programs.start, return_shape=True)
+    first, state = start(jnp.zeros(1, jnp.uint32), scalars)
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state._replace(key=None))
+    state = state._replace(key=jax.random.split(jax.random.key(0), 1))
+    return str(first), str(jax.make_jaxpr(programs.advance)(jnp.ones(1, bool), state, scalars))
+
+
 @pytest.fixture(scope="module")
 def untreated():
-    return {cell: _losses(cell=cell) for cell in ("elman", "gru")}
-
-
-def _losses(**changes):
-    (run,) = training.runs(spec(**changes))
-    (row,) = training.train([run], lambda _: None)
-    return row["losses"]
+    return _text()
 
 
 @pytest.mark.parametrize("remedy", REMEDIES)
-def test_every_remedy_changes_the_training_and_is_off_at_its_default(untreated, remedy):
-    cell = "gru" if remedy == "chrono" else "elman"
-    treated = _losses(cell=cell, **{remedy: REMEDIES[remedy]})
-    assert np.isfinite(treated).all() and treated != untreated[cell]
+def test_every_remedy_changes_the_programs_and_is_off_at_its_default(untreated, remedy):
+    treated = _text(**{remedy: REMEDIES[remedy]})
+    # What a cell starts from is the start's, all else the update's.
+    changed = [new != old for new, old in zip(treated, untreated, strict=True)]
+    assert changed == [remedy in ("chrono", "preflossing"), remedy not in ("chrono", "preflossing")]
     # At its default the run is the very same: its name says so.
     off = 1.0 if remedy == "leak" else type(REMEDIES[remedy])(0)
     (named,), (default,) = training.runs(spec(**{remedy: off})), training.runs(spec())
     assert named.run_id == default.run_id
+
+
+def test_all_remedies_together_train():
+    (run,) = training.runs(spec(**REMEDIES))
+    (row,) = training.train([run], lambda _: None)
+    assert np.isfinite(row["losses"]).all() and row["status"] == "unsolved"
+    (plain,) = training.train(list(training.runs(spec())), lambda _: None)
+    assert row["losses"] != plain["losses"]
 
 
 @pytest.mark.parametrize("remedy", REMEDIES)
@@ -228,3 +244,41 @@ def test_held_out_sequences_are_what_a_data_set_is_judged_by():
     count = len(task.held_out(jnp.float32)[0])
     assert abs(row["error"] * count - round(row["error"] * count)) < 1e-3
     assert row["lags"][-1] == task.length - 1
+
+
+def test_blocks_are_grids_beside_each_other():
+    grid = sweeps.parse(
+        {
+            "fixed": {k: v for k, v in FIXED.items() if k != "cell"},
+            "axes": {"seeds": 2},
+            "blocks": [
+                {"cell": ["gru", "lstm"]},
+                {"cell": "elman", "activation": "relu", "init": "identity", "gain": [0.5, 1.0]},
+            ],
+        }
+    )
+    found = [(run.cell, run.activation, run.init, run.gain) for run in training.runs(grid)]
+    assert found == [
+        *[("gru", None, "orthogonal", 1.0)] * 2,
+        *[("lstm", None, "orthogonal", 1.0)] * 2,
+        *[("elman", "relu", "identity", 0.5)] * 2,
+        *[("elman", "relu", "identity", 1.0)] * 2,
+    ]
+    # What the manifest keeps gives the same runs.
+    ids = [run.run_id for run in training.runs(grid)]
+    assert list(training.KIND.ids(json.loads(json.dumps(grid.model_dump())))) == ids
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([{"cell": "gruu"}], r"blocks.0..cell.0.: unknown cell 'gruu'; did you mean 'gru'"),
+        ([{"gain": [-1.0]}], r"blocks.0..gain.0.: Input should be greater than or equal to 0"),
+        ([{"cel": "gru"}], r"unknown key in blocks.0. 'cel'; did you mean 'cell'"),
+        ([{}, {"evaluation": 9}], "evaluation is one number for all runs"),
+        ({"cell": "gru"}, "blocks must be tables: ..blocks.."),
+    ],
+)
+def test_a_wrong_block_is_one_message(blocks, message):
+    with pytest.raises(ValueError, match=message):
+        sweeps.parse({"fixed": FIXED, "blocks": blocks})

@@ -66,23 +66,26 @@ class Run(NamedTuple):
 
 
 def runs(spec: Spec) -> Iterator[Run]:
-    """Every run of the grid, once: an axis that a cell does not have does not multiply its runs.
+    """Every run of the grid: an axis that a cell does not have does not multiply its runs.
+
+    A run that stands in two blocks comes twice.
 
     >>> spec = Spec(cell=["gru", "lstm"], init=["normal"], gain=[1.0], length=[10],
     ...             forget_bias=[0.0, 1.0])
     >>> [(run.cell, run.forget_bias) for run in runs(spec)]
     [('gru', None), ('lstm', 0.0), ('lstm', 1.0)]
     """
-    for cell in spec.cell:
-        axes: list[Sequence[Any]] = []
-        for field in Run._fields:
-            if field == "cell":
-                axes.append([cell])
-            elif OPTIONS.get(field, "inputs") not in cells.options(cell):
-                axes.append([None])
-            else:
-                axes.append(getattr(spec, field))
-        yield from itertools.starmap(Run, itertools.product(*axes))
+    for grid in spec.grids():
+        for cell in grid.cell:
+            axes: list[Sequence[Any]] = []
+            for field in Run._fields:
+                if field == "cell":
+                    axes.append([cell])
+                elif OPTIONS.get(field, "inputs") not in cells.options(cell):
+                    axes.append([None])
+                else:
+                    axes.append(getattr(grid, field))
+            yield from itertools.starmap(Run, itertools.product(*axes))
 
 
 def groups(todo: Sequence[Run]) -> list[list[Run]]:

@@ -22,7 +22,7 @@ class Sweep(NamedTuple):
 
     Attributes:
         kind: how its results are kept.
-        runs: every run of a spec, once; each has a `run_id`.
+        runs: every run of a spec; each has a `run_id`.
         measure: (spec, runs to do, runs in all, store, progress) -> what the manifest says of them.
         summary: the runs' frame -> a row per point.
     """
@@ -70,22 +70,22 @@ def sweep(spec: Spec | TrainingSpec, out: str | Path, progress: Progress | None 
     """
     start = time.perf_counter()
     how = SWEEPS[type(spec)]
-    runs = list(how.runs(spec))
-    by_id = {run.run_id: run for run in runs}
+    by_id = {run.run_id: run for run in how.runs(spec)}
+    total = len(by_id)
     with open_store(out, how.kind, set(by_id)) as store:
         todo = [run for name, run in by_id.items() if name not in store.done]
         facts: dict[str, Any] = {}
         if todo:
-            store.write_manifest(spec=spec.model_dump(), status="running", runs=len(runs))
+            store.write_manifest(spec=spec.model_dump(), status="running", runs=total)
             tell = progress or (lambda *_: None)
-            facts = how.measure(spec, todo, len(runs), store, tell)
+            facts = how.measure(spec, todo, total, store, tell)
         if todo or not store.is_complete():
             _finish(how, store, spec, facts, start)
         results = frames.read(store.folder)
     drawn = sorted((store.folder / "figures").glob("*.png"))
     return Report(
         computed=len(todo),
-        total=len(runs),
+        total=total,
         seconds=time.perf_counter() - start,
         damaged=tuple(path.name for path in store.damaged),
         results=results,

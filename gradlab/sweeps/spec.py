@@ -6,7 +6,7 @@ import math
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pydantic
@@ -55,14 +55,27 @@ Seed = Annotated[int, pydantic.Field(ge=0, lt=2**31, strict=True)]
 
 
 class _Grid(pydantic.BaseModel):
-    """A grid of runs: every combination of the values of its axes."""
+    """A grid of runs: every combination of the values of its axes.
+
+    `blocks` makes several grids of one: each block is a mapping of axes to other values, and gives
+    a grid of its own with all else as it stands here.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
+    blocks: list[dict[str, Any]] = []
+
+    def grids(self) -> list[Self]:
+        """The grids, without blocks: this one, or one for each block."""
+        if not self.blocks:
+            return [self]
+        whole = self.model_dump(exclude={"blocks"})
+        return [type(self)(**(whole | block)) for block in self.blocks]
+
     @pydantic.field_validator("*")
     @classmethod
-    def _check_axis(cls, values: Any) -> Any:
-        if not isinstance(values, list):
+    def _check_axis(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
+        if not isinstance(values, list) or info.field_name == "blocks":
             return values
         if not values:
             raise ValueError("an axis needs at least one value")
@@ -170,9 +183,10 @@ def load(path: str | Path) -> Spec | TrainingSpec:
 
 
 def parse(table: dict[str, Any]) -> Spec | TrainingSpec:
-    """Check the content of a spec file: tables `axes` and `fixed`.
+    """Check the content of a spec file: tables `axes` and `fixed`, and any number of `blocks`.
 
-    A spec that names a task is a `TrainingSpec`, any other a `Spec`.
+    A spec that names a task is a `TrainingSpec`, any other a `Spec`. A block `[[blocks]]` holds
+    axes and fixed values alike, a list or one value, in place of those that stand outside.
 
     >>> parse({"axes": {"gain": [1.0], "length": [10]}, "fixed": {"cell": "gru", "init": "normal"}})
     ... # doctest: +ELLIPSIS
@@ -181,12 +195,16 @@ def parse(table: dict[str, Any]) -> Spec | TrainingSpec:
     Raises:
         ValueError: with one message that names the key and what is valid.
     """
-    named = [key for content in table.values() if isinstance(content, dict) for key in content]
-    model = TrainingSpec if "task" in named else Spec
+    table = dict(table)
+    blocks = table.pop("blocks", [])
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise ValueError("blocks must be tables: [[blocks]]")
+    tables = [*(content for content in table.values() if isinstance(content, dict)), *blocks]
+    model = TrainingSpec if any("task" in content for content in tables) else Spec
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for section, content in table.items():
-        choose("section", section, ("axes", "fixed"))
+        choose("section", section, ("axes", "fixed", "blocks"))
         if not isinstance(content, dict):
             raise ValueError(f"{section} must be a table: [{section}]")
         for key, value in content.items():
@@ -204,6 +222,25 @@ def parse(table: dict[str, Any]) -> Spec | TrainingSpec:
                 raise ValueError(f"fixed.{key} must be one value; a list belongs into [axes]")
             values[field] = value if section == "axes" or is_count or number else [value]
             places[field] = f"{section}.{key}"
+    if not blocks:
+        return _checked(model, values, places)
+    overrides = []
+    for i, block in enumerate(blocks):
+        override: dict[str, Any] = {}
+        for key, value in block.items():
+            field = "seed" if key == "seeds" else key
+            choose(f"key in blocks[{i}]", field, (*model.model_fields, "seeds"))
+            if model.model_fields[field].annotation is int:
+                raise ValueError(f"{key} is one number for all runs; it belongs into [fixed]")
+            override[field] = value if isinstance(value, list) or key == "seeds" else [value]
+        overrides.append(override)
+        named = {field: f"blocks[{i}].{field}" for field in override}
+        _checked(model, values | override, places | named)
+    # What only blocks give has to stand somewhere outside: the first one's stands for all.
+    return _checked(model, overrides[0] | values | {"blocks": overrides}, places)
+
+
+def _checked(model: type[_Grid], values: dict[str, Any], places: dict[str, str]) -> Any:
     try:
         return model(**values)
     except pydantic.ValidationError as error:

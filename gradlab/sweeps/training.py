@@ -98,17 +98,21 @@ _OFF = {"leak": 1.0}
 
 
 def runs(spec: TrainingSpec) -> Iterator[Run]:
-    """Every run of the grid, once: an axis that a cell or a task does not have multiplies nothing.
+    """Every run of the grid: an axis that a cell or a task does not have multiplies nothing.
+
+    A run that stands in two blocks comes twice.
 
     >>> spec = TrainingSpec(task=["adding"], length=[10, 20], cell=["gru", "lstm"],
     ...                     learning_rate=[0.1], updates=[5], forget_bias=[0.0, 1.0])
     >>> [(run.cell, run.forget_bias) for run in runs(spec) if run.length == 10]
     [('gru', None), ('lstm', 0.0), ('lstm', 1.0)]
     """
-    for task, cell in itertools.product(spec.task, spec.cell):
+    for grid, task, cell in (
+        (one, *names) for one in spec.grids() for names in itertools.product(one.task, one.cell)
+    ):
         axes: list[Sequence[Any]] = []
         for field in Run._fields:
-            value = getattr(spec, field)
+            value = getattr(grid, field)
             if field in ("task", "cell"):
                 axes.append([task if field == "task" else cell])
             elif OPTIONS.get(field, "inputs") not in cells.options(cell):
