@@ -107,6 +107,10 @@ TRAINED: dict[str, Column] = {
     "run_id": Column("str", "", "the run's name, the key into curves and steps", True),
     "task": Column("str", "", "what is learnt", True),
     "length": Column("Int64", "steps", "the task's length T; missing where it has no choice"),
+    "symbols": Column("Int64", "1", "symbols to order; missing for a task without them"),
+    "size": Column("Int64", "pixels", "edge of the images; missing for a task without any"),
+    "permuted": Column("boolean", "", "whether their pixels come in a random order"),
+    "every_step": Column("boolean", "", "whether every step is judged; missing if fixed"),
     **{name: RUNS[name] for name in ("cell", "activation", "init", "gain", "forget_bias")},
     "hidden": RUNS["hidden"],
     "optimizer": Column("str", "", "optax's optimizer", True),
@@ -196,6 +200,10 @@ AXES = (
 
 TRAINED_AXES = (
     "task",
+    "symbols",
+    "size",
+    "permuted",
+    "every_step",
     "cell",
     "activation",
     "init",

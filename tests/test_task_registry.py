@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import sys
 
 import jax
@@ -533,6 +534,7 @@ def test_trace_of_a_batch_is_that_of_its_samples(every_step):
     batch = jax.jit(tasks.batch_sampler(task, 3))(KEY, 0)
     out = gl.trace(tasks.batch_loss(net, task), has_aux=True, batch_axis=0)(params, batch)
     (scan,) = out.scans
+    assert re.fullmatch(r"(network|test_task_registry)\.py:\d+ \(.+\)", scan.name)
     assert scan.log_norm.shape == (6, 3)
     one = gl.trace(lambda params, x, target: task.loss(net.apply(params, x), target))
     for i in range(3):

@@ -206,6 +206,14 @@ def test_an_axis_that_a_cell_or_a_task_lacks_multiplies_nothing():
     assert count == {"elman": 1, "lstm": 4}
     digits = spec({"length": [4, 8]}, task="digits")
     assert [run.length for run in training.runs(digits)] == [None]
+    axes = {"task": ["digits", "temporal_order"], "permuted": [False, True], "symbols": [2, 3]}
+    tasks = [training._task(run) for run in training.runs(spec(axes, length=20))]
+    assert [(task.name, task.length, task.outputs) for task in tasks] == [
+        ("digits", 64, 10),
+        ("digits", 64, 10),
+        ("temporal_order", 20, 4),
+        ("temporal_order", 20, 8),
+    ]
 
 
 def test_ids_are_the_runs_own():

@@ -60,6 +60,10 @@ class Run(NamedTuple):
     batch: int
     updates: int
     length: int | None
+    symbols: int | None
+    size: int | None
+    permuted: bool | None
+    every_step: bool | None
     seed: int
     evaluate_every: int
     evaluation: int
@@ -95,6 +99,7 @@ _SCALARS = (
     "leak",
 )
 _OFF = {"leak": 1.0}
+_TASK_OPTIONS = ("length", "symbols", "size", "permuted", "every_step")
 
 
 def runs(spec: TrainingSpec) -> Iterator[Run]:
@@ -117,7 +122,7 @@ def runs(spec: TrainingSpec) -> Iterator[Run]:
                 axes.append([task if field == "task" else cell])
             elif OPTIONS.get(field, "inputs") not in cells.options(cell):
                 axes.append([None])
-            elif field == "length" and _length_option(task) is None:
+            elif field in _TASK_OPTIONS and _option(task, field) is None:
                 axes.append([None])
             elif field == "chrono" and cell not in remedies.retaining():
                 axes.append([0.0])
@@ -126,9 +131,13 @@ def runs(spec: TrainingSpec) -> Iterator[Run]:
         yield from itertools.starmap(Run, itertools.product(*axes))
 
 
-def _length_option(task: str) -> str | None:
-    """What a task calls the length that its published baseline is a function of."""
-    return next((name for name in ("length", "delay") if name in tasks.options(task)), None)
+def _option(task: str, axis: str) -> str | None:
+    """What a task calls the option that an axis is about, if it has it.
+
+    Its length is the one that its published baseline is a function of.
+    """
+    names = ("length", "delay") if axis == "length" else (axis,)
+    return next((name for name in names if name in tasks.options(task)), None)
 
 
 def measure_all(
@@ -160,8 +169,8 @@ def _label(run: Run) -> str:
 
 
 def _task(run: Run) -> tasks.Task:
-    option = _length_option(run.task)
-    return tasks.make(run.task, **({option: run.length} if option else {}))
+    named = {_option(run.task, axis): getattr(run, axis) for axis in _TASK_OPTIONS}
+    return tasks.make(run.task, **{name: value for name, value in named.items() if name})
 
 
 def _key(seed: jax.Array, stream: str) -> jax.Array:

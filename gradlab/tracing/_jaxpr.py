@@ -449,18 +449,21 @@ def where(node: Node) -> str:
     """The line of the user's source that made the equation: 'model.py:12 (loss)'.
 
     It is the innermost one outside gradlab, JAX, the standard library and installed packages, since
-    a library's line says neither which model it is nor stays the same; "" without one.
+    a library's line says neither which model it is nor stays the same; without one, the innermost
+    of gradlab's own models; "" without that.
     """
     if isinstance(node.eqn, _Made):
         return ""
-    frames = _frames(node.eqn.source_info.traceback)
+    frames = list(_frames(node.eqn.source_info.traceback))
     own = [frame for frame in frames if not frame[0].startswith(_NOT_USERS)]
+    own += [frame for frame in frames if frame[0].startswith(_MODELS)]
     if not own:
         return ""
     path, line, function = own[0]
     return f"{Path(path).name}:{line} ({function.rsplit('<locals>.', 1)[-1]})"
 
 
+_MODELS = str(Path(__file__).parents[1] / "tasks") + os.sep
 _NOT_USERS = tuple(
     {
         str(Path(__file__).parents[1]) + os.sep,
