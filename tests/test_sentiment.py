@@ -67,7 +67,9 @@ def toy(count=240, seed=0):
 def trained():
     """A classifier of each kind, taught on the toy reviews, with what it was watched doing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn, "PARTS", 1)  # fewer programs to compile
+        # One program for training and one for all that is asked afterwards.
+        patch.setattr(learn, "PARTS", 1)
+        patch.setattr(learn, "_BATCH", 1)
         made, seen = {}, {}
         for small, (name, options) in SMALL.items():
             recipe = sentiment.Recipe(
@@ -346,6 +348,15 @@ def test_predict_agrees_with_evaluate(small, trained):
         confusion[int(label), sentiment.LABELS.index(said)] += 1
     np.testing.assert_array_equal(found.confusion, confusion)
     assert found.accuracy == np.trace(confusion) / 12
+
+
+def test_scores_do_not_depend_on_their_batch(trained, monkeypatch):
+    made = trained[0]["bag_of_words"]
+    texts, _ = toy(12, seed=5)
+    alone = sentiment.scores(made, texts)
+    monkeypatch.setattr(learn, "_BATCH", 5)  # the last batch is not full
+    np.testing.assert_allclose(sentiment.scores(made, texts), alone, rtol=1e-12)
+    assert len(np.unique(alone)) > 6
 
 
 def test_what_cannot_be_learnt_or_judged_is_told(trained):
