@@ -36,7 +36,7 @@ TRACED_REVIEWS = 250
 # Every lag up to the first, then every fifth: a figure needs no more, and the file stays small.
 LAGS = [*range(50), *range(50, 10_000, 5)]
 
-# Does order add to what words and pairs say? These two, by the mean of their logits.
+# Does order add to what words and pairs say? These two, by the sum of their logits.
 TOGETHER = ("pooled", "bag_of_words")
 
 
@@ -90,7 +90,7 @@ def run(name: str, recipe: sentiment.Recipe, reviews: imdb.Reviews, seed: int, t
 
 
 def together(reviews: imdb.Reviews, seed: int, done: Path) -> pd.DataFrame | None:
-    """The row of two models whose logits are averaged, where both were trained and kept."""
+    """The row of two models whose logits are added, where both were trained and kept."""
     files = [KEPT / f"{name}-{seed}.npz" for name in TOGETHER]
     name = " + ".join(TOGETHER)
     rows = pd.read_csv(done) if done.exists() else None
@@ -100,10 +100,12 @@ def together(reviews: imdb.Reviews, seed: int, done: Path) -> pd.DataFrame | Non
         return None
     both = [sentiment.load(file) for file in files]
     row = {"model": name, "unit": both[0].recipe.unit, "seed": seed}
+    units = None  # one model says everything louder than the other: each by its own spread
     for part, column in (("held_out", "validation_accuracy"), ("test", "test_accuracy")):
         chosen = reviews.part(part)
-        says = sum(sentiment.scores(made, chosen.texts) for made in both) > 0
-        row[column] = float((says == chosen.positive).mean())
+        scores = np.stack([sentiment.scores(made, chosen.texts) for made in both])
+        units = scores.std(1, keepdims=True) if units is None else units
+        row[column] = float((((scores / units).sum(0) > 0) == chosen.positive).mean())
     print(row, flush=True)
     return pd.DataFrame([row])
 

@@ -28,6 +28,9 @@ SMALL = {
 }
 
 every_model = pytest.mark.parametrize("small", SMALL)
+# One of each kind is taught: a cell more is a program more to compile.
+TAUGHT = ("recurrent-elman", "pooled", "convolution", "bag_of_words")
+every_taught = pytest.mark.parametrize("small", TAUGHT)
 
 
 def build(small):
@@ -68,9 +71,11 @@ def toy(count=240, seed=0):
 def trained():
     """A classifier of each kind, taught on the toy reviews, with what it was watched doing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn, "PARTS", 1)  # fewer programs to compile
+        # One program for training and one for all that is asked afterwards.
+        patch.setattr(learn, "_BATCH", 1)
         made, seen = {}, {}
-        for small, (name, options) in SMALL.items():
+        for small in TAUGHT:
+            name, options = SMALL[small]
             recipe = sentiment.Recipe(
                 name, options, grams=2, tokens=40, length=10, batch=12, epochs=5, rate=0.05
             )
@@ -195,7 +200,8 @@ def test_padding_changes_neither_states_nor_adjoints(cell):
 
 
 @every_model
-def test_parts_that_are_skipped_change_nothing(small):
+def test_parts_that_are_skipped_change_nothing(small, monkeypatch):
+    monkeypatch.setattr(learn, "_SHORTEST", 1)
     model = build(small)
     params = drawn(model)
     codes = np.stack([padded(some_codes(n, seed=n), 12 - n) for n in (3, 4)])
@@ -298,7 +304,7 @@ def test_standard_initialization_is_that_of_pytorch():
 # Training, and what is said afterwards.
 
 
-@every_model
+@every_taught
 def test_toy_reviews_are_learnt(small, trained):
     made, seen = trained
     assert [epoch for epoch, _ in seen[small]] == [0, 1, 2, 3, 4, 5]
@@ -335,7 +341,7 @@ def test_an_epoch_has_batches_of_similar_length_and_no_review_twice():
     assert np.ptp(lengths[order], axis=1).mean() < 20
 
 
-@every_model
+@every_taught
 def test_predict_agrees_with_evaluate(small, trained):
     made = trained[0][small]
     texts, positive = toy(12, seed=5)
@@ -347,6 +353,15 @@ def test_predict_agrees_with_evaluate(small, trained):
         confusion[int(label), sentiment.LABELS.index(said)] += 1
     np.testing.assert_array_equal(found.confusion, confusion)
     assert found.accuracy == np.trace(confusion) / 12
+
+
+def test_scores_do_not_depend_on_their_batch(trained, monkeypatch):
+    made = trained[0]["bag_of_words"]
+    texts, _ = toy(12, seed=5)
+    alone = sentiment.scores(made, texts)
+    monkeypatch.setattr(learn, "_BATCH", 5)  # the last batch is not full
+    np.testing.assert_allclose(sentiment.scores(made, texts), alone, rtol=1e-12)
+    assert len(np.unique(alone)) > 6
 
 
 def test_what_cannot_be_learnt_or_judged_is_told(trained):
@@ -433,11 +448,11 @@ def test_a_model_without_a_scan_has_no_gradient_to_show(trained):
 @pytest.fixture
 def model_file(trained, tmp_path):
     path = tmp_path / "model.npz"
-    sentiment.save(trained[0]["recurrent-gru"], path)
+    sentiment.save(trained[0]["recurrent-elman"], path)
     return path
 
 
-@every_model
+@every_taught
 def test_saved_and_loaded_says_the_same(small, trained, tmp_path):
     made = trained[0][small]
     path = tmp_path / "folder" / "model.npz"

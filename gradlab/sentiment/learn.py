@@ -21,8 +21,10 @@ from gradlab.tracing import trace
 
 LABELS = ("negative", "positive")
 
-# Reviews of similar length share a batch, which skips this many parts of 1/PARTS of the longest.
+# Reviews of similar length share a batch, which skips what is padding in all of them: so many parts
+# of the length, each of which is one more program to compile, and none shorter than that.
 PARTS = 5
+_SHORTEST = 80
 # So many batches are sorted by length together: enough to be alike, few enough to stay mixed.
 _POOL = 50
 _BATCH = 256
@@ -74,7 +76,7 @@ def build(recipe: Recipe, vocabulary: Vocabulary) -> Model:
 
 
 def _starts(length: int) -> list[int]:
-    return sorted({part * length // PARTS for part in range(PARTS)})
+    return list(range(0, length, max(-(-length // PARTS), _SHORTEST)))
 
 
 def logits(
