@@ -46,14 +46,16 @@ def flossing(
     Raises:
       ValueError: as ``gradlab.spectrum.lyapunov`` does.
 
-    A chaotic orbit has a gradient that explodes with T as any other: keep T short (some tens of
-    steps) or clip. An exponent of -∞ (a relu that is off) has no gradient that is finite.
+    Exponents below zero, and those of an exploding linear network, are pulled in a few hundred
+    updates over some tens of steps. A chaotic orbit, however, has a gradient that explodes with T
+    as any other, and turns at random: it hardly pulls, clipped or not. An exponent of -∞ (a relu
+    that is off) has no gradient that is finite.
 
     >>> from gradlab import cells, initializers
     >>> cell = cells.make("elman", inputs=1, hidden=4, activation="linear",
     ...                   recurrent=initializers.orthogonal(0.5))
-    >>> params = cell.init(jax.random.key(0))
-    >>> round(float(flossing(cell, params, jnp.zeros((20, 1)), k=2)), 4)  # (ln 0.5)²
+    >>> penalty = jax.jit(lambda params: flossing(cell, params, jnp.zeros((20, 1)), k=2))
+    >>> round(float(penalty(cell.init(jax.random.key(0)))), 4)  # (ln 0.5)²
     0.4805
 
     Source: Engelken, "Gradient flossing: improving gradient descent through dynamic control of
@@ -99,9 +101,9 @@ def flossing_penalty(
     >>> from gradlab import cells, tasks
     >>> task = tasks.make("adding", length=20)
     >>> cell = cells.make("gru", inputs=task.inputs, hidden=8)
-    >>> params = tasks.network(cell, task.outputs).init(jax.random.key(1))
-    >>> batch = tasks.batch_sampler(task, batch_size=4)(jax.random.key(0), 0)
-    >>> flossing_penalty(cell, k=3)(params, batch).shape
+    >>> params = jax.jit(tasks.network(cell, task.outputs).init)(jax.random.key(1))
+    >>> batch = jax.jit(tasks.batch_sampler(task, batch_size=4))(jax.random.key(0), 0)
+    >>> jax.jit(flossing_penalty(cell, k=3))(params, batch).shape
     ()
     """
 

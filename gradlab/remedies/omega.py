@@ -84,6 +84,7 @@ def omega_penalty(
     *,
     squared: bool = False,
     mean: bool = False,
+    sequences: int | None = None,
     has_aux: bool = False,
 ) -> Callable[[Any, Any], Array]:
     """The mean of ``omega`` over a batch, with the states and adjoints of a loss, as a penalty.
@@ -98,6 +99,7 @@ def omega_penalty(
       cell: the cell of the network.
       squared: as in ``omega``.
       mean: as in ``omega``.
+      sequences: how many sequences of the batch to take, its first, which costs less; None for all.
       has_aux: whether the loss returns a pair.
 
     Returns:
@@ -108,9 +110,9 @@ def omega_penalty(
     >>> cell = cells.make("elman", inputs=task.inputs, hidden=8)
     >>> network = tasks.network(cell, task.outputs)
     >>> loss = tasks.batch_loss(network, task)
-    >>> penalty = omega_penalty(loss, cell, has_aux=True)
-    >>> batch = tasks.batch_sampler(task, batch_size=4)(jax.random.key(0), 0)
-    >>> bool(penalty(network.init(jax.random.key(1)), batch) > 0)
+    >>> penalty = jax.jit(omega_penalty(loss, cell, has_aux=True))
+    >>> batch = jax.jit(tasks.batch_sampler(task, batch_size=4))(jax.random.key(0), 0)
+    >>> bool(penalty(jax.jit(network.init)(jax.random.key(1)), batch) > 0)
     True
     """
 
@@ -125,6 +127,7 @@ def omega_penalty(
         return omega(cell, params, states, xs, adjoints, squared=squared, mean=mean)
 
     def penalty(params: Any, batch: Any) -> Array:
+        batch = jax.tree.map(lambda leaf: leaf[:sequences], batch)
         scan = measured(*jax.lax.stop_gradient((params, batch))).scans[0]
         tree = jax.tree.structure(cell.start())
         states, adjoints = (_as_state(part, tree) for part in scan.measured)

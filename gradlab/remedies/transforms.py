@@ -70,7 +70,7 @@ def chrono(cell: Cell, t_max: ArrayLike) -> Cell:
 
     >>> from gradlab import cells
     >>> cell = chrono(cells.make("lstm", inputs=2, hidden=64), t_max=100)
-    >>> tau = -1 / cell.log_retention(cell.init(jax.random.key(0)))
+    >>> tau = -1 / cell.log_retention(jax.jit(cell.init)(jax.random.key(0)))
     >>> bool((tau >= 1 / jnp.log(2)).all() and (tau < 100).all())
     True
 
@@ -94,7 +94,7 @@ def forget_bias(cell: Cell, value: ArrayLike) -> Cell:
 
     >>> from gradlab import cells
     >>> cell = forget_bias(cells.make("mgu", inputs=2, hidden=3), 2.0)
-    >>> cell.init(jax.random.key(0))["bias"].tolist()
+    >>> jax.jit(cell.init)(jax.random.key(0))["bias"].tolist()
     [-2.0, -2.0, -2.0, 0.0, 0.0, 0.0]
 
     Source: Gers, Schmidhuber & Cummins, "Learning to forget" (2000); Jozefowicz, Zaremba &
