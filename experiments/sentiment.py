@@ -167,7 +167,8 @@ def publish(stem: str) -> None:
     (OUT / f"{stem}accuracy.md").write_text(text)
     print(text)
     if (path := OUT / f"{stem}gradient.csv").exists():
-        figure = figures.sentiment(pd.read_csv(path), pd.read_csv(OUT / f"{stem}epochs.csv"))
+        both = (pd.read_csv(path), pd.read_csv(OUT / f"{stem}epochs.csv"))
+        figure = figures.sentiment(*(rows[rows["unit"] == "words"] for rows in both))
         figures.save(figure, OUT / f"{stem}gradient", ("png",))
 
 
