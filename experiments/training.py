@@ -14,7 +14,7 @@ SHOWN = ("runs", "solved", "solved_step_median", "nonfinite", "loss_median", "er
 
 def table(summary: pd.DataFrame) -> str:
     """The points in Markdown, without the columns in which they agree."""
-    axes = summary.loc[:, : "length"].columns
+    axes = [name for name in summary if name not in (*SHOWN, "baseline")]
     varying = [name for name in axes if summary[name].nunique(dropna=False) > 1]
     kept = summary[[*varying, *SHOWN, "baseline"]]
     lines = [kept.columns.str.replace("_", " "), ["---"] * kept.shape[1]]

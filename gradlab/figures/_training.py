@@ -224,6 +224,47 @@ def success(runs: pd.DataFrame, *, task: str | None = None) -> Figure:
     return fig
 
 
+def flossing(exponents: pd.DataFrame) -> Figure:
+    """Lyapunov exponents before and after gradient flossing, a panel per gain and length.
+
+    Args:
+        exponents: columns gain, steps (T of the flossing), flossed (how many exponents it pulls),
+            stage ("before" or "after"), index (from 1), exponent (nats/step), seed. A line is the
+            mean over seeds, the band their range; the shaded exponents are those that are pulled.
+    """
+    panels = exponents[["gain", "steps"]].drop_duplicates().to_numpy()
+    colours = dict(zip(("before", "after"), sns.color_palette("colorblind", 2), strict=True))
+    with rc_context(STYLE):
+        columns = min(len(panels), 4)
+        count = -(-len(panels) // columns)
+        fig, axes = grid(count, columns, height=1.7, sharex=True)
+        for ax in axes.ravel()[len(panels) :]:
+            ax.set_visible(False)
+        for ax, (gain, steps) in zip(axes.ravel(), panels, strict=False):
+            rows = exponents[(exponents["gain"] == gain) & (exponents["steps"] == steps)]
+            ax.axhline(0, color="0.6", lw=0.6, zorder=0)
+            ax.axvspan(0.5, rows["flossed"].iloc[0] + 0.5, color="0.9", lw=0, zorder=-1)
+            for stage, colour in colours.items():
+                line = rows[rows["stage"] == stage].groupby("index")["exponent"]
+                ax.fill_between(
+                    line.mean().index, line.min(), line.max(), color=colour, alpha=0.25, lw=0
+                )
+                ax.plot(line.mean().index, line.mean(), color=colour, marker="o", ms=2)
+            ax.set_title(f"$g$ = {gain:g}, $T$ = {steps:g}", loc="left")
+        fig.supxlabel("exponent $i$", fontsize=8)
+        fig.supylabel("Lyapunov exponent (nats/step)", fontsize=8)
+        handles: list[Any] = [
+            Line2D([], [], color=colour, marker="o", ms=2, label=f"{stage} flossing")
+            for stage, colour in colours.items()
+        ]
+        handles += [
+            Patch(color="0.5", alpha=0.3, lw=0, label="range of seeds"),
+            Patch(color="0.9", lw=0, label="pulled to 0"),
+        ]
+        fig.legend(handles=handles, loc="outside right upper", **LEFT)
+    return fig
+
+
 def _of_task(runs: pd.DataFrame, task: str | None) -> pd.DataFrame:
     if runs.empty:
         raise ValueError("no runs to draw")

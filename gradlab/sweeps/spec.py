@@ -119,8 +119,8 @@ class TrainingSpec(_Grid):
     fresh sequences (or on all that the task holds out), and traced. The remedies are axes that are
     off at their default, 0 (`leak`: 1); see `gradlab.remedies`. `omega` and
     `omega_squared` weigh the two forms of Pascanu's regularizer, the mean over steps; `chrono` is
-    T_max; `preflossing` counts updates of gradient flossing alone, with Adam, before the first one
-    of the task.
+    T_max; `preflossing` counts updates of gradient flossing alone, with Adam at 1e-3, before the
+    first one of the task.
 
     `evaluate_every`, `evaluation` and `flossing_exponents` are one number each.
 

@@ -25,6 +25,8 @@ from gradlab.sweeps.store import Kind, Store
 
 # Part of every run's name: a change of what a run measures makes new names.
 VERSION = 1
+# The learning rate of what comes before the training, where its own optimizer is not asked.
+FLOSSING_RATE = 1e-3
 # Bytes of states that the backward passes of one chunk may keep at once.
 BUDGET, VECTORS = 2**30, 16
 
@@ -222,7 +224,7 @@ def _programs(run: Run) -> _Programs:
         cell, net, optimizer = build(scalars)
         params = net.init(_key(seed, f"params {run.cell} {run.hidden}"), jnp.float32)
         if run.preflossing:
-            adam = optax.adam(scalars["learning_rate"])
+            adam = optax.adam(FLOSSING_RATE)
             state = training.start(params, adam, _key(seed, f"flossing {run.task}"))
             floss, sample = _floss(run, cell), tasks.batch_sampler(task, 1, jnp.float32)
             params = training.advance(floss, sample, adam, state, run.preflossing)[0].params
