@@ -38,7 +38,7 @@ theory: $(STAMP) ## published curves against theory, into results/theory
 EXPERIMENTS = temporal_order adding copying flossing flossed_order
 training: $(STAMP) ## what training was published to do, into results/training (EXPERIMENTS="adding")
 	@$(MAKE) --no-print-directory -j 2 $(addprefix train-,$(EXPERIMENTS))
-	@$(BIN)/python experiments/training.py $(EXPERIMENTS)
+	@$(BIN)/python experiments/training.py
 
 train-%:
 	@if [ -f experiments/$*.py ]; then $(BIN)/python experiments/$*.py; \

@@ -112,7 +112,13 @@ def _loss_lines(ax: Axes, metrics: pd.DataFrame, baselines: Mapping[str, float])
 
 
 def _heat(ax: Axes, steps: pd.DataFrame, norm: Normalize) -> Any:
-    table = steps.groupby(["lag", "training_step"])["log_norm"].mean().unstack("training_step")
+    keys = [steps["lag"], steps["training_step"]]
+    norms = steps["log_norm"]
+    # Over samples: the mean of those that have a logarithm; zero where all are, and not finite
+    # where any is.
+    means = norms.where(np.isfinite(norms)).groupby(keys).mean()
+    means = means.mask(norms.groupby(keys).max() == -np.inf, -np.inf)
+    table = means.mask(norms.isna().groupby(keys).any()).unstack("training_step")
     values = table.to_numpy()
     colours = sns.color_palette(SEQUENTIAL, as_cmap=True).with_extremes(bad=_NONFINITE)
     shown = np.ma.masked_invalid(values)
