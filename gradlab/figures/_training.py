@@ -42,6 +42,7 @@ _OFF = {
 _UNIT = {"adding": "squared error", "temperature": "squared error"}
 # Without a value of its own in the colour map: the gradient is exactly zero, or not finite.
 _ZERO, _NONFINITE = "black", "0.75"
+_PULLED = "#f7ecc4"
 
 
 def training(
@@ -107,7 +108,9 @@ def _loss_lines(ax: Axes, metrics: pd.DataFrame, baselines: Mapping[str, float])
     ax.plot(middle.index, middle, color="C0", lw=0.8)
     for value in baselines.values():
         ax.axhline(value, color="0.2", ls=PREDICTED, lw=0.8)
-    if (middle[np.isfinite(middle)] > 0).all():
+    finite = middle[np.isfinite(middle)]
+    # Less than half a decade has hardly a tick on a logarithmic axis.
+    if finite.min() > 0 and finite.max() > 3 * finite.min():
         ax.set_yscale("log")
 
 
@@ -249,7 +252,7 @@ def flossing(exponents: pd.DataFrame) -> Figure:
         for ax, (gain, steps) in zip(axes.ravel(), panels, strict=False):
             rows = exponents[(exponents["gain"] == gain) & (exponents["steps"] == steps)]
             ax.axhline(0, color="0.6", lw=0.6, zorder=0)
-            ax.axvspan(0.5, rows["flossed"].iloc[0] + 0.5, color="0.9", lw=0, zorder=-1)
+            ax.axvspan(0.5, rows["flossed"].iloc[0] + 0.5, color=_PULLED, lw=0, zorder=-1)
             for stage, colour in colours.items():
                 line = rows[rows["stage"] == stage].groupby("index")["exponent"]
                 ax.fill_between(
@@ -265,7 +268,7 @@ def flossing(exponents: pd.DataFrame) -> Figure:
         ]
         handles += [
             Patch(color="0.5", alpha=0.3, lw=0, label="range of seeds"),
-            Patch(color="0.9", lw=0, label="pulled to 0"),
+            Patch(color=_PULLED, lw=0, label="pulled to 0"),
         ]
         fig.legend(handles=handles, loc="outside right upper", **LEFT)
     return fig
