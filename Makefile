@@ -35,10 +35,10 @@ theory: $(STAMP) ## published curves against theory, into results/theory
 	@for name in $(THEORY); do $(BIN)/python experiments/$$name.py || exit 1; done
 
 # Each a spec or a script of its name; two at a time, one for each of two cores.
-EXPERIMENTS = temporal_order adding copying flossing
+EXPERIMENTS = temporal_order adding copying flossing flossed_order
 training: $(STAMP) ## what training was published to do, into results/training (EXPERIMENTS="adding")
 	@$(MAKE) --no-print-directory -j 2 $(addprefix train-,$(EXPERIMENTS))
-	@$(BIN)/python experiments/training.py $(EXPERIMENTS)
+	@$(BIN)/python experiments/training.py
 
 train-%:
 	@if [ -f experiments/$*.py ]; then $(BIN)/python experiments/$*.py; \

@@ -3,7 +3,6 @@
 Writes results/training/table.md: a row per point of each experiment's grid.
 """
 
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,7 @@ SHOWN = ("runs", "solved", "solved_step_median", "nonfinite", "loss_median", "er
 
 def table(summary: pd.DataFrame) -> str:
     """The points in Markdown, without the columns in which they agree."""
-    axes = summary.loc[:, : "length"].columns
+    axes = [name for name in summary if name not in (*SHOWN, "baseline")]
     varying = [name for name in axes if summary[name].nunique(dropna=False) > 1]
     kept = summary[[*varying, *SHOWN, "baseline"]]
     lines = [kept.columns.str.replace("_", " "), ["---"] * kept.shape[1]]
@@ -23,13 +22,10 @@ def table(summary: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Put together what is there, the experiments named or all."""
-    names = sys.argv[1:] or [path.parent.name for path in sorted(OUT.glob("*/summary.csv"))]
+    """Put together every summary that is there."""
     parts = ["# What training was published to do: every point of each grid, over its seeds"]
-    for name in names:
-        path = OUT / name / "summary.csv"
-        if path.exists():
-            parts += [f"## {name}", table(pd.read_csv(path))]
+    for path in sorted(OUT.glob("*/summary.csv")):
+        parts += [f"## {path.parent.name}", table(pd.read_csv(path))]
     text = "\n\n".join(parts) + "\n"
     (OUT / "table.md").write_text(text)
     print(text)

@@ -115,6 +115,7 @@ def start(params: PyTree, optimizer: optax.GradientTransformation, key: PRNGKeyA
     (0, 0)
     """
     zero = jnp.zeros((), jnp.int32)
+    params = jax.tree.map(jnp.asarray, params)
     return State(zero, params, optimizer.init(params), key, zero)
 
 
@@ -139,7 +140,8 @@ def advance(
     Args:
         loss: (params, batch) -> a scalar, or a scalar and a dict of scalars with `has_aux`.
         sample: (key, step) -> batch, with step the number of updates made, a traced int32.
-        optimizer: any of optax's, with schedules, clipping and so on.
+        optimizer: any of optax's, with schedules, clipping and so on, but for line searches, which
+            would ask for the loss again.
         state: from `start`, or from an earlier call.
         steps: the number of updates, at least 1, a Python int.
         has_aux: whether the loss reports a dict of scalars besides.
@@ -164,6 +166,8 @@ def advance(
     if trace_every < 0:
         raise ValueError(f"trace_every must be at least 0, got {trace_every}")
 
+    able = optax.with_extra_args_support(optimizer)
+
     def plain(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
         value, grads = jax.value_and_grad(loss, has_aux=has_aux)(params, batch)
         value, aux = value if has_aux else (value, {})
@@ -177,7 +181,8 @@ def advance(
     def update(gradient: Any, state: State, _: Any = None) -> tuple[State, Any]:
         batch = sample(jax.random.fold_in(state.key, state.step), state.step)
         value, aux, (grads, kept) = gradient(state.params, batch)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        known = {"value": value, "grad": grads}
+        updates, opt_state = able.update(grads, state.opt_state, state.params, **known)
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(value)
         for leaf in jax.tree.leaves(params):
@@ -268,7 +273,7 @@ def train(
     has_aux: bool = False,
     trace_every: int = 0,
     batch_axis: int | None = None,
-    block: int = _BLOCK,
+    block: int | None = None,
     checkpoint: str | Path | None = None,
     save_every: float = 10.0,
     progress: bool | Progress = False,
@@ -283,7 +288,7 @@ def train(
         sample: (key, step) -> batch, called inside the compiled step; see `advance`. A
             `jax.tree_util.Partial` may hold a data set, whose arrays are then arguments of the
             compiled program, not constants in it.
-        optimizer: any of optax's.
+        optimizer: any of optax's but for those with a line search.
         steps: the number of updates, at least 1.
         key: the randomness of the batches. The same arguments give the same numbers.
         has_aux: whether the loss reports a dict of scalars besides; they become metrics.
@@ -291,7 +296,8 @@ def train(
             costs about what a plain one does.
         batch_axis: that of `gradlab.trace`: which axis of the carries counts samples.
         block: updates per compiled call, rounded up to a multiple of `trace_every`: how often
-            progress is told, a failure noticed and a checkpoint written.
+            progress is told, a failure noticed and a checkpoint written. A tenth of the steps, and
+            at most 100, if it is not given; a run that is to go on with more steps must keep it.
         checkpoint: a file that the run is saved to, and resumed from where it is there; the result
             is bit for bit that of a run that was not stopped. With more `steps` than before, it
             goes on. It is kept when the run ends.
@@ -304,8 +310,9 @@ def train(
         which step and holds the traces of that step and of the one before it.
 
     Raises:
-        ValueError: for steps, trace_every or block out of range; for a checkpoint that is damaged
-            or was written by another program: other code, shapes, parameters, data, key or options.
+        ValueError: for steps, trace_every or block out of range; for a checkpoint that is damaged,
+            was written by another program (other code, shapes, parameters, data, key or options),
+            or is further than `steps`.
 
     >>> import gradlab as gl
     >>> cell = gl.cells.make("elman", inputs=2, hidden=4)
@@ -317,6 +324,8 @@ def train(
     >>> run.metrics["loss"].shape, run.trace_steps.tolist(), run.traces.scans[0].log_norm.shape
     ((20,), [0, 10], (2, 10))
     """
+    if block is None:
+        block = min(_BLOCK, -(-steps // 10))
     if steps < 1 or block < 1:
         raise ValueError(f"steps and block must be at least 1, got {steps} and {block}")
     if trace_every:
@@ -332,14 +341,19 @@ def train(
     if checkpoint is not None:
         # The program's text and what it starts from: what a checkpoint must agree on.
         made = partial(advance, loss, has_aux=has_aux, trace_every=trace_every)
-        text = jax.make_jaxpr(
+        program = jax.make_jaxpr(
             lambda sample, state: made(sample, optimizer, state, block, batch_axis=batch_axis)
         )(sample, state)
-        saved.identify(str(text), (sample, state))
+        saved.identify(program, (sample, state))
         _, shapes = jax.eval_shape(
             lambda state: made(sample, optimizer, state, block, batch_axis=batch_axis), state
         )
         state, blocks = saved.read(state, shapes)
+        if int(state.step) > steps:
+            raise ValueError(
+                f"{checkpoint}: a checkpoint after {int(state.step)} steps, and {steps} were asked "
+                "for; ask for more, or give another file"
+            )
     else:
         blocks = []
 
@@ -407,10 +421,10 @@ class _Checkpoint:
         self._written = time.monotonic()
         self._waiting: Callable[[], None] | None = None
 
-    def identify(self, text: str, start: Any) -> None:
-        """Makes the name of the program: its text without addresses, and what it starts from."""
-        digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", text).encode())
-        for leaf in jax.tree.leaves(start):
+    def identify(self, program: Any, start: Any) -> None:
+        """Makes the name of the program: its text without addresses, and all numbers in it."""
+        digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(program)).encode())
+        for leaf in [*program.consts, *jax.tree.leaves(start)]:
             digest.update(np.asarray(_plain(leaf)).tobytes())
         self.program = digest.hexdigest()
 
@@ -434,7 +448,7 @@ class _Checkpoint:
             )
         leaves, tree = jax.tree.flatten((state, shapes))
         values = [
-            jax.random.wrap_key_data(array) if _is_key(leaf) else array
+            _restored(array, leaf)
             for leaf, array in zip(leaves, arrays, strict=True)
         ]
         state, records = jax.tree.unflatten(tree, values)
@@ -469,6 +483,13 @@ class _Checkpoint:
 
 def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _restored(array: np.ndarray, like: Any) -> Any:
+    if _is_key(like):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
+    # NumPy stores a type that is not its own, such as bfloat16, as bytes.
+    return array.view(like.dtype) if array.dtype.kind == "V" else array
 
 
 def _plain(leaf: Any) -> Any:

@@ -124,11 +124,16 @@ def test_encode_against_brute_force(grams):
             assert grams == 1 or row[1] == places.get(pair, sentiment.PADDING)
 
 
-@pytest.mark.parametrize("text", ["", "   ", "<br />", "***"])
+@pytest.mark.parametrize("text", ["", "   ", "\n"])
 def test_empty_review_is_named(text):
     vocabulary = sentiment.vocabulary(["a film"])
-    with pytest.raises(ValueError, match="review 2 is empty: no words"):
+    with pytest.raises(ValueError, match="review 2 is empty"):
         sentiment.encode(vocabulary, ["a film", text], 5)
+
+
+def test_a_text_without_a_word_is_one_unknown_word():
+    codes = sentiment.encode(sentiment.vocabulary(["a film"]), ["*** ***"], 3)
+    assert codes[0, :, 0].tolist() == [sentiment.PADDING, sentiment.PADDING, sentiment.OTHER]
 
 
 def test_bad_choices_are_named():
@@ -606,7 +611,7 @@ def test_train_evaluate_predict(reviews_file, tmp_path):
     assert said == f"{label} (probability {probability:.3f})\n"
 
 
-def test_evaluate_takes_the_test_part_of_what_the_model_learnt_from_and_all_of_the_rest(tmp_path):
+def test_evaluate_leaves_out_what_the_model_was_trained_on(tmp_path):
     texts, positive = toy(120, seed=10)
     labels = np.where(positive, "positive", "negative")
     lines = ["review,sentiment", *(",".join(row) for row in zip(texts, labels, strict=True))]
@@ -620,9 +625,12 @@ def test_evaluate_takes_the_test_part_of_what_the_model_learnt_from_and_all_of_t
         name: command("evaluate", "--model", out, "--data", tmp_path / f"{name}.csv").output
         for name in files
     }
-    kept = len(imdb.read(same).part("test").texts)
-    assert said["same"].startswith(f"{kept} reviews of ") and "(test)" in said["same"]
-    assert said["other"].startswith("118 reviews of ") and "(all)" in said["other"]
+    for name, count in (("same", 120), ("other", 118)):
+        texts = imdb.read(tmp_path / f"{name}.csv").texts
+        fitted = set(imdb.read(same).part("fit").texts) & set(texts)
+        left = sum(text in fitted for text in texts)
+        assert said[name].startswith(f"{count - left} reviews of ") and left
+        assert f"{left} more were left out" in said[name]
 
 
 def test_train_refuses_before_it_reads(tmp_path):

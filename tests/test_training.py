@@ -212,6 +212,52 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
             )
 
 
+@pytest.mark.parametrize("place", ["data", "rate"])
+def test_a_checkpoint_knows_the_arrays_that_the_program_closes_over(tmp_path, place):
+    path = tmp_path / "run.npz"
+
+    def go(scale, steps):
+        data = jnp.arange(5.0) * (scale if place == "data" else 1)
+        rate = jnp.asarray(0.1 * (scale if place == "rate" else 1))
+        gl.train(
+            lambda w, x: (w - x) ** 2, 1.0, lambda key, step: data[step % 5], optax.sgd(rate),
+            steps=steps, key=KEY, block=2, checkpoint=path,
+        )
+
+    go(1.0, 2)
+    go(1.0, 4)
+    with pytest.raises(ValueError, match="checkpoint of another program"):
+        go(2.0, 6)
+
+
+def test_a_checkpoint_that_is_further_is_refused(tmp_path):
+    train(steps=2 * EVERY, checkpoint=tmp_path / "run.npz")
+    with pytest.raises(ValueError, match="a checkpoint after 8 steps, and 4 were asked for"):
+        train(steps=EVERY, checkpoint=tmp_path / "run.npz")
+
+
+def test_a_short_run_leaves_a_checkpoint_and_any_key_and_type_comes_back(tmp_path):
+    def go(steps, **options):
+        return gl.train(
+            lambda w, x: ((w - x) ** 2).sum(), jnp.ones(3, jnp.bfloat16),
+            lambda key, step: jax.random.normal(key, (3,), jnp.bfloat16), optax.sgd(0.1),
+            steps=steps, key=jax.random.key(0, impl="rbg"), block=2, **options,
+        )
+
+    go(4, checkpoint=tmp_path / "run.npz")
+    again, whole = go(6, checkpoint=tmp_path / "run.npz"), go(6)
+    assert again.params.dtype == jnp.bfloat16 and same(again.params, whole.params)
+    assert same(again.metrics, whole.metrics)
+
+
+def test_optimizers_that_ask_for_the_loss():
+    optimizer = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1))
+    made = gl.train(
+        lambda w, x: (w - 3.0) ** 2, 0.0, lambda key, step: 0.0, optimizer, steps=5, key=KEY
+    )
+    assert made.metrics["loss"][-1] < made.metrics["loss"][0]
+
+
 def test_nothing_is_left_of_a_checkpoint_that_cannot_be_written(tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     train(steps=EVERY, checkpoint=path)

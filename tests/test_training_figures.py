@@ -98,6 +98,16 @@ def test_zeros_and_norms_that_are_not_finite_are_told_apart():
     assert texts == ["exactly zero", "not finite"]
 
 
+def test_samples_are_averaged_where_they_have_a_logarithm():
+    table = one(runs())
+    rows = steps(table).drop(columns="run_id").assign(scan="a", leaf="")
+    dead = rows.assign(log_norm=-np.inf)
+    mixed = pd.concat([rows.assign(sample=0), dead.assign(sample=1)])
+    shown, zeros = meshes(figures.training(mixed, curves(table)).axes[1])
+    np.testing.assert_allclose(shown.get_array(), -LAGS[:, None] - TIMES / 10)
+    assert zeros.get_array().mask.all()
+
+
 def test_loss_and_baseline_stand_above():
     above = heat(baselines={"chance": 0.25}).axes[0]
     loss, chance = above.get_lines()

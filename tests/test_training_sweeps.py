@@ -239,6 +239,40 @@ def test_a_wrong_spec_is_one_message(change, message):
         spec(**change)
 
 
+def test_blocks_do_not_lend_each_other_what_only_one_of_them_says():
+    relu = {"cell": "elman", "activation": "relu", "init": "identity"}
+    for blocks in ([relu, {"cell": "elman"}], [{"cell": "elman"}, relu]):
+        grid = sweeps.parse({"fixed": FIXED, "blocks": blocks})
+        found = {(run.activation, run.init) for run in training.runs(grid)}
+        assert found == {("relu", "identity"), ("tanh", "orthogonal")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "temporal_order", "length": 20, "symbols": 5}, "symbols to be 2 or 3"),
+        ({"length": 1}, "adding needs length of at least 2"),
+        ({"task": "digits", "size": 9}, "size"),
+    ],
+)
+def test_what_cannot_be_built_is_told_before_the_folder_is_made(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        sweeps.sweep(spec(**change), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"updates": 7}, "updates must be a multiple of evaluate_every, 2, got 7"),
+        ({"chrono": 1.5}, "fixed.chrono: T_max must be at least 2, or 0 for none"),
+    ],
+)
+def test_values_that_do_not_go_together(change, message):
+    with pytest.raises(ValueError, match=message):
+        spec(**change)
+
+
 def test_numbers_for_all_runs_are_no_axes():
     with pytest.raises(ValueError, match="evaluation is one number for all runs"):
         spec({"evaluation": [10, 20]})

@@ -45,7 +45,7 @@ def main() -> None:
         status = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         _fail(str(error), 1)
     except Exception as error:
         # Mistakes in the arguments are exceptions of typer's own that know how to explain.
@@ -109,6 +109,8 @@ def reproduce(
     from gradlab import frames, sweeps
 
     grid = sweeps.load(spec)
+    if not isinstance(grid, sweeps.Spec):
+        raise ValueError(f"{spec}: reproduce compares sweeps of gradients, and this one trains")
     try:
         expected = pd.read_csv(reference)
     except (OSError, ValueError) as error:

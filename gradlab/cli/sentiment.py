@@ -1,8 +1,10 @@
 """The commands of `gradlab sentiment`: train, evaluate, predict."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import rich.console
 import rich.table
 import typer
@@ -60,7 +62,13 @@ def train(
         choose("cell", cell, cells.names())
         if "cell" not in chosen.options:
             raise ValueError(f"recipe {recipe!r} has no cell that {cell!r} could replace")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; --out needs the name of a file")
     reviews = _read(data)
+    # A place that cannot be written would otherwise be found after the training.
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"cannot write to {out.parent}")
     if reviews.source == _SNIPPETS or unit != "words":
         chosen = sentiment.quick(recipe, unit)
     if cell is not None:
@@ -83,8 +91,7 @@ def _trained(recipe: "Recipe", reviews: "Reviews", seed: int = 0) -> "Classifier
             told = f"loss {loss:.3f} nats, accuracy {accuracy:.4f} on held out reviews"
             print(f"epoch {epoch} of {recipe.epochs}: {told}", flush=True)
 
-    made = sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
-    return made._replace(data=reviews.digest)
+    return sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
 
 
 @app.command()
@@ -94,8 +101,8 @@ def evaluate(
     part: Annotated[
         str | None,
         typer.Option(
-            help="train, fit, held_out or test; `all` for every review; without it test where the "
-            "reviews are split or are those that the model learnt from, else all"
+            help="train, fit, held_out, test or all; without it test where the reviews are split "
+            "and else all, but for those that the model was trained on"
         ),
     ] = None,
 ) -> None:
@@ -104,12 +111,22 @@ def evaluate(
 
     made = sentiment.load(model)
     reviews = _read(data)
-    if part is None:
-        known = reviews.split is not None or reviews.digest == made.data
-        part = "test" if known else "all"
+    new_only = part is None and reviews.split is None
+    part = part or ("all" if reviews.split is None else "test")
     chosen = reviews if part == "all" else reviews.part(part)
-    found = sentiment.evaluate(made, chosen.texts, chosen.positive)
-    print(f"{len(chosen.texts):,} reviews of {reviews.source} ({part})")
+    texts, positive = chosen.texts, chosen.positive
+    if new_only:
+        new = sentiment.unseen(made, texts)
+        if not new.any():
+            raise ValueError(
+                f"the model was trained on every review of {reviews.source} ({part}); "
+                "--part all evaluates it on them all the same"
+            )
+        texts, positive = [texts[i] for i in np.flatnonzero(new)], positive[new]
+    found = sentiment.evaluate(made, texts, positive)
+    print(f"{len(texts):,} reviews of {reviews.source} ({part})")
+    if left := len(chosen.texts) - len(texts):
+        print(f"{left:,} more were left out: the model was trained on them")
     print(f"accuracy {found.accuracy:.4f}")
     table = rich.table.Table("label", *(f"says {label}" for label in sentiment.LABELS))
     for label, row in zip(sentiment.LABELS, found.confusion, strict=True):

@@ -31,6 +31,7 @@ from gradlab.figures._sweep import phase as phase
 from gradlab.figures._theory import QUANTITIES as QUANTITIES
 from gradlab.figures._theory import deviations as deviations
 from gradlab.figures._theory import theory as theory
+from gradlab.figures._training import flossing as flossing
 from gradlab.figures._training import gradients as gradients
 from gradlab.figures._training import learning as learning
 from gradlab.figures._training import success as success

@@ -42,6 +42,7 @@ _OFF = {
 _UNIT = {"adding": "squared error", "temperature": "squared error"}
 # Without a value of its own in the colour map: the gradient is exactly zero, or not finite.
 _ZERO, _NONFINITE = "black", "0.75"
+_PULLED = "#f7ecc4"
 
 
 def training(
@@ -107,12 +108,20 @@ def _loss_lines(ax: Axes, metrics: pd.DataFrame, baselines: Mapping[str, float])
     ax.plot(middle.index, middle, color="C0", lw=0.8)
     for value in baselines.values():
         ax.axhline(value, color="0.2", ls=PREDICTED, lw=0.8)
-    if (middle[np.isfinite(middle)] > 0).all():
+    finite = middle[np.isfinite(middle)]
+    # Less than half a decade has hardly a tick on a logarithmic axis.
+    if finite.min() > 0 and finite.max() > 3 * finite.min():
         ax.set_yscale("log")
 
 
 def _heat(ax: Axes, steps: pd.DataFrame, norm: Normalize) -> Any:
-    table = steps.groupby(["lag", "training_step"])["log_norm"].mean().unstack("training_step")
+    keys = [steps["lag"], steps["training_step"]]
+    norms = steps["log_norm"]
+    # Over samples: the mean of those that have a logarithm; zero where all are, and not finite
+    # where any is.
+    means = norms.where(np.isfinite(norms)).groupby(keys).mean()
+    means = means.mask(norms.groupby(keys).max() == -np.inf, -np.inf)
+    table = means.mask(norms.isna().groupby(keys).any()).unstack("training_step")
     values = table.to_numpy()
     colours = sns.color_palette(SEQUENTIAL, as_cmap=True).with_extremes(bad=_NONFINITE)
     shown = np.ma.masked_invalid(values)
@@ -221,6 +230,47 @@ def success(runs: pd.DataFrame, *, task: str | None = None) -> Figure:
         ax.set_ylabel(LABELS["solved"])
         title = order(runs["task"])[0].replace("_", " ")
         fig.legend(title=title, loc="outside right upper", **LEFT)
+    return fig
+
+
+def flossing(exponents: pd.DataFrame) -> Figure:
+    """Lyapunov exponents before and after gradient flossing, a panel per gain and length.
+
+    Args:
+        exponents: columns gain, steps (T of the flossing), flossed (how many exponents it pulls),
+            stage ("before" or "after"), index (from 1), exponent (nats/step), seed. A line is the
+            mean over seeds, the band their range; the shaded exponents are those that are pulled.
+    """
+    panels = exponents[["gain", "steps"]].drop_duplicates().to_numpy()
+    colours = dict(zip(("before", "after"), sns.color_palette("colorblind", 2), strict=True))
+    with rc_context(STYLE):
+        columns = min(len(panels), 4)
+        count = -(-len(panels) // columns)
+        fig, axes = grid(count, columns, height=1.7, sharex=True)
+        for ax in axes.ravel()[len(panels) :]:
+            ax.set_visible(False)
+        for ax, (gain, steps) in zip(axes.ravel(), panels, strict=False):
+            rows = exponents[(exponents["gain"] == gain) & (exponents["steps"] == steps)]
+            ax.axhline(0, color="0.6", lw=0.6, zorder=0)
+            ax.axvspan(0.5, rows["flossed"].iloc[0] + 0.5, color=_PULLED, lw=0, zorder=-1)
+            for stage, colour in colours.items():
+                line = rows[rows["stage"] == stage].groupby("index")["exponent"]
+                ax.fill_between(
+                    line.mean().index, line.min(), line.max(), color=colour, alpha=0.25, lw=0
+                )
+                ax.plot(line.mean().index, line.mean(), color=colour, marker="o", ms=2)
+            ax.set_title(f"$g$ = {gain:g}, $T$ = {steps:g}", loc="left")
+        fig.supxlabel("exponent $i$", fontsize=8)
+        fig.supylabel("Lyapunov exponent (nats/step)", fontsize=8)
+        handles: list[Any] = [
+            Line2D([], [], color=colour, marker="o", ms=2, label=f"{stage} flossing")
+            for stage, colour in colours.items()
+        ]
+        handles += [
+            Patch(color="0.5", alpha=0.3, lw=0, label="range of seeds"),
+            Patch(color=_PULLED, lw=0, label="pulled to 0"),
+        ]
+        fig.legend(handles=handles, loc="outside right upper", **LEFT)
     return fig
 
 

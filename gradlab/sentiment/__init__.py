@@ -14,6 +14,7 @@ from gradlab.sentiment.learn import (
     predict,
     scores,
     train,
+    unseen,
 )
 from gradlab.sentiment.models import (
     Model,
@@ -78,6 +79,7 @@ __all__ = [
     "scores",
     "standard",
     "train",
+    "unseen",
     "vocabulary",
     "words",
 ]

@@ -1,6 +1,7 @@
 """Training a classifier of reviews, and what it then says: accuracy, labels, gradients."""
 
 import bisect
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,14 +39,14 @@ class Classifier(NamedTuple):
       vocabulary: the codes of the tokens.
       model: the bundle of functions, made from both.
       params: its parameters.
-      data: the digest of the reviews that it was trained on a part of; empty if not known.
+      seen: hashes of the reviews that it was trained on; empty if not known. See ``unseen``.
     """
 
     recipe: Recipe
     vocabulary: Vocabulary
     model: Model
     params: Params
-    data: str = ""
+    seen: np.ndarray = np.zeros(0, np.uint64)
 
 
 class Evaluation(NamedTuple):
@@ -201,7 +202,7 @@ def train(
     loss = batch_loss(model, recipe.word_dropout, recipe.pair_dropout)
     state = training.start(model.init(k_params), adam, k_run)
     advance = jax.jit(lambda sample, state: training.advance(loss, sample, adam, state, per_epoch))
-    made = Classifier(recipe, words, model, state.params)
+    made = Classifier(recipe, words, model, state.params, _hashes(texts))
     if watch is not None:
         watch(0, made, math.nan)
     for epoch in range(1, recipe.epochs + 1):
@@ -263,6 +264,22 @@ def evaluate(
     confusion = np.zeros((2, 2), int)
     np.add.at(confusion, (positive.astype(int), says.astype(int)), 1)
     return Evaluation(float(np.trace(confusion) / len(texts)), confusion)
+
+
+def _hashes(texts: Sequence[str]) -> np.ndarray:
+    digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def unseen(classifier: Classifier, texts: Sequence[str]) -> Bool[np.ndarray, " reviews"]:
+    """Which of the reviews the classifier was not trained on, by hashes of 64 bits.
+
+    >>> tiny = Recipe("bag_of_words", {}, tokens=10, length=5, batch=2, epochs=1)
+    >>> made = train(tiny, ["good film", "bad film"], np.array([True, False]))
+    >>> unseen(made, ["bad film", "a new film"]).tolist()
+    [False, True]
+    """
+    return ~np.isin(_hashes(texts), classifier.seen)
 
 
 def predict(classifier: Classifier, text: str) -> tuple[str, float]:

@@ -81,6 +81,10 @@ RECIPES: dict[str, Recipe] = {
         epochs=3,
         rate=4e-3,
     ),
+    # What the networks above read, without its order: the same words, each by itself.
+    "bag_of_single_words": Recipe(
+        "bag_of_words", {}, rate=2e-2, clip=0.0, word_dropout=0.0, epochs=6
+    ),
     "bag_of_words": Recipe(
         "bag_of_words",
         {},

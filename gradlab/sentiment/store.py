@@ -30,12 +30,11 @@ def save(classifier: Classifier, path: str | Path) -> None:
         "version": VERSION,
         "recipe": classifier.recipe._asdict(),
         "vocabulary": classifier.vocabulary._asdict(),
-        "data": classifier.data,
     }
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     leaves = {f"{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(classifier.params))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    named = {"about": text, **leaves}
+    named = {"about": text, "seen": classifier.seen, **leaves}
     _files.write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **named))
 
 
@@ -75,12 +74,13 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
     vocabulary = vocabulary._replace(tokens=tuple(vocabulary.tokens))
     model = build(recipe, vocabulary)
     leaves, tree = jax.tree.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    seen = arrays.pop("seen")
     values = [arrays[f"{i:03d}"] for i in range(len(arrays))]
     for wanted, got in zip(leaves, values, strict=True):
         if wanted.shape != got.shape or not np.issubdtype(got.dtype, np.floating):
             raise ValueError(f"{got.dtype} of shape {got.shape} in place of {wanted.shape}")
     params = jax.tree.unflatten(tree, map(jnp.asarray, values))
-    return Classifier(recipe, vocabulary, model, params, str(about["data"]))
+    return Classifier(recipe, vocabulary, model, params, seen)
 
 
 def default_path() -> Path:

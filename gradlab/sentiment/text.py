@@ -98,7 +98,7 @@ def encode(
     The last token stands in the last row, so the lag T - t is the distance from the text's end.
 
     Raises:
-      ValueError: for a text without a token, which it names by its place, counted from 1.
+      ValueError: for an empty text, which it names by its place, counted from 1.
 
     >>> v = vocabulary(["a good film"], size=3)
     >>> encode(v, ["a bad film"], length=5)[0, :, 0].tolist()  # PADDING, a, OTHER, film
@@ -107,9 +107,10 @@ def encode(
     code_of = {token: code for code, token in enumerate(vocabulary.tokens, _FIRST)}
     codes = np.full((len(texts), length, vocabulary.grams), PADDING, np.int32)
     for i, text in enumerate(texts):
-        tokens = UNITS[vocabulary.unit](text)
-        if not tokens:
-            raise ValueError(f"review {i + 1} is empty: no {vocabulary.unit} in {text[:40]!r}")
+        if not text.strip():
+            raise ValueError(f"review {i + 1} is empty: {text[:40]!r}")
+        # A text of signs that no token is made of is one unknown token.
+        tokens = UNITS[vocabulary.unit](text) or [text]
         row = codes[i, -len(tokens) :]
         row[:, 0] = [code_of.get(token, OTHER) for token in tokens[-length:]]
         if vocabulary.grams == 2 and len(row) > 1:

@@ -23,20 +23,28 @@ class Sweep(NamedTuple):
     Attributes:
         kind: how its results are kept.
         runs: every run of a spec; each has a `run_id`.
+        check: (runs) raises where one cannot be built.
         measure: (spec, runs to do, runs in all, store, progress) -> what the manifest says of them.
         summary: the runs' frame -> a row per point.
     """
 
     kind: Kind
     runs: Callable[[Any], Any]
+    check: Callable[[Any], None]
     measure: Callable[[Any, Sequence[Any], int, Store, Progress], dict[str, Any]]
     summary: Callable[[pd.DataFrame], pd.DataFrame]
 
 
 SWEEPS = {
-    Spec: Sweep(gradients.KIND, gradients.runs, gradients.measure_all, frames.summary),
+    Spec: Sweep(
+        gradients.KIND, gradients.runs, lambda _: None, gradients.measure_all, frames.summary
+    ),
     TrainingSpec: Sweep(
-        training.KIND, training.runs, training.measure_all, frames.trained_summary
+        training.KIND,
+        training.runs,
+        training.check,
+        training.measure_all,
+        frames.trained_summary,
     ),
 }
 
@@ -72,6 +80,7 @@ def sweep(spec: Spec | TrainingSpec, out: str | Path, progress: Progress | None 
     how = SWEEPS[type(spec)]
     by_id = {run.run_id: run for run in how.runs(spec)}
     total = len(by_id)
+    how.check(by_id.values())
     with open_store(out, how.kind, set(by_id)) as store:
         todo = [run for name, run in by_id.items() if name not in store.done]
         facts: dict[str, Any] = {}

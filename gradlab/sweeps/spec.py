@@ -119,8 +119,8 @@ class TrainingSpec(_Grid):
     fresh sequences (or on all that the task holds out), and traced. The remedies are axes that are
     off at their default, 0 (`leak`: 1); see `gradlab.remedies`. `omega` and
     `omega_squared` weigh the two forms of Pascanu's regularizer, the mean over steps; `chrono` is
-    T_max; `preflossing` counts updates of gradient flossing alone, with Adam, before the first one
-    of the task.
+    T_max; `preflossing` counts updates of gradient flossing alone, with Adam at 1e-3, before the
+    first one of the task.
 
     `evaluate_every`, `evaluation` and `flossing_exponents` are one number each.
 
@@ -160,6 +160,23 @@ class TrainingSpec(_Grid):
     evaluate_every: Size = 100
     evaluation: Size = 500
     flossing_exponents: Size = 8
+
+    @pydantic.field_validator("chrono")
+    @classmethod
+    def _check_chrono(cls, values: list[float]) -> list[float]:
+        if any(0 < value < 2 for value in values):
+            raise ValueError(f"T_max must be at least 2, or 0 for none, got {values}")
+        return values
+
+    @pydantic.model_validator(mode="after")
+    def _check_updates(self) -> Self:
+        for updates in self.updates:
+            if updates % self.evaluate_every:
+                raise ValueError(
+                    f"updates must be a multiple of evaluate_every, {self.evaluate_every}, "
+                    f"got {updates}"
+                )
+        return self
 
 
 def load(path: str | Path) -> Spec | TrainingSpec:
@@ -240,8 +257,9 @@ def parse(table: dict[str, Any]) -> Spec | TrainingSpec:
         overrides.append(override)
         named = {field: f"blocks[{i}].{field}" for field in override}
         _checked(model, values | override, places | named)
-    # What only blocks give has to stand somewhere outside: the first one's stands for all.
-    return _checked(model, overrides[0] | values | {"blocks": overrides}, places)
+    # What only blocks give has to stand somewhere outside as well: no block leaves it as it is.
+    needed = {k: v for k, v in overrides[0].items() if model.model_fields[k].is_required()}
+    return _checked(model, needed | values | {"blocks": overrides}, places)
 
 
 def _checked(model: type[_Grid], values: dict[str, Any], places: dict[str, str]) -> Any:
@@ -253,6 +271,8 @@ def _checked(model: type[_Grid], values: dict[str, Any], places: dict[str, str])
 
 def _explain(error: pydantic.ValidationError, places: dict[str, str]) -> str:
     first = error.errors()[0]
+    if not first["loc"]:  # about several fields at once
+        return first["msg"].removeprefix("Value error, ")
     field, *index = first["loc"]
     if first["type"] == "missing":
         return f"{field} is missing; give it as a list in [axes] or as one value in [fixed]"

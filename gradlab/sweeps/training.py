@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,8 @@ from gradlab.sweeps.store import Kind, Store
 
 # Part of every run's name: a change of what a run measures makes new names.
 VERSION = 1
+# The learning rate of what comes before the training, where its own optimizer is not asked.
+FLOSSING_RATE = 1e-3
 # Bytes of states that the backward passes of one chunk may keep at once.
 BUDGET, VECTORS = 2**30, 16
 
@@ -177,6 +179,42 @@ def _key(seed: jax.Array, stream: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
 
 
+def _build(
+    run: Run, task: tasks.Task, scalars: dict[str, Any]
+) -> tuple[cells.Cell, tasks.Network, Any]:
+    """The cell, the network and the optimizer of a run."""
+    options: dict[str, Any] = {"forget_bias": scalars["forget_bias"]}
+    if run.init is not None:
+        options["recurrent"] = initializers.make(run.init, gain=scalars["gain"])
+    if run.activation is not None:
+        options["activation"] = run.activation
+    taken = cells.options(run.cell)
+    options = {name: value for name, value in options.items() if name in taken}
+    cell = cells.make(run.cell, inputs=task.inputs, hidden=run.hidden, **options)
+    if run.chrono:
+        cell = remedies.chrono(cell, scalars["chrono"])
+    if run.leak:
+        cell = remedies.leak(cell, scalars["leak"])
+    net = tasks.network(cell, task.outputs, task.every_step, window=run.window or None)
+    kinds = ("norm", "value")
+    clip = remedies.clip(
+        **{kind: scalars[f"clip_{kind}"] for kind in kinds if getattr(run, f"clip_{kind}")}
+    )
+    optimizer = optax.chain(clip, OPTIMIZERS[run.optimizer](scalars["learning_rate"]))
+    return cell, net, optimizer
+
+
+def check(planned: Iterable[Run]) -> None:
+    """Build each kind of run once, so that what cannot be built is told before anything is run."""
+    seen = set()
+    for run in planned:
+        numbers = {name: getattr(run, name) or 0.0 for name in _SCALARS}
+        kind = run.program, run.chrono, run.leak
+        if kind not in seen:
+            seen.add(kind)
+            _build(run, _task(run), numbers)
+
+
 class _Programs(NamedTuple):
     """Compiled functions over replicas: the leading axis of every argument and result."""
 
@@ -197,32 +235,13 @@ def _programs(run: Run) -> _Programs:
             return jax.jit(jax.vmap(function))
         return jax.jit(lambda *args: jax.lax.map(lambda row: function(*row), args))
 
-    def build(scalars: dict[str, jax.Array]) -> tuple[cells.Cell, tasks.Network, Any]:
-        options: dict[str, Any] = {"forget_bias": scalars["forget_bias"]}
-        if run.init is not None:
-            options["recurrent"] = initializers.make(run.init, gain=scalars["gain"])
-        if run.activation is not None:
-            options["activation"] = run.activation
-        taken = cells.options(run.cell)
-        options = {name: value for name, value in options.items() if name in taken}
-        cell = cells.make(run.cell, inputs=task.inputs, hidden=run.hidden, **options)
-        if run.chrono:
-            cell = remedies.chrono(cell, scalars["chrono"])
-        if run.leak:
-            cell = remedies.leak(cell, scalars["leak"])
-        net = tasks.network(cell, task.outputs, task.every_step, window=run.window or None)
-        kinds = ("norm", "value")
-        clip = remedies.clip(
-            **{kind: scalars[f"clip_{kind}"] for kind in kinds if getattr(run, f"clip_{kind}")}
-        )
-        optimizer = optax.chain(clip, OPTIMIZERS[run.optimizer](scalars["learning_rate"]))
-        return cell, net, optimizer
+    build = functools.partial(_build, run, task)
 
     def start(seed: jax.Array, scalars: dict[str, jax.Array]) -> training.State:
         cell, net, optimizer = build(scalars)
         params = net.init(_key(seed, f"params {run.cell} {run.hidden}"), jnp.float32)
         if run.preflossing:
-            adam = optax.adam(scalars["learning_rate"])
+            adam = optax.adam(FLOSSING_RATE)
             state = training.start(params, adam, _key(seed, f"flossing {run.task}"))
             floss, sample = _floss(run, cell), tasks.batch_sampler(task, 1, jnp.float32)
             params = training.advance(floss, sample, adam, state, run.preflossing)[0].params

@@ -19,9 +19,9 @@ def adding(length: int = 100) -> Task:
       target = Σ_t m_t u_t,   loss = (y - target)²,   error = |y - target|
 
     Baseline, "predict 1": the mean of the target whatever the sequence, with the mean squared
-    error Var(u + u') = 1/6 ≈ 0.167. The task counts as solved at a mean absolute error of 0.08,
-    which a normal error of variance 0.01 has, √(2/π)·0.1: a mean squared error below 0.01 is where
-    Hochreiter & Schmidhuber stop training.
+    error Var(u + u') = 1/6 ≈ 0.167. The task counts as solved at a mean absolute error of 0.08:
+    Hochreiter & Schmidhuber call a sequence processed correctly below 0.04, of a target that is
+    half of this one, (u + u')/2 up to a constant. A normal error is as large at variance 0.01.
 
     Args:
       length: T, at least 2.

@@ -66,11 +66,6 @@ class Reviews(NamedTuple):
     split: Shaped[np.ndarray, " reviews"] | None  # "train" or "test"; None where the file has none
     source: str  # where they come from, for people to read
 
-    @property
-    def digest(self) -> str:
-        """The sha256 of the texts, by which the same reviews are known again."""
-        return hashlib.sha256("\0".join(self.texts).encode()).hexdigest()
-
     def part(self, name: str) -> "Reviews":
         """The reviews of one part, in their order.
 
