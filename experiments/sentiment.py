@@ -131,7 +131,7 @@ def add(path: Path, rows: pd.DataFrame | None) -> None:
     if path.exists():
         rows = pd.concat([pd.read_csv(path, keep_default_na=True), rows])
     part = path.with_suffix(".part")
-    rows.to_csv(part, index=False, float_format="%.5g")
+    rows.to_csv(part, index=False, float_format="%.7g")
     os.replace(part, path)
 
 
