@@ -51,7 +51,7 @@ def sentiment(
         axes[0, 0].set_ylabel(LABELS["decades"])
         lags = axes[0, len(models) // 2]
         lags.set_xlabel("distance from the end of the review, lag $T - t$ (words)")
-        _share(axes[1, 0], epochs, models, "reached", "share of words\nabove float32 ε")
+        _share(axes[1, 0], epochs, models, "reached", "share of words read\nabove float32 ε")
         _share(axes[1, 1], epochs, models, "validation_accuracy", "accuracy, held out")
         axes[1, 1].axhline(0.5, color="0.4", lw=0.6, ls="--")
         for ax in axes[1, 2:]:
