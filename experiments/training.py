@@ -15,7 +15,8 @@ def table(summary: pd.DataFrame) -> str:
     """The points in Markdown, without the columns in which they agree."""
     axes = [name for name in summary if name not in (*SHOWN, "baseline")]
     varying = [name for name in axes if summary[name].nunique(dropna=False) > 1]
-    kept = summary[[*varying, *SHOWN, "baseline"]]
+    shown = [name for name in (*SHOWN, "baseline") if name in summary]
+    kept = summary[[*varying, *shown]]
     lines = [kept.columns.str.replace("_", " "), ["---"] * kept.shape[1]]
     lines += [[f"{v:.4g}" if isinstance(v, float) else v for v in row] for row in kept.values]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

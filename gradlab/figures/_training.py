@@ -42,6 +42,7 @@ _OFF = {
 _UNIT = {"adding": "squared error", "temperature": "squared error"}
 # Without a value of its own in the colour map: the gradient is exactly zero, or not finite.
 _ZERO, _NONFINITE = "black", "0.75"
+_HIGHEST = 30.0
 _PULLED = "#f7ecc4"
 
 
@@ -145,7 +146,7 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
     """The loss on fresh sequences against training step, with the task's baseline.
 
     A panel per sequence length, a line per cell and remedy: the median over seeds, the range of the
-    seeds as a band. A run that ends, solved or not finite, keeps its last loss; ● stands where the
+    seeds as a band, up to 30 times the baseline. A run that ends, solved or not finite, keeps its last loss; ● stands where the
     first seed is solved, × where the first is not finite.
     """
     runs = _of_task(runs, task)
@@ -164,6 +165,7 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
             ax.axhline(panel["baseline"].iloc[0], color="0.2", ls=PREDICTED, lw=0.8, zorder=0)
             ax.set_title(f"$T$ = {length:g}" if length else " ", loc="left")
             ax.set_yscale("log")
+            ax.set_ylim(top=min(ax.get_ylim()[1], _HIGHEST * panel["baseline"].iloc[0]))
             ax.set_xlim(0, max(panel["updates"].max(), 1))
         fig.supxlabel(LABELS["update"], fontsize=8)
         unit = _UNIT.get(order(runs["task"])[0], "nats")
