@@ -402,7 +402,7 @@ def test_run_ids_name_coordinates():
     [
         ("[axes\n", r"bad.toml: broken TOML: .*line 1"),
         ("# two\ngain = [1.0", r"bad.toml: broken TOML: Unclosed array .at line 2, the end"),
-        ("[axis]\n", r"unknown section 'axis'; did you mean 'axes'\? valid: axes, fixed"),
+        ("[axis]\n", r"unknown section 'axis'; did you mean 'axes'\? valid: axes, blocks, fixed"),
         ("[axes]\ngian = [1.0]", r"unknown key in \[axes\] 'gian'; did you mean 'gain'\? val"),
         ("[axes]\ncell = ['lstn']", "axes.cell.0.: unknown cell 'lstn'; did you mean 'lstm'. val"),
         ("[axes]\ninit = ['orth']", "axes.init.0.: unknown initializer 'orth'.*glorot"),
@@ -413,7 +413,7 @@ def test_run_ids_name_coordinates():
         ("[axes]\ngain = [1e39]", r"axes.gain\[0\]: must be finite in float32, got 1e\+39"),
         ("[axes]\ngain = ['a']", r"axes.gain\[0\]: .*valid number.*'a'"),
         ("[axes]\nlength = [10, 0]", r"axes.length\[1\]: .*greater than or equal to 1, got 0"),
-        ("[fixed]\nhidden = 0", r"fixed.hidden\[0\]: .*greater than or equal to 1, got 0"),
+        ("[fixed]\nhidden = 0", r"fixed.hidden: .*greater than or equal to 1, got 0"),
         ("[axes]\nlength = [10, 10]", "axes.length: values twice: 10"),
         ("[axes]\ngain = 1.0", r"axes.gain must be a list"),
         ("[fixed]\ngain = [1.0]", r"fixed.gain must be one value"),

@@ -210,8 +210,7 @@ def parse(table: dict[str, Any]) -> Spec | TrainingSpec:
     axes and fixed values alike, a list or one value, in place of those that stand outside.
 
     >>> parse({"axes": {"gain": [1.0], "length": [10]}, "fixed": {"cell": "gru", "init": "normal"}})
-    ... # doctest: +ELLIPSIS
-    Spec(cell=['gru'], init=['normal'], gain=[1.0], length=[10], ...)
+    Spec(blocks=[], cell=['gru'], init=['normal'], gain=[1.0], length=[10], ...)
 
     Raises:
         ValueError: with one message that names the key and what is valid.

@@ -110,7 +110,7 @@ def runs(spec: TrainingSpec) -> Iterator[Run]:
     A run that stands in two blocks comes twice.
 
     >>> spec = TrainingSpec(task=["adding"], length=[10, 20], cell=["gru", "lstm"],
-    ...                     learning_rate=[0.1], updates=[5], forget_bias=[0.0, 1.0])
+    ...                     learning_rate=[0.1], updates=[100], forget_bias=[0.0, 1.0])
     >>> [(run.cell, run.forget_bias) for run in runs(spec) if run.length == 10]
     [('gru', None), ('lstm', 0.0), ('lstm', 1.0)]
     """
