@@ -146,8 +146,8 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
     """The loss on fresh sequences against training step, with the task's baseline.
 
     A panel per sequence length, a line per cell and remedy: the median over seeds, the range of the
-    seeds as a band, up to 30 times the baseline. A run that ends, solved or not finite, keeps its last loss; ● stands where the
-    first seed is solved, × where the first is not finite.
+    seeds as a band, up to 30 times the baseline. A run that ends, solved or not finite, keeps its
+    last loss; ● stands where the first seed is solved, × where the first is not finite.
     """
     runs = _of_task(runs, task)
     lengths, names = _lengths(runs), order(runs["variant"])
