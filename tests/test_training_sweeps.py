@@ -261,6 +261,13 @@ def test_what_cannot_be_built_is_told_before_the_folder_is_made(tmp_path, change
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cell_that_refuses_a_remedy_trains_without_it(tmp_path):
+    training.check(training.runs(spec(cell="slstm")))
+    with pytest.raises(ValueError, match="slstm"):
+        sweeps.sweep(spec(cell="slstm", leak=0.5), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

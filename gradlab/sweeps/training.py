@@ -6,7 +6,6 @@ import functools
 import hashlib
 import itertools
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gradlab import cells, frames, initializers, remedies, tasks, tracing, training
-from gradlab.sweeps.measure import PRECISION, rate
+from gradlab.sweeps.measure import PRECISION, _key, rate
 from gradlab.sweeps.plan import OPTIONS
 from gradlab.sweeps.spec import TrainingSpec
 from gradlab.sweeps.store import Kind, Store
@@ -175,10 +174,6 @@ def _task(run: Run) -> tasks.Task:
     return tasks.make(run.task, **{name: value for name, value in named.items() if name})
 
 
-def _key(seed: jax.Array, stream: str) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(stream.encode()))
-
-
 def _build(
     run: Run, task: tasks.Task, scalars: dict[str, Any]
 ) -> tuple[cells.Cell, tasks.Network, Any]:
@@ -209,10 +204,11 @@ def check(planned: Iterable[Run]) -> None:
     seen = set()
     for run in planned:
         numbers = {name: getattr(run, name) or 0.0 for name in _SCALARS}
+        # Its program says what is switched on: a leak of 1 is none, and some cells refuse one.
         kind = run.program, run.chrono, run.leak
         if kind not in seen:
             seen.add(kind)
-            _build(run, _task(run), numbers)
+            _build(run.program, _task(run), numbers)
 
 
 class _Programs(NamedTuple):
