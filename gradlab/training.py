@@ -175,11 +175,10 @@ def advance(
 
     def traced(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
         out = trace(loss, has_aux=has_aux, batch_axis=batch_axis)(params, batch)
-        kept = Trace(value=out.value, aux=None, grads=None, scans=out.scans, taps=out.taps)
-        return out.value, out.aux if has_aux else {}, (out.grads, kept)
+        return out.value, out.aux if has_aux else {}, (out.grads, _kept(out))
 
     def update(gradient: Any, state: State, _: Any = None) -> tuple[State, Any]:
-        batch = sample(jax.random.fold_in(state.key, state.step), state.step)
+        batch = _batch(sample, state)
         value, aux, (grads, kept) = gradient(state.params, batch)
         known = {"value": value, "grad": grads}
         updates, opt_state = able.update(grads, state.opt_state, state.params, **known)
@@ -227,6 +226,15 @@ def advance(
         state, (metrics, kept) = group(rest)(state)
         parts.append((metrics, jax.tree.map(lambda x: x[None], kept)))
     return state, Records(*jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
+
+
+def _batch(sample: Sampler, state: State) -> Any:
+    return sample(jax.random.fold_in(state.key, state.step), state.step)
+
+
+def _kept(out: Trace) -> Trace:
+    """What is recorded of a trace: neither gradients, which an update uses up, nor what is aux."""
+    return Trace(value=out.value, aux=None, grads=None, scans=out.scans, taps=out.taps)
 
 
 def _metrics(value: Array, grads: PyTree, aux: Any) -> dict[str, Array]:
@@ -402,14 +410,12 @@ def _look(
     """The trace of an update, made again from an earlier state; None without a scan or tap."""
     if ahead := step - 1 - int(state.step):
         state, _ = call(sample, optimizer, state, ahead)
-    batch = sample(jax.random.fold_in(state.key, state.step), state.step)
     traced = jax.jit(trace(loss, has_aux=has_aux, batch_axis=batch_axis))
     try:
-        out = traced(state.params, batch)
+        out = traced(state.params, _batch(sample, state))
     except ValueError:  # a loss without a scan
         return None
-    kept = Trace(value=out.value, aux=None, grads=None, scans=out.scans, taps=out.taps)
-    return jax.tree.map(np.asarray, kept)
+    return jax.tree.map(np.asarray, _kept(out))
 
 
 class _Checkpoint:
@@ -447,10 +453,7 @@ class _Checkpoint:
                 "options or library versions); give another file, or delete it to start anew"
             )
         leaves, tree = jax.tree.flatten((state, shapes))
-        values = [
-            _restored(array, leaf)
-            for leaf, array in zip(leaves, arrays, strict=True)
-        ]
+        values = [_restored(array, leaf) for leaf, array in zip(leaves, arrays, strict=True)]
         state, records = jax.tree.unflatten(tree, values)
         return jax.tree.map(jnp.asarray, state), [records]
 

@@ -7,6 +7,7 @@ import http.server
 import io
 import lzma
 import tarfile
+import tempfile
 import threading
 from pathlib import Path
 
@@ -389,6 +390,9 @@ def test_download(home, archive):
     assert found.split.tolist() == ["train"] * 4 + ["test"] * 4
 
 
+# Outside of every folder that a test unpacks into.
+ABSOLUTE = Path(tempfile.gettempdir()) / "gradlab-evil"
+
 FAILURES = {
     "cut by the server": dict(cut=True, error="cannot download .*IncompleteRead.*--data PATH"),
     "no such page": dict(status=404, error="cannot download .*404.*by hand from https.*kaggle"),
@@ -402,7 +406,7 @@ FAILURES = {
         for name, kind, content in [
             ("../evil", tarfile.REGTYPE, b"evil"),
             ("aclImdb/../../evil", tarfile.REGTYPE, b"evil"),
-            ("/tmp/gradlab-evil", tarfile.REGTYPE, b"evil"),
+            (f"{ABSOLUTE}/evil", tarfile.REGTYPE, b"evil"),
             ("evil", tarfile.REGTYPE, b"evil"),
             ("aclImdb/train/unsup/../../../../evil", tarfile.REGTYPE, b"evil"),
             ("aclImdb/link", tarfile.SYMTYPE, "../../.."),
@@ -444,7 +448,7 @@ def test_failed_downloads_leave_all_as_it_was(home, archive, case, there):
     assert "\n" not in str(error.value)
     assert url in str(error.value) or "half" in case
     assert contents(home) == before
-    assert not Path("/tmp/gradlab-evil").exists()
+    assert not ABSOLUTE.exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
