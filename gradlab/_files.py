@@ -1,10 +1,14 @@
-"""One way to write a file: whole, or not at all; and where the user's own files are kept."""
+"""Files that are written whole or not at all, on this machine or behind an fsspec address."""
 
+from __future__ import annotations
+
+import contextlib
 import os
+import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
@@ -13,7 +17,6 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
     The content goes into a temporary file of the same folder, which takes the name at the end;
     where anything fails, the old file stays and nothing is left behind.
 
-    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write(Path(folder) / "a.txt", lambda file: file.write(b"whole"))
     ...     [path.read_text() for path in Path(folder).iterdir()]
@@ -27,8 +30,118 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        # The new name is on the disk only when its folder is.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class Folder:
+    """A folder of files, on this machine or behind an fsspec address such as s3://bucket/sweep.
+
+    Names are relative and use slashes. Nothing is made until the first `write`.
+
+    >>> with tempfile.TemporaryDirectory() as here:
+    ...     folder = Folder(here)
+    ...     folder.write("a/b.txt", lambda file: file.write(b"whole"))
+    ...     folder.names(), folder.read("a/b.txt")
+    (['a/b.txt'], b'whole')
+    """
+
+    def __init__(self, address: str | Path) -> None:
+        self.address = str(address)
+        self.local: Path | None = None
+        if "://" not in self.address:
+            self.local = Path(address)
+            return
+        import fsspec
+
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(self.address)
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"{self.address}: {error}") from None
+        protocols = self._fs.protocol
+        if "file" in ((protocols,) if isinstance(protocols, str) else protocols):
+            self.local = Path(self._root)
+
+    def __str__(self) -> str:
+        return self.address
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.address.rstrip('/')}/{name}")
+
+    def names(self) -> list[str]:
+        """Every file in the folder and below, sorted; none where there is no folder."""
+        if self.local is not None:
+            found = (p for p in self.local.rglob("*") if p.is_file())
+            return sorted(p.relative_to(self.local).as_posix() for p in found)
+        self._fs.invalidate_cache()
+        if not self._fs.exists(self._root):
+            return []
+        cut = len(self._root.rstrip("/")) + 1
+        return sorted(path[cut:] for path in self._fs.find(self._root))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        if self.local is not None:
+            return (self.local / name).is_file()
+        self._fs.invalidate_cache()
+        return self._fs.isfile(self._path(name))
+
+    def open(self, name: str) -> Any:
+        """The file, opened for reading: a seekable binary file.
+
+        Raises:
+            FileNotFoundError: where there is none.
+        """
+        if self.local is not None:
+            return (self.local / name).open("rb")
+        return self._fs.open(self._path(name), "rb")
+
+    def read(self, name: str) -> bytes:
+        """The file's content."""
+        with self.open(name) as file:
+            return file.read()
+
+    def write(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
+        """Give the file the content that ``fill`` writes, whole or not at all."""
+        if self.local is not None:
+            path = self.local / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, fill)
+            return
+        with tempfile.NamedTemporaryFile() as file:
+            fill(file)
+            file.flush()
+            target = self._path(name)
+            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._fs.put_file(file.name, target)
+
+    def remove(self, name: str) -> None:
+        """Remove the file, if there is one."""
+        if self.local is not None:
+            (self.local / name).unlink(missing_ok=True)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+
+@contextlib.contextmanager
+def filled(folder: Folder, below: str) -> Iterator[Path]:
+    """A temporary folder on this machine, whose files stand below ``below`` at the end."""
+    with tempfile.TemporaryDirectory() as made:
+        yield Path(made)
+        for path in sorted(Path(made).rglob("*")):
+            if path.is_file():
+                name = f"{below}/{path.relative_to(made).as_posix()}"
+                folder.write(name, lambda file, path=path: file.write(path.read_bytes()))
 
 
 def cache() -> Path:

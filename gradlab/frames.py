@@ -44,6 +44,7 @@ RUNS: dict[str, Column] = {
     "length": Column("int64", "steps", "sequence length T", True),
     "hidden": Column("int64", "1", "width of the hidden state", True),
     "inputs": Column("int64", "1", "features of the input at one step", True),
+    "batch": Column("Int64", "1", "sequences that log_norm is the mean over"),
     "seed": Column("int64", "1", "the seed", True),
     "precision": Column("str", "", "dtype and matrix-product precision of the run"),
     "status": Column("str", "", "ok, zero (the gradient is exactly 0) or nonfinite", True),
@@ -194,6 +195,7 @@ AXES = (
     "length",
     "hidden",
     "inputs",
+    "batch",
     "precision",
 )
 """The columns of runs that say what was run; the runs that agree on all of them differ by seed."""

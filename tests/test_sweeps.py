@@ -107,7 +107,7 @@ def run(**changes):
     base = dict(
         cell="elman", activation="tanh", init="normal", gain=1.0, weights="tied",
         forget_bias=None, input="gaussian", input_scale=0.3, bias_scale=0.0,
-        length=12, hidden=8, inputs=3, seed=0,
+        length=12, hidden=8, inputs=3, batch=1, seed=0,
     )  # fmt: skip
     return plan.Run(**{**base, **changes})
 

@@ -12,7 +12,7 @@ from gradlab import cells
 from gradlab.sweeps.spec import Spec
 
 # Part of every run's name: a change of what a run measures makes new names.
-VERSION = 3
+VERSION = 4
 
 
 # Which argument of a cell's builder an axis is about, where a cell may do without it.
@@ -40,6 +40,7 @@ class Run(NamedTuple):
     length: int
     hidden: int
     inputs: int
+    batch: int
     seed: int
 
     @property
@@ -60,6 +61,7 @@ class Run(NamedTuple):
             self.hidden,
             self.inputs,
             self.length,
+            self.batch,
             # The critical gain is found before a program is compiled, from these two.
             (self.input_scale, self.bias_scale) if self.init == "critical" else None,
         )

@@ -108,6 +108,7 @@ class Spec(_Grid):
     bias_scale: list[Scale] = [0.0]
     hidden: list[Size] = [128]
     inputs: list[Size] = [32]
+    batch: list[Size] = [1]
     seed: Annotated[list[Seed], pydantic.BeforeValidator(_range)] = [0]
 
 
