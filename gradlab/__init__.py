@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gradlab import training as training
     from gradlab.frames import frame as frame
     from gradlab.frames import read as read
+    from gradlab.sweeps import sweep as sweep
     from gradlab.training import train as train
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "remedies",
     "sentiment",
     "spectrum",
+    "sweep",
     "sweeps",
     "tap",
     "tasks",
@@ -55,6 +57,7 @@ _LAZY = {
     "read": "gradlab.frames",
     "remedies": "gradlab.remedies",
     "sentiment": "gradlab.sentiment",
+    "sweep": "gradlab.sweeps",
     "sweeps": "gradlab.sweeps",
     "train": "gradlab.training",
     "training": "gradlab.training",

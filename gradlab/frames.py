@@ -47,8 +47,11 @@ RUNS: dict[str, Column] = {
     "batch": Column("Int64", "1", "sequences that log_norm is the mean over"),
     "seed": Column("int64", "1", "the seed", True),
     "precision": Column("str", "", "dtype and matrix-product precision of the run"),
-    "status": Column("str", "", "ok, zero (the gradient is exactly 0) or nonfinite", True),
-    "verdict": Column("str", "", "vanishing, stable, exploding or nonfinite", True),
+    "status": Column(
+        "str", "", "ok, zero (the gradient is exactly 0), nonfinite or failed (not measured)", True
+    ),
+    "reason": Column("str", "", "why a run failed; missing where it did not"),
+    "verdict": Column("str", "", "vanishing, stable, exploding, nonfinite or failed", True),
     "rate": Column("float64", "nats/step", "slope of log_norm against lag"),
     "rate_stderr": Column("float64", "nats/step", "standard error of rate"),
     "theory": Column("str", "", "mean field, disc law, or none: / does not hold: and the reason"),
@@ -73,6 +76,7 @@ RUNS: dict[str, Column] = {
     ),
     "time_constant_min": Column("float64", "steps", "the same, the shortest; NaN without a gate"),
     "time_constant_max": Column("float64", "steps", "the same, the longest; inf if never"),
+    "halved": Column("Int64", "1", "times that its chunk was halved because memory ran out"),
     "device": Column("str", "", "the device that ran it"),
 }
 
@@ -130,7 +134,8 @@ TRAINED: dict[str, Column] = {
     "updates": Column("int64", "updates", "the most updates that a run may make", True),
     "seed": Column("int64", "1", "the seed", True),
     "precision": Column("str", "", "dtype and matrix-product precision of the run"),
-    "status": Column("str", "", "solved, unsolved or nonfinite", True),
+    "status": Column("str", "", "solved, unsolved, nonfinite or failed (not trained)", True),
+    "reason": RUNS["reason"],
     "solved_step": Column("Int64", "updates", "updates made where the task was first solved"),
     "first_nonfinite_step": Column(
         "Int64", "updates", "the first update whose loss or result is not finite, if any"
@@ -142,6 +147,7 @@ TRAINED: dict[str, Column] = {
     "baseline": Column("float64", "task", "the loss that remembering nothing gives"),
     "rate_before": Column("float64", "nats/step", "slope of log_norm against lag, untrained"),
     "rate_after": Column("float64", "nats/step", "the same at the end"),
+    "halved": RUNS["halved"],
     "device": Column("str", "", "the device that ran it"),
 }
 
@@ -164,6 +170,9 @@ METRICS: dict[str, Column] = {
     "log_grad_norm": Column("float64", "nats", "ln of the 2-norm of the gradient", True),
 }
 """What every training reports; a column of float64 more for each metric of the user's loss."""
+
+FORMAT = 1
+"""The version of what is written into a sweep's folder; a reader refuses a newer one."""
 
 KINDS = {"gradients": ("runs", "steps"), "training": ("runs", "curves", "steps")}
 """The frames of a sweep, by what it measures."""

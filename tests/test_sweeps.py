@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 import gradlab as gl
-from gradlab import _files, cells, figures, frames, initializers, meanfield, sweeps, tasks
-from gradlab.sweeps import chunks, gradients, measure, plan, store, theory
+from gradlab import cells, figures, frames, initializers, meanfield, sweeps, tasks
+from gradlab.sweeps import chunks, gradients, measure, plan, theory
 from gradlab.tasks import probe
 
 KEY = jax.random.key(0)
@@ -31,6 +31,10 @@ def spec(**axes):
     return sweeps.parse({"axes": {**AXES, **axes}, "fixed": {"hidden": 8, "inputs": 3}})
 
 
+def planned(grid):
+    return plan.Plan(grid, plan.Run)
+
+
 DRAW = figures.draw
 
 
@@ -45,7 +49,6 @@ def one_figure():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw", draw)
         yield
-
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +118,7 @@ def run(**changes):
 def alone(name, **changes):
     """A run of that cell, without the coordinates that it has no options for."""
     lacks = {
-        field: None
-        for field, option in plan.OPTIONS.items()
-        if option not in cells.options(name)
+        field: None for field, option in plan.OPTIONS.items() if option not in cells.options(name)
     }
     return run(**{"cell": name, "activation": "tanh", "forget_bias": 1.0} | changes | lacks)
 
@@ -370,26 +371,26 @@ def test_axes_that_a_cell_lacks_do_not_multiply_its_runs():
             "fixed": {"init": "normal", "gain": 1.0, "length": 5},
         }
     )
-    counts = pd.Series([r.cell for r in plan.runs(grid)]).value_counts()
+    counts = pd.Series([r.cell for r in planned(grid)]).value_counts()
     assert counts.to_dict() == {"elman": 1, "lstm": 3, "gru": 1}
 
 
 def test_a_cell_without_recurrent_weights_has_no_init_and_no_gain():
     grid = sweeps.parse({"axes": {**AXES, "cell": ["lru", "min_gru"], "bias_scale": [0.0, 0.1]}})
-    runs = [r for r in plan.runs(grid) if r.seed == 0]
+    runs = [r for r in planned(grid) if r.seed == 0]
     assert [(r.cell, r.init, r.gain, r.bias_scale) for r in runs] == [
         ("lru", None, None, None), ("min_gru", None, None, 0.0), ("min_gru", None, None, 0.1),
     ]  # fmt: skip
 
 
 def test_weights_are_an_axis_of_names_and_programs():
-    tied, untied = plan.runs(spec(cell=["lru"], weights=["tied", "untied"], seeds=1))
+    tied, untied = planned(spec(cell=["lru"], weights=["tied", "untied"], seeds=1))
     assert tied.run_id != untied.run_id and tied.program != untied.program
     assert tied == untied._replace(weights="tied")
 
 
 def test_run_ids_name_coordinates():
-    runs = list(plan.runs(spec()))
+    runs = list(planned(spec()))
     assert len({r.run_id for r in runs}) == len(runs) == 16
     assert runs[0].run_id == runs[0]._replace().run_id != runs[0]._replace(gain=0.51).run_id
 
@@ -593,14 +594,6 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, tiny, monkeypatch):
     report = sweeps.sweep(spec(), tmp_path / "out")
     assert report.computed == 16 - calls[-1]
     pd.testing.assert_frame_equal(report.results.runs, tiny[1].results.runs, atol=1e-5)
-
-
-def test_chunk_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
-    with store.open_store(tmp_path / "out", gradients.KIND, set()) as opened:
-        monkeypatch.setattr(_files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
-        with pytest.raises(OSError, match="full"):
-            opened.add(rows([run()]))
-        assert list((tmp_path / "out" / "chunks").iterdir()) == []
 
 
 def test_chunk_size_is_measured_once_and_bounded_by_memory(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 import gradlab as gl
 from gradlab import sweeps
-from gradlab.sweeps import training
+from gradlab.sweeps import plan, training
 
 FIXED = {
     "task": "adding",
@@ -43,6 +43,10 @@ def spec(axes=None, **fixed):
     return sweeps.parse({"axes": axes, "fixed": kept})
 
 
+def planned(grid):
+    return plan.Plan(grid, training.Run)
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """Two learning rates and two seeds, of which the higher rate is far too high."""
@@ -54,7 +58,7 @@ def swept(tmp_path_factory):
 def test_a_run_is_what_gl_train_makes_of_the_same_pieces(swept):
     folder, _ = swept
     results = gl.read(folder)
-    run = next(r for r in training.runs(spec(optimizer="sgd", seed=1)))
+    run = next(r for r in planned(spec(optimizer="sgd", seed=1)))
     row = results.runs.set_index("run_id").loc[run.run_id]
     task = gl.tasks.make("adding", length=4)
     cell = gl.cells.make("gru", inputs=2, hidden=4, recurrent=gl.initializers.orthogonal(gain=1.0))
@@ -153,7 +157,7 @@ def test_sweeps_of_two_kinds_do_not_share_a_folder(swept):
 
 def _text(**changes):
     """The programs that start a run and advance it, as JAX prints them."""
-    (run,) = training.runs(spec(cell="gru", **changes))
+    (run,) = planned(spec(cell="gru", **changes))
     programs = training._programs(run.program)
     scalars = {name: jnp.ones(1, jnp.float32) for name in training._SCALARS}
     start = jax.make_jaxpr(programs.start, return_shape=True)
@@ -176,15 +180,15 @@ def test_every_remedy_changes_the_programs_and_is_off_at_its_default(untreated, 
     assert changed == [remedy in ("chrono", "preflossing"), remedy not in ("chrono", "preflossing")]
     # At its default the run is the very same: its name says so.
     off = 1.0 if remedy == "leak" else type(REMEDIES[remedy])(0)
-    (named,), (default,) = training.runs(spec(**{remedy: off})), training.runs(spec())
+    (named,), (default,) = planned(spec(**{remedy: off})), planned(spec())
     assert named.run_id == default.run_id
 
 
 def test_all_remedies_together_train():
-    (run,) = training.runs(spec(**REMEDIES))
+    (run,) = planned(spec(**REMEDIES))
     (row,) = training.train([run], lambda _: None)
     assert np.isfinite(row["losses"]).all() and row["status"] == "unsolved"
-    (plain,) = training.train(list(training.runs(spec())), lambda _: None)
+    (plain,) = training.train(list(planned(spec())), lambda _: None)
     assert row["losses"] != plain["losses"]
 
 
@@ -192,7 +196,7 @@ def test_all_remedies_together_train():
 def test_strengths_share_a_program_and_off_has_its_own(remedy):
     value = REMEDIES[remedy]
     runs = [
-        next(training.runs(spec(**change)))
+        next(iter(planned(spec(**change))))
         for change in ({}, {remedy: value}, {remedy: value + 1 if remedy != "leak" else 0.25})
     ]
     programs = [run.program for run in runs]
@@ -202,12 +206,12 @@ def test_strengths_share_a_program_and_off_has_its_own(remedy):
 
 def test_an_axis_that_a_cell_or_a_task_lacks_multiplies_nothing():
     grid = spec({"cell": ["elman", "lstm"], "chrono": [0.0, 9.0], "forget_bias": [0.0, 1.0]})
-    count = {name: sum(r.cell == name for r in training.runs(grid)) for name in ("elman", "lstm")}
+    count = {name: sum(r.cell == name for r in planned(grid)) for name in ("elman", "lstm")}
     assert count == {"elman": 1, "lstm": 4}
     digits = spec({"length": [4, 8]}, task="digits")
-    assert [run.length for run in training.runs(digits)] == [None]
+    assert [run.length for run in planned(digits)] == [None]
     axes = {"task": ["digits", "temporal_order"], "permuted": [False, True], "symbols": [2, 3]}
-    tasks = [training._task(run) for run in training.runs(spec(axes, length=20))]
+    tasks = [training._task(run) for run in planned(spec(axes, length=20))]
     assert [(task.name, task.length, task.outputs) for task in tasks] == [
         ("digits", 64, 10),
         ("digits", 64, 10),
@@ -218,7 +222,7 @@ def test_an_axis_that_a_cell_or_a_task_lacks_multiplies_nothing():
 
 def test_ids_are_the_runs_own():
     grid = spec({"gain": [0.5, 1.0], "omega": [0.0, 1.0], "seeds": 3, "learning_rate": [0.1, 0.2]})
-    ids = [run.run_id for run in training.runs(grid)]
+    ids = [run.run_id for run in planned(grid)]
     assert len(set(ids)) == len(ids) == 24
 
 
@@ -243,7 +247,7 @@ def test_blocks_do_not_lend_each_other_what_only_one_of_them_says():
     relu = {"cell": "elman", "activation": "relu", "init": "identity"}
     for blocks in ([relu, {"cell": "elman"}], [{"cell": "elman"}, relu]):
         grid = sweeps.parse({"fixed": FIXED, "blocks": blocks})
-        found = {(run.activation, run.init) for run in training.runs(grid)}
+        found = {(run.activation, run.init) for run in planned(grid)}
         assert found == {("relu", "identity"), ("tanh", "orthogonal")}
 
 
@@ -262,7 +266,7 @@ def test_what_cannot_be_built_is_told_before_the_folder_is_made(tmp_path, change
 
 
 def test_a_cell_that_refuses_a_remedy_trains_without_it(tmp_path):
-    training.check(training.runs(spec(cell="slstm")))
+    training.check(planned(spec(cell="slstm")))
     with pytest.raises(ValueError, match="slstm"):
         sweeps.sweep(spec(cell="slstm", leak=0.5), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -286,7 +290,7 @@ def test_numbers_for_all_runs_are_no_axes():
 
 
 def test_held_out_sequences_are_what_a_data_set_is_judged_by():
-    (run,) = training.runs(spec(task="digits", updates=1, evaluate_every=1, hidden=2))
+    (run,) = planned(spec(task="digits", updates=1, evaluate_every=1, hidden=2))
     (row,) = training.train([run], lambda _: None)
     task = gl.tasks.make("digits")
     assert task.held_out is not None
@@ -306,7 +310,7 @@ def test_blocks_are_grids_beside_each_other():
             ],
         }
     )
-    found = [(run.cell, run.activation, run.init, run.gain) for run in training.runs(grid)]
+    found = [(run.cell, run.activation, run.init, run.gain) for run in planned(grid)]
     assert found == [
         *[("gru", None, "orthogonal", 1.0)] * 2,
         *[("lstm", None, "orthogonal", 1.0)] * 2,
@@ -314,8 +318,9 @@ def test_blocks_are_grids_beside_each_other():
         *[("elman", "relu", "identity", 1.0)] * 2,
     ]
     # What the manifest keeps gives the same runs.
-    ids = [run.run_id for run in training.runs(grid)]
-    assert list(training.KIND.ids(json.loads(json.dumps(grid.model_dump())))) == ids
+    ids = [run.run_id for run in planned(grid)]
+    again = type(grid)(**json.loads(json.dumps(grid.model_dump())))
+    assert [run.run_id for run in planned(again)] == ids
 
 
 @pytest.mark.parametrize(

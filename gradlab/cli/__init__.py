@@ -1,11 +1,13 @@
-"""The command line: `gradlab sweep`, `figures`, `csv`, `reproduce`, `data`, `sentiment`."""
+"""The command line: `gradlab sweep`, `status`, `figures`, `csv`, `reproduce`, `data`, ..."""
 
 from __future__ import annotations
 
+import collections
 import signal
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,11 +34,16 @@ app.add_typer(data.app, name="data")
 app.add_typer(sentiment.app, name="sentiment")
 
 SpecPath = Annotated[Path, typer.Argument(help="the sweep's spec, a TOML file", metavar="SPEC")]
+Address = Annotated[
+    str, typer.Argument(help="a folder that a sweep writes, or an fsspec address", metavar="DIR")
+]
 Results = Annotated[Path, typer.Argument(help="a folder that a sweep wrote", metavar="DIR")]
 
 
 # typer turns Ctrl-C into this return value, the shells' own for SIGINT.
 INTERRUPTED = 130
+# A sweep that ended, but for some runs that could not be measured.
+SOME_FAILED = 3
 
 
 def main() -> None:
@@ -67,15 +74,79 @@ def _fail(message: str, status: int) -> None:
 @app.command()
 def sweep(
     spec: SpecPath,
-    out: Annotated[Path, typer.Option(help="the folder for the results", metavar="DIR")],
-) -> None:
+    out: Annotated[
+        str | None,
+        typer.Option(help="the folder for the results, or an fsspec address", metavar="DIR"),
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(help="another value for an axis of SPEC: hidden=256, gain=[0.5, 1.0]"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what there is to do, and do nothing")
+    ] = False,
+    memory: Annotated[
+        str | None, typer.Option(help="what a chunk of runs may use; 2GB, 512MiB", metavar="SIZE")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="run again what failed before")] = False,
+) -> int:
     """Measure the grid of SPEC into DIR; runs that DIR holds already are not run again."""
     from gradlab import sweeps
 
-    grid = sweeps.load(spec)
+    grid = sweeps.load(spec, _overrides(set or []))
+    if dry_run:
+        console().print(sweeps.estimate(grid, out, memory=memory))
+        return 0
+    if out is None:
+        raise ValueError("no folder for the results; give one with --out DIR (or --dry-run)")
+    before = spec.read_bytes()
     with _Progress() as progress:
-        report = sweeps.sweep(grid, out, progress)
+        report = sweeps.sweep(grid, out, memory=memory, retry=retry, progress=progress)
     _print_report(report)
+    if spec.read_bytes() != before:
+        print(f"{spec} changed while the sweep ran; {out} answers it as it was", file=sys.stderr)
+    return SOME_FAILED if report.failed else 0
+
+
+def _overrides(given: list[str]) -> dict[str, Any]:
+    """What --set says: NAME=VALUE, the value as in TOML, or plain words with commas."""
+    overrides: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+        name = name.strip()
+        if name in overrides:
+            raise ValueError(f"--set gives {name} twice; several values are a list: {name}=1,2")
+        parts = value.split(",") if not value.strip().startswith(("[", "{", '"')) else [value]
+        values = [_toml(part.strip()) for part in parts]
+        overrides[name] = values if len(values) > 1 else values[0]
+    return overrides
+
+
+def _toml(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+@app.command()
+def status(dir: Address) -> None:
+    """What is done, failed and missing in DIR, while a sweep runs as well."""
+    from gradlab import sweeps
+
+    found = sweeps.status(dir)
+    table = rich.table.Table(title=found.headline, title_justify="left")
+    for name in found.counts.columns:
+        text = found.counts[name].dtype.kind not in "iu"
+        table.add_column(name, justify="left" if text else "right")
+    for row in found.counts.itertuples(index=False):
+        table.add_row(*map(str, row))
+    out = console()
+    out.print(table)
+    for reason, count in found.reasons.items():
+        out.print(f"{count} failed: {reason}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -127,20 +198,28 @@ def reproduce(
 def _print_report(report: Report) -> None:
     from gradlab import frames
 
-    # Rows must not be cut where the output is no terminal.
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
+    out, results = console(), report.results
     for name in report.damaged:
-        console.print(f"damaged chunk {name}: its runs were run again")
-    if isinstance(report.results, frames.TrainingResults):
-        console.print(_trained(frames.trained_summary(report.results.runs)))
+        out.print(f"damaged chunk {name}: its runs were run again")
+    if isinstance(results, frames.TrainingResults):
+        out.print(_trained(frames.trained_summary(results.runs)))
     else:
-        console.print(_verdicts(frames.verdict_table(report.results.runs)))
-    console.print(
+        out.print(_verdicts(frames.verdict_table(results.runs)))
+    out.print(
         f"{report.computed} of {report.total} runs measured now, the others before, "
         f"in {report.seconds:.1f} s"
     )
     for path in report.paths:
-        console.print(str(path), soft_wrap=True, highlight=False)
+        out.print(path, soft_wrap=True, highlight=False)
+    for reason, count in collections.Counter(report.failed.values()).items():
+        out.print(f"{count} runs failed: {reason}", soft_wrap=True, highlight=False, markup=False)
+    if report.failed:
+        out.print("their rows say so; --retry runs them again")
+
+
+def console() -> rich.console.Console:
+    """Where tables go; rows are not cut where the output is no terminal."""
+    return rich.console.Console(width=None if sys.stdout.isatty() else 160)
 
 
 def _verdicts(frame: pd.DataFrame) -> rich.table.Table:
@@ -186,12 +265,14 @@ def _shares(row: dict[str, Any], length: int) -> str:
 class _Progress:
     """A progress bar with runs per second and time left; plain lines where there is no terminal.
 
-    Ctrl-C ends the sweep after the chunk that runs, since compiled code must not be broken off.
+    Ctrl-C and SIGTERM end the sweep after the chunk that runs; a second one ends it at once.
     """
 
     def __enter__(self) -> _Progress:
         self._stopping = False
-        self._handler = signal.signal(signal.SIGINT, self._stop)
+        # A scheduler of jobs sends SIGTERM when the time is up.
+        signals = (signal.SIGINT, signal.SIGTERM)
+        self._handlers = {number: signal.signal(number, self._stop) for number in signals}
         self._bar = None
         if sys.stderr.isatty():
             self._bar = rich.progress.Progress(
@@ -212,13 +293,16 @@ class _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         if self._bar:
             self._bar.stop()
 
     def _stop(self, *_: object) -> None:
+        if self._stopping:
+            raise KeyboardInterrupt
         self._stopping = True
-        print("stopping after this chunk", file=sys.stderr)
+        print("stopping after this chunk; once more to stop at once", file=sys.stderr)
 
     def __call__(self, done: int, total: int, label: str) -> None:
         if self._stopping:

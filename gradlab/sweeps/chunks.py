@@ -22,7 +22,7 @@ BUDGET, VECTORS = 2**30, 16
 GATES = 4
 
 
-def size(run: Run, wanted: int) -> int:
+def size(run: Run, wanted: int, budget: int = BUDGET) -> int:
     """The fastest number of runs per chunk for programs like this run's, at most `wanted`.
 
     Sizes 4, 16, 64, … are timed on the run's own program at a length of 64 until a larger one is
@@ -36,7 +36,7 @@ def size(run: Run, wanted: int) -> int:
     kept = VECTORS * run.hidden * run.length
     if run.weights == "untied":
         kept += measure.SEGMENT * GATES * run.hidden * (run.hidden + run.inputs)
-    fits = BUDGET // (4 * kept)
+    fits = budget // (4 * kept)
     return int(max(1, min(best, fits, wanted)))
 
 

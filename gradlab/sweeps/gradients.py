@@ -10,38 +10,29 @@ import pandas as pd
 import pyarrow as pa
 
 from gradlab import frames, initializers
-from gradlab.sweeps import chunks, measure, plan
+from gradlab.sweeps import measure
 from gradlab.sweeps.plan import Run
-from gradlab.sweeps.spec import Spec
-from gradlab.sweeps.store import Kind, Store
+from gradlab.sweeps.store import Kind
 
-runs = plan.runs
+
+def label(run: Run) -> str:
+    """What a progress bar says of the runs that share this one's program."""
+    return f"{run.cell} {run.init or ''} {run.weights} {run.input} T={run.length}"
 
 
 def measure_all(
-    spec: Spec, todo: Sequence[Run], total: int, store: Store, progress: Callable[..., None]
-) -> dict[str, Any]:
-    """Measure the runs group by group and store every chunk as it is finished."""
-    audits = _Audits()
-    finished = total - len(todo)
-    sizes: dict[str, int] = {}
-    for group in plan.groups(todo):
-        first = group[0]
-        init = first.init or ""
-        label = f"{first.cell} {init} {first.weights} {first.input} T={first.length}"
-        progress(finished, total, label)
-        count = chunks.size(first, len(group))
-        shape = f"{first.cell} {first.weights} hidden={first.hidden} length={first.length}"
-        sizes[shape] = count
-        for place in range(0, len(group), count):
-            batch = group[place : place + count]
-            # A short last chunk is filled up, so that the group needs one compiled program.
-            padded = batch + [batch[-1]] * (count - len(batch))
-            measured = measure.curves(padded, recurrent=audits.lacks(batch))
-            store.add(measure.records(batch, measured, audits(batch, measured)))
-            finished += len(batch)
-            progress(finished, total, label)
-    return {"chunk_sizes": sizes}
+    runs: Sequence[Run], size: int, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Measure runs that share a program, as one call for `size` runs."""
+    # A short last chunk is filled up, so that the group needs one compiled program.
+    padded = [*runs, *[runs[-1]] * (size - len(runs))]
+    measured = measure.curves(padded, recurrent=_AUDITS.lacks(runs))
+    return measure.records(runs, measured, _AUDITS(runs, measured))
+
+
+def failed(run: Run) -> dict[str, Any]:
+    """The row of a run that could not be measured, but for the reason."""
+    return {**run._asdict(), "run_id": run.run_id, "verdict": "failed"}
 
 
 class _Audits:
@@ -50,6 +41,8 @@ class _Audits:
     A cell with several gates has one matrix each; the worst value over them is reported, the
     largest but for the smallest singular value. Untied runs are audited at one draw of their law.
     """
+
+    MOST = 100_000
 
     def __init__(self) -> None:
         self._known: dict[Any, dict[str, float]] = {}
@@ -67,6 +60,9 @@ class _Audits:
             }
             if measured.log_retention is not None:
                 audit |= _time_constants(measured.log_retention[rows])
+            if len(self._known) > self.MOST:
+                lost = self._known.keys() - {_drawn(run) for run in batch}
+                self._known = {k: v for k, v in self._known.items() if k not in lost}
             for i, name in enumerate(places):
                 self._known[name] = {key: float(value[i]) for key, value in audit.items()}
         return [self._known[_drawn(run)] for run in batch]
@@ -84,7 +80,7 @@ def _time_constants(log_retention: np.ndarray) -> dict[str, np.ndarray]:
 
 def _drawn(run: Run) -> Run:
     """A run without what its parameters do not depend on."""
-    return run._replace(weights="", length=0, input="")
+    return run._replace(weights="", length=0, input="", batch=1)
 
 
 def _split(whole: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -102,9 +98,11 @@ def _split(whole: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frames.runs_frame(whole.drop(columns=list(KIND.lists))), steps
 
 
+# A process audits a draw once, whatever chunks it stands in.
+_AUDITS = _Audits()
+
 KIND = Kind(
     name="gradients",
-    ids=lambda spec: (run.run_id for run in plan.runs(Spec(**spec))),
     rows=frames.runs_frame,
     lists={"lags": pa.int64(), "log_norms": pa.float64()},
     split=_split,

@@ -1,19 +1,20 @@
-"""From a spec to its runs: coordinates, names, and which runs share a program."""
+"""From a spec to its runs, lazily: coordinates, names, and which runs share a program."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from gradlab import cells
-from gradlab.sweeps.spec import Spec
 
 # Part of every run's name: a change of what a run measures makes new names.
 VERSION = 4
 
+# A grid: every combination of the values of its axes, in the order of a run's coordinates.
+Axes = dict[str, tuple[Any, ...]]
 
 # Which argument of a cell's builder an axis is about, where a cell may do without it.
 OPTIONS = {
@@ -46,7 +47,7 @@ class Run(NamedTuple):
     @property
     def run_id(self) -> str:
         """A name that follows from the coordinates alone."""
-        text = json.dumps([VERSION, *self])
+        text = repr((VERSION, *self))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -66,31 +67,125 @@ class Run(NamedTuple):
             (self.input_scale, self.bias_scale) if self.init == "critical" else None,
         )
 
+    @classmethod
+    def narrow(cls, axes: Axes) -> list[Axes]:
+        """Axes without those that a cell has no option for: they do not multiply its runs."""
+        made = []
+        for cell in axes["cell"]:
+            lacks = {
+                field: (None,)
+                for field in cls._fields
+                if OPTIONS.get(field, "inputs") not in cells.options(cell)
+            }
+            made.append(axes | lacks | {"cell": (cell,)})
+        return made
 
-def runs(spec: Spec) -> Iterator[Run]:
-    """Every run of the grid: an axis that a cell does not have does not multiply its runs.
+    @classmethod
+    def free(cls, axes: Axes) -> tuple[str, ...]:
+        """The axes whose values make no other program."""
+        free = ("gain", "forget_bias", "seed")
+        return free if "critical" in axes["init"] else (*free, "input_scale", "bias_scale")
 
-    A run that stands in two blocks comes twice.
 
+class Plan:
+    """The runs of a spec, without a list of them: a union of disjoint grids.
+
+    `len(plan)` counts the runs and `plan.programs()` those that differ in more than arguments, both
+    without going through them; `iter(plan)` makes one run after the other, each once, whatever
+    stands in two blocks.
+
+    Args:
+        spec: the grid; see `gradlab.sweeps.load`.
+        kind: what a run is: a NamedTuple of its coordinates with a `run_id` and a `program`, and
+            the class methods `narrow` and `free`.
+
+    >>> from gradlab.sweeps.spec import Spec
     >>> spec = Spec(cell=["gru", "lstm"], init=["normal"], gain=[1.0], length=[10],
     ...             forget_bias=[0.0, 1.0])
-    >>> [(run.cell, run.forget_bias) for run in runs(spec)]
-    [('gru', None), ('lstm', 0.0), ('lstm', 1.0)]
+    >>> plan = Plan(spec, Run)
+    >>> len(plan), [(run.cell, run.forget_bias) for run in plan]
+    (3, [('gru', None), ('lstm', 0.0), ('lstm', 1.0)])
     """
-    for grid in spec.grids():
-        for cell in grid.cell:
-            axes: list[Sequence[Any]] = []
-            for field in Run._fields:
-                if field == "cell":
-                    axes.append([cell])
-                elif OPTIONS.get(field, "inputs") not in cells.options(cell):
-                    axes.append([None])
-                else:
-                    axes.append(getattr(grid, field))
-            yield from itertools.starmap(Run, itertools.product(*axes))
+
+    def __init__(self, spec: Any, kind: Any) -> None:
+        self.kind = kind
+        self.grids: list[Axes] = []
+        for grid in spec.grids():
+            values = {name: getattr(grid, name) for name in kind._fields}
+            axes = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in values.items()}
+            for part in _conditioned(grid, axes):
+                for new in kind.narrow(part):
+                    self.grids += _outside(new, self.grids)
+
+    def __len__(self) -> int:
+        return sum(_size(axes) for axes in self.grids)
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.chain.from_iterable(self.runs(axes) for axes in self.grids)
+
+    def runs(self, axes: Axes) -> Iterator[Any]:
+        """The runs of one grid, seed by seed at each point."""
+        return itertools.starmap(self.kind, itertools.product(*axes.values()))
+
+    def programs(self) -> dict[Any, list[Axes]]:
+        """The grids of the runs that share a program, by what `Run.program` says of it.
+
+        Those of one cell and shape stand together.
+        """
+        found: dict[Any, list[Axes]] = {}
+        for axes in self.grids:
+            free = self.kind.free(axes)
+            choices = {k: [(v,) for v in values] for k, values in axes.items() if k not in free}
+            for chosen in itertools.product(*choices.values()):
+                one = axes | dict(zip(choices, chosen, strict=True))
+                first = self.kind(*(values[0] for values in one.values()))
+                found.setdefault(first.program, []).append(one)
+        return dict(sorted(found.items(), key=lambda item: tuple(map(str, item[0]))))
+
+    def covers(self, other: Plan) -> bool:
+        """Whether every run of another plan is one of this plan."""
+        return not any(_outside(axes, self.grids) for axes in other.grids)
 
 
-def groups(todo: Sequence[Run]) -> list[list[Run]]:
-    """The runs by shared program, those of one cell and shape together."""
-    ordered = sorted(todo, key=lambda run: tuple(map(str, run.program)))
-    return [list(group) for _, group in itertools.groupby(ordered, key=lambda run: run.program)]
+def _size(axes: Axes) -> int:
+    return math.prod(map(len, axes.values()))
+
+
+def _conditioned(grid: Any, axes: Axes) -> list[Axes]:
+    """The axes cut by the conditions under which they are varied."""
+    parts = [axes]
+    for axis, condition in grid.when.items():
+        default = grid.default(axis)
+        otherwise = axes[axis][:1] if default is None else tuple(default)
+        cut = []
+        for part in parts:
+            met = part | {k: tuple(v for v in part[k] if v in condition[k]) for k in condition}
+            cut += [met] if _size(met) else []
+            cut += [rest | {axis: otherwise} for rest in _outside(part, [met])]
+        parts = cut
+    return parts
+
+
+def _outside(axes: Axes, others: Iterable[Axes]) -> list[Axes]:
+    """Disjoint grids of the points that lie in no other grid."""
+    parts = [axes]
+    for other in others:
+        parts = [rest for part in parts for rest in _difference(part, other)]
+    return parts
+
+
+def _difference(axes: Axes, other: Axes) -> list[Axes]:
+    shared = {}
+    for name, values in axes.items():
+        known = set(other[name])
+        shared[name] = tuple(value for value in values if value in known)
+        if not shared[name]:
+            return [axes]
+    parts, inside = [], dict(axes)
+    for name, values in axes.items():
+        known = set(shared[name])
+        left = tuple(value for value in values if value not in known)
+        if left:
+            parts.append(inside | {name: left})
+        inside[name] = shared[name]
+    return parts

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import math
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args, get_origin
 
 import numpy as np
 import pydantic
@@ -54,35 +56,166 @@ Count = Annotated[int, pydantic.Field(ge=0, strict=True)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**31, strict=True)]
 
 
+SPACINGS: dict[str, Callable[..., Any]] = {"linspace": np.linspace, "logspace": np.logspace}
+
+
+def _values(value: Any, integer: bool) -> Any:
+    """An axis that is given as a spacing, {"linspace": [start, stop, num]}, as its values."""
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1:
+        raise ValueError(f"an axis has one spacing of {', '.join(SPACINGS)}, got {sorted(value)}")
+    ((name, arguments),) = value.items()
+    choose("spacing", name, SPACINGS)
+    try:
+        start, stop, num = arguments
+        if not isinstance(num, int) or isinstance(num, bool) or num < 1:
+            raise ValueError
+        with np.errstate(over="ignore"):
+            values = SPACINGS[name](float(start), float(stop), num)
+    except (TypeError, ValueError):
+        form = "[start, stop, num]" if name == "linspace" else "[start, stop, num], powers of 10"
+        raise ValueError(f"{name} takes {form}, got {arguments!r}") from None
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} of {arguments!r} is not finite")
+    if integer:
+        return [int(v) for v in dict.fromkeys(np.rint(values))]
+    # As one would write it: 0.3, not 0.30000000000000004, which would be another run.
+    return [float(f"{v:.12g}") for v in values]
+
+
 class _Grid(pydantic.BaseModel):
     """A grid of runs: every combination of the values of its axes.
 
-    `blocks` makes several grids of one: each block is a mapping of axes to other values, and gives
-    a grid of its own with all else as it stands here.
+    An axis is a list of values, or a spacing as in NumPy: `{"linspace": [start, stop, num]}`, or
+    `{"logspace": [start, stop, num]}` from 10^start to 10^stop; an axis of integers is rounded.
+
+    Three fields change what is combined. `zip` is a list of mappings of axes to lists of one
+    length: the axes of a mapping take their values together. `when` maps an axis to a condition, a
+    mapping of other axes to one value or several: where a run does not meet it, the axis has its
+    default (its first value where it has none) and multiplies nothing. `blocks` makes several
+    grids of one: each block is a mapping of axes (and `zip`, `when`) to other values, and gives a
+    grid of its own with all else as it stands here.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     blocks: list[dict[str, Any]] = []
+    zip: list[dict[str, list[Any]]] = []
+    when: dict[str, dict[str, list[Any]]] = {}
+
+    @classmethod
+    def axes(cls) -> tuple[str, ...]:
+        """The names of the axes."""
+        numbers = [name for name, field in cls.model_fields.items() if field.annotation is int]
+        return tuple(name for name in cls.model_fields if name not in (*_SHAPING, *numbers))
+
+    @classmethod
+    def default(cls, axis: str) -> list[Any] | None:
+        """What an axis has where a spec does not name it; None where it has to."""
+        field = cls.model_fields[axis]
+        return None if field.is_required() else field.default
 
     def grids(self) -> list[Self]:
-        """The grids, without blocks: this one, or one for each block."""
-        if not self.blocks:
+        """The grids, without blocks and zipped axes: their union is what the spec asks for."""
+        if self.blocks:
+            whole = self.model_dump(exclude={"blocks"})
+            return [
+                grid
+                for block in self.blocks
+                for grid in type(self)(**_without(whole, block), **block).grids()
+            ]
+        if not self.zip:
             return [self]
-        whole = self.model_dump(exclude={"blocks"})
-        return [type(self)(**(whole | block)) for block in self.blocks]
+        whole = self.model_dump(exclude={"zip"})
+        together = [
+            [{axis: [v] for axis, v in zip(group, row, strict=True)} for row in _rows(group)]
+            for group in self.zip
+        ]
+        choices = itertools.product(*together)
+        return [type(self)(**whole | dict(itertools.chain(*map(dict.items, c)))) for c in choices]
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _zipped_axes(cls, values: Any) -> Any:
+        """Check the zipped axes, and let each have a value: required ones must be there."""
+        if not isinstance(values, dict) or not values.get("zip"):
+            return values
+        groups = []
+        for i, group in enumerate(values["zip"]):
+            lists = {}
+            for axis, given in group.items():
+                choose(f"axis in zip[{i}]", axis, cls.axes())
+                if any(axis in other for other in groups):
+                    raise ValueError(f"{axis} is zipped twice")
+                lists[axis] = _values(given, cls._integer(axis))
+                if axis in values and lists[axis] and values[axis] != lists[axis][:1]:
+                    raise ValueError(f"{axis} is an axis of its own and zipped as well")
+            sizes = {axis: len(v) if isinstance(v, list) else None for axis, v in lists.items()}
+            if len(set(sizes.values())) != 1 or None in sizes.values():
+                told = ", ".join(f"{axis}: {n or 'no list'}" for axis, n in sizes.items())
+                raise ValueError(f"axes zipped with each other need lists of one length; {told}")
+            groups.append(lists)
+        first = {axis: [v[0]] for group in groups for axis, v in group.items() if v}
+        return first | values | {"zip": groups}
+
+    @pydantic.field_validator("when", mode="before")
+    @classmethod
+    def _check_when(cls, when: Any) -> Any:
+        if not isinstance(when, dict):
+            return when
+        checked: dict[str, dict[str, list[Any]]] = {}
+        for axis, condition in when.items():
+            choose("axis in when", axis, cls.axes())
+            if not isinstance(condition, dict) or not condition:
+                raise ValueError(f"when.{axis} maps other axes to values, got {condition!r}")
+            checked[axis] = {}
+            for other, wanted in condition.items():
+                choose(f"axis in when.{axis}", other, tuple(n for n in cls.axes() if n != axis))
+                wanted = wanted if isinstance(wanted, list) else [wanted]
+                field = pydantic.TypeAdapter(cls.model_fields[other].rebuild_annotation())
+                try:
+                    checked[axis][other] = field.validate_python(wanted)
+                except pydantic.ValidationError as error:
+                    what = error.errors()[0]["msg"].removeprefix("Value error, ")
+                    raise ValueError(f"when.{axis}.{other}: {what}") from None
+        return checked
+
+    @classmethod
+    def _integer(cls, axis: str) -> bool:
+        (item,) = get_args(cls.model_fields[axis].annotation) or (None,)
+        return get_origin(item) is Annotated and get_args(item)[0] is int
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _spaced(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
+        name = str(info.field_name)
+        return values if name in _SHAPING else _values(values, cls._integer(name))
 
     @pydantic.field_validator("*")
     @classmethod
     def _check_axis(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
-        if not isinstance(values, list) or info.field_name == "blocks":
+        if not isinstance(values, list) or info.field_name in _SHAPING:
             return values
         if not values:
             raise ValueError("an axis needs at least one value")
-        twice = {value for value in values if values.count(value) > 1}
+        twice = [value for value, n in collections.Counter(values).items() if n > 1]
         if twice:
             raise ValueError(f"values twice: {', '.join(map(str, sorted(twice)))}")
         return values
+
+
+_SHAPING = ("blocks", "zip", "when")
+
+
+def _without(whole: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
+    """A grid's values but for those that a block gives, itself or in its zipped axes."""
+    given = {*block, *(axis for group in block.get("zip", ()) for axis in group)}
+    return {name: value for name, value in whole.items() if name not in given}
+
+
+def _rows(group: dict[str, list[Any]]) -> list[tuple[Any, ...]]:
+    return list(zip(*group.values(), strict=True))
 
 
 class Spec(_Grid):
@@ -180,8 +313,8 @@ class TrainingSpec(_Grid):
         return self
 
 
-def load(path: str | Path) -> Spec | TrainingSpec:
-    """Read a spec from a TOML file.
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Spec | TrainingSpec:
+    """Read a spec from a TOML file; see `parse`.
 
     Raises:
         ValueError: with one message that names the file, the key and what is valid.
@@ -199,72 +332,119 @@ def load(path: str | Path) -> Spec | TrainingSpec:
         what = str(error).replace("at end of document", end)
         raise ValueError(f"{path}: broken TOML: {what}") from None
     try:
-        return parse(table)
+        return parse(table, overrides)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def parse(table: dict[str, Any]) -> Spec | TrainingSpec:
-    """Check the content of a spec file: tables `axes` and `fixed`, and any number of `blocks`.
+def parse(
+    table: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> Spec | TrainingSpec:
+    """Check the content of a spec file: tables `axes`, `fixed` and `when`, lists `zip`, `blocks`.
 
-    A spec that names a task is a `TrainingSpec`, any other a `Spec`. A block `[[blocks]]` holds
-    axes and fixed values alike, a list or one value, in place of those that stand outside.
+    A spec that names a task is a `TrainingSpec`, any other a `Spec`. Under `axes` an axis is a list
+    or a spacing (`{linspace = [0.5, 3.0, 26]}`), under `fixed` one value; a table of axes alone,
+    without sections, holds either. A block `[[blocks]]` holds either as well, in place of what
+    stands outside, and `overrides` do so in place of what stands anywhere.
 
     >>> parse({"axes": {"gain": [1.0], "length": [10]}, "fixed": {"cell": "gru", "init": "normal"}})
-    Spec(blocks=[], cell=['gru'], init=['normal'], gain=[1.0], length=[10], ...)
+    Spec(blocks=[], zip=[], when={}, cell=['gru'], init=['normal'], gain=[1.0], length=[10], ...)
+    >>> flat = {"cell": "gru", "init": "normal", "gain": {"linspace": [0, 1, 3]}, "length": 10}
+    >>> spec = parse(flat, overrides={"length": 20, "seeds": 2})
+    >>> spec.gain, spec.length, spec.seed
+    ([0.0, 0.5, 1.0], [20], [0, 1])
 
     Raises:
         ValueError: with one message that names the key and what is valid.
     """
-    table = dict(table)
-    blocks = table.pop("blocks", [])
-    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise ValueError("blocks must be tables: [[blocks]]")
-    tables = [*(content for content in table.values() if isinstance(content, dict)), *blocks]
-    model = TrainingSpec if any("task" in content for content in tables) else Spec
+    shaping = {name: value for name, value in table.items() if name in _SHAPING}
+    sections = {name: value for name, value in table.items() if name not in _SHAPING}
+    if not all(isinstance(content, dict) for content in sections.values()):
+        sections = sections if {"axes", "fixed"} & sections.keys() else {"": sections}
+    blocks, zipped = shaping.get("blocks", []), shaping.get("zip", [])
+    for name, tables in (("blocks", blocks), ("zip", zipped)):
+        if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
+            raise ValueError(f"{name} must be tables: [[{name}]]")
+    overrides = dict(overrides or {})
+    everywhere = [*(c for c in sections.values() if isinstance(c, dict)), *blocks, *zipped]
+    training = any("task" in content for content in (*everywhere, overrides))
+    model = TrainingSpec if training else Spec
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
-    for section, content in table.items():
-        choose("section", section, ("axes", "fixed", "blocks"))
+    for section, content in sections.items():
+        if section:
+            choose("section", section, ("axes", "fixed", *_SHAPING))
         if not isinstance(content, dict):
             raise ValueError(f"{section} must be a table: [{section}]")
         for key, value in content.items():
-            field = "seed" if key == "seeds" else key
-            choose(f"key in [{section}]", field, (*model.model_fields, "seeds"))
+            place = f"{section}.{key}" if section else key
+            field = _field(model, key, f"key in [{section}]" if section else "key")
             if field in values:
-                raise ValueError(f"{field} is given twice, as {places[field]} and {section}.{key}")
-            is_count = key == "seeds" and not isinstance(value, list)
-            number = model.model_fields[field].annotation is int
-            if section == "axes" and number:
+                raise ValueError(f"{field} is given twice, as {places[field]} and {place}")
+            several = isinstance(value, list | dict)
+            if section == "axes" and field not in model.axes():
                 raise ValueError(f"{key} is one number for all runs; it belongs into [fixed]")
-            if section == "axes" and not isinstance(value, list) and not is_count:
+            if section == "axes" and not several and key != "seeds":
                 raise ValueError(f"axes.{key} must be a list; one value belongs into [fixed]")
-            if section == "fixed" and isinstance(value, list):
+            if section == "fixed" and several:
                 raise ValueError(f"fixed.{key} must be one value; a list belongs into [axes]")
-            values[field] = value if section == "axes" or is_count or number else [value]
-            places[field] = f"{section}.{key}"
-    if not blocks:
+            values[field] = _listed(model, key, value)
+            places[field] = place
+    made = [_block(model, i, block) for i, block in enumerate(blocks)]
+    for key, value in overrides.items():
+        field = _field(model, key, "key to set")
+        for group in (*zipped, *(group for block in made for group in block.get("zip", ()))):
+            if field in group:
+                raise ValueError(f"{field} is zipped with {', '.join(group)} and cannot be set")
+        for block in made:
+            block.pop(field, None)
+        values[field] = _listed(model, key, value)
+        places[field] = key
+    values |= {name: value for name, value in shaping.items() if name != "blocks"}
+    if not made:
         return _checked(model, values, places)
-    overrides = []
-    for i, block in enumerate(blocks):
-        override: dict[str, Any] = {}
-        for key, value in block.items():
-            field = "seed" if key == "seeds" else key
-            choose(f"key in blocks[{i}]", field, (*model.model_fields, "seeds"))
-            if model.model_fields[field].annotation is int:
-                raise ValueError(f"{key} is one number for all runs; it belongs into [fixed]")
-            override[field] = value if isinstance(value, list) or key == "seeds" else [value]
-        overrides.append(override)
-        named = {field: f"blocks[{i}].{field}" for field in override}
-        _checked(model, values | override, places | named)
+    for i, block in enumerate(made):
+        named = {field: f"blocks[{i}].{field}" for field in block}
+        _checked(model, _without(values, block) | block, places | named)
     # What only blocks give has to stand somewhere outside as well: no block leaves it as it is.
-    needed = {k: v for k, v in overrides[0].items() if model.model_fields[k].is_required()}
-    return _checked(model, needed | values | {"blocks": overrides}, places)
+    first = {axis: v[:1] for group in made[0].get("zip", ()) for axis, v in group.items()}
+    needed = {k: v for k, v in (first | made[0]).items() if k in model.axes()}
+    needed = {k: v for k, v in needed.items() if model.default(k) is None}
+    return _checked(model, needed | values | {"blocks": made}, places)
+
+
+def _field(model: type[_Grid], key: str, what: str) -> str:
+    field = "seed" if key == "seeds" else key
+    names = (name for name in model.model_fields if name not in _SHAPING)
+    choose(what, field, (*names, "seeds"))
+    return field
+
+
+def _listed(model: type[_Grid], key: str, value: Any) -> Any:
+    """One value of an axis as a list; a number of seeds and what is no axis stay as they are."""
+    if isinstance(value, list | dict) or key == "seeds" or key not in model.axes():
+        return value
+    return [value]
+
+
+def _block(model: type[_Grid], i: int, block: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in block.items():
+        if key in ("zip", "when"):
+            made[key] = value
+            continue
+        field = _field(model, key, f"key in blocks[{i}]")
+        if field not in model.axes():
+            raise ValueError(f"{key} is one number for all runs; it belongs into [fixed]")
+        made[field] = _listed(model, key, value)
+    return made
 
 
 def _checked(model: type[_Grid], values: dict[str, Any], places: dict[str, str]) -> Any:
     try:
-        return model(**values)
+        made = model(**values)
+        made.grids()
+        return made
     except pydantic.ValidationError as error:
         raise ValueError(_explain(error, places)) from None
 
@@ -277,6 +457,8 @@ def _explain(error: pydantic.ValidationError, places: dict[str, str]) -> str:
     if first["type"] == "missing":
         return f"{field} is missing; give it as a list in [axes] or as one value in [fixed]"
     place = places.get(str(field), str(field))
+    if field in _SHAPING and first["type"] == "value_error":
+        return first["msg"].removeprefix("Value error, ")
     if not place.startswith("fixed."):
         place += "".join(f"[{i}]" for i in index)
     what = first["msg"].removeprefix("Value error, ")

@@ -1,35 +1,52 @@
 """Where results are kept: one immutable, self-checking file per finished chunk of runs.
 
-DIR/chunks/KEY-SUM.parquet holds the rows of one chunk, KEY naming the runs in it and SUM the bytes
-of the file, so a file that was cut short or changed is found out by its own name. The frames
-(DIR/runs.parquet, DIR/steps.parquet, ...) are made from the chunks and can be made again.
+DIR/chunks/KEY-SUM.parquet holds the rows of one chunk. KEY names what the file answers for: the
+runs in it (whose ids follow from their coordinates and from what else decides their numbers) and
+the format of the file; SUM names its bytes, so a file that was cut short or changed is found out
+by its own name. Its metadata say when, where and in what time it was measured. All else (the
+frames, the summary, the figures) is made from the chunks and can be made again.
+
+DIR is a folder of this machine or an fsspec address. One sweep at a time holds it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import filelock
+import jax
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradlab import _files
-from gradlab.frames import KINDS
+from gradlab._files import Folder
+from gradlab.frames import FORMAT, KINDS
+from gradlab.sweeps.plan import Plan
 
 # What a folder of results may hold; anything else in it is somebody's and stays untouched.
-_CHUNK = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.parquet")
+_CHUNK = re.compile(r"chunks/([0-9a-f]{16})-([0-9a-f]{16})\.parquet")
+_TEMPORARY = re.compile(r"(.*/)?\.[0-9a-f]{32}\.tmp")
 _FRAMES = {f"{name}.parquet" for names in KINDS.values() for name in names}
-_OURS = (*_FRAMES, "summary.csv", "manifest.json", "figures", "chunks", ".lock")
+_OURS = (*_FRAMES, "summary.csv", "manifest.json", ".lock")
+_METADATA = b"gradlab"
+# Seconds between two signs of life of a sweep that holds a remote folder.
+BEAT = 5.0
 
 
 class Kind(NamedTuple):
@@ -37,14 +54,12 @@ class Kind(NamedTuple):
 
     Attributes:
         name: the key in `frames.KINDS`, which names the frames.
-        ids: the ids of the runs of a spec, as the manifest holds it.
         rows: the frame of a chunk's rows, without the lists.
         lists: the columns that hold a list for each run, and the type of its items.
         split: all chunks' rows, once each, as one frame for each name of `frames.KINDS`.
     """
 
     name: str
-    ids: Callable[[dict[str, Any]], Iterable[str]]
     rows: Callable[[Sequence[dict[str, Any]]], pd.DataFrame]
     lists: dict[str, pa.DataType]
     split: Callable[[pd.DataFrame], tuple[pd.DataFrame, ...]]
@@ -55,175 +70,372 @@ class Kind(NamedTuple):
         return (*(f"{name}.parquet" for name in KINDS[self.name]), "summary.csv")
 
 
-class Store:
-    """One folder of results, held by one sweep at a time (`with open_store(...) as store`)."""
-
-    def __init__(self, folder: Path, kind: Kind) -> None:
-        self.folder = folder
-        self.kind = kind
-        self.done: set[str] = set()  # ids of the runs that are stored
-        self.damaged: list[Path] = []  # chunks that are not what their name says
-        self._chunks = folder / "chunks"
-        for path in sorted(self._chunks.glob("*.parquet")):
-            content = path.read_bytes()
-            if _checksum(content) != path.stem.rpartition("-")[2]:
-                self.damaged.append(path)
-            else:
-                self.done.update(_run_ids(pa.BufferReader(content)))
-
-    def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Store the rows of one chunk, whole or not at all."""
-        plain = [{k: v for k, v in row.items() if k not in self.kind.lists} for row in rows]
-        table = pa.Table.from_pandas(self.kind.rows(plain), preserve_index=False)
-        for name, item in self.kind.lists.items():
-            values = pa.array([row[name] for row in rows], pa.list_(item))
-            table = table.append_column(name, values)
-        content = _parquet(table)
-        key = _checksum("".join(sorted(row["run_id"] for row in rows)).encode())
-        _write(self._chunks / f"{key}-{_checksum(content)}.parquet", content)
-
-    def consolidate(self) -> tuple[pd.DataFrame, ...]:
-        """Write the frames from the chunks, and return them."""
-        table = pa.concat_tables([pq.read_table(p) for p in sorted(self._chunks.glob("*.parquet"))])
-        made = self.kind.split(table.to_pandas().drop_duplicates("run_id"))
-        for name, frame in zip(KINDS[self.kind.name], made, strict=True):
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            _write(self.folder / f"{name}.parquet", _parquet(table))
-        return made
-
-    def is_complete(self) -> bool:
-        """Whether all that follows from the chunks is there as it was written."""
-        manifest = _read_manifest(self.folder)
-        if manifest.get("status") != "complete":
-            return False
-        files = manifest.get("files", {})
-        return bool(files) and all(
-            (self.folder / name).is_file()
-            and _checksum((self.folder / name).read_bytes()) == checksum
-            for name, checksum in files.items()
-        )
-
-    def checksums(self) -> dict[str, str]:
-        """What `is_complete` compares with: the frames, the summary and the figures."""
-        paths = [self.folder / name for name in self.kind.derived]
-        paths += sorted((self.folder / "figures").glob("*.p*"))
-        return {
-            path.relative_to(self.folder).as_posix(): _checksum(path.read_bytes())
-            for path in paths
-        }
-
-    def write_manifest(self, **facts: Any) -> None:
-        """Write manifest.json: the facts given, and with which versions they were made."""
-        content = {
-            "kind": self.kind.name,
-            **facts,
-            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in ("jax", "numpy", "pandas")},
-            },
-        }
-        text = json.dumps(content, indent=2) + "\n"
-        _write(self.folder / "manifest.json", text.encode())
-
-
-@contextlib.contextmanager
-def open_store(folder: str | Path, kind: Kind, planned: set[str]) -> Iterator[Store]:
-    """Open or make a folder of results for the planned runs, alone.
-
-    Raises:
-        ValueError: where the folder cannot be written, is in use, or holds other results; nothing
-            in it is changed then.
-    """
-    folder = Path(folder)
-    _refuse_strangers(folder)
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        (folder / "chunks").mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ValueError(f"{folder} is in use by another sweep") from None
-    except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror or error}") from None
-    try:
-        store = Store(folder, kind)
-        foreign = (store.done | _claimed(folder, kind)) - planned
-        if foreign:
-            raise ValueError(
-                f"{folder} holds results of another spec ({len(foreign)} runs that this one does "
-                "not have); give another folder with --out"
-            )
-        for path in store.damaged:
-            path.unlink()
-        yield store
-    finally:
-        lock.release()
-
-
-def _refuse_strangers(folder: Path) -> None:
-    """Accept a folder that does not exist, is empty or holds a sweep's files."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"cannot write to {folder}: it is not a folder")
-    if not folder.is_dir():
-        return
-    chunks = folder / "chunks"
-    inside = list(chunks.iterdir()) if chunks.is_dir() else []
-    strange = [p for p in inside if not (_CHUNK.fullmatch(p.name) or p.name.endswith(".tmp"))]
-    if not inside:
-        strange += [p for p in folder.iterdir() if p.name not in _OURS]
-    if strange:
-        name = min(path.relative_to(folder).as_posix() for path in strange)
-        raise ValueError(
-            f"{folder} holds files that no sweep made ({name}, ...); give another folder with --out"
-        )
-
-
-def _claimed(folder: Path, kind: Kind) -> set[str]:
-    """The runs that the manifest and the frames speak of, whether or not their chunks are there."""
-    ids: set[str] = set()
-    manifest = _read_manifest(folder)
-    other = manifest.get("kind", kind.name)
-    if other != kind.name:
-        raise ValueError(
-            f"{folder} holds results of another kind of sweep ({other}, this one is {kind.name}); "
-            "give another folder with --out"
-        )
-    spec = manifest.get("spec")
-    if spec is not None:
-        try:
-            ids.update(kind.ids(spec))
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"{folder} holds results of another version of gradlab; give another folder with "
-                "--out"
-            ) from None
-    with contextlib.suppress(pa.ArrowException, OSError):
-        ids.update(_run_ids(folder / "runs.parquet"))
-    return ids
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, or nothing where there is none that can be read: it can be written again."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
-
-
-def _run_ids(source: Any) -> list[str]:
-    return pq.read_table(source, columns=["run_id"])["run_id"].to_pylist()
-
-
-def _parquet(table: pa.Table) -> bytes:
+def encode(kind: Kind, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> bytes:
+    """The rows of one chunk as the content of a file; facts are its metadata."""
+    plain = [{k: v for k, v in row.items() if k not in kind.lists} for row in rows]
+    table = pa.Table.from_pandas(kind.rows(plain), preserve_index=False)
+    for name, item in kind.lists.items():
+        values = pa.array([row.get(name, ()) for row in rows], pa.list_(item))
+        table = table.append_column(name, values)
+    said = json.dumps({"format": FORMAT, **facts}).encode()
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA: said})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
 
 
+class Chunk(NamedTuple):
+    """What a chunk's file says: its runs, their status and reason, and its metadata."""
+
+    run_ids: list[str]
+    failed: dict[str, str]
+    facts: dict[str, Any]
+
+
+def decode(source: Any) -> Chunk:
+    """Read what a chunk's file says of its runs, without their numbers.
+
+    Raises:
+        ValueError: where a newer gradlab wrote it.
+    """
+    file = pq.ParquetFile(source)
+    facts = json.loads((file.metadata.metadata or {}).get(_METADATA, b"{}"))
+    if facts.get("format", 0) > FORMAT:
+        raise Newer
+    names = [n for n in ("run_id", "status", "reason") if n in file.schema_arrow.names]
+    table = file.read(columns=names).to_pydict()
+    reasons = table.get("reason", [None] * len(table["run_id"]))
+    told = zip(table["run_id"], table["status"], reasons, strict=True)
+    failed = {name: str(reason) for name, status, reason in told if status == "failed"}
+    return Chunk(table["run_id"], failed, facts)
+
+
+class Newer(ValueError):
+    """A folder that a newer gradlab wrote."""
+
+    def __init__(self, folder: Any = "this folder") -> None:
+        super().__init__(
+            f"{folder} was written by a newer gradlab than this one; update gradlab, or give "
+            "another folder with --out"
+        )
+
+
+class Store:
+    """One folder of results, held by one sweep at a time (`with open_store(...) as store`)."""
+
+    def __init__(self, folder: Folder, kind: Kind) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.done: set[str] = set()  # ids of the runs that are stored
+        self.failed: dict[str, str] = {}  # those of them that have only a reason
+        self.damaged: list[str] = []  # chunks that are not what their name says
+        self.chunks: dict[str, dict[str, Any]] = {}  # what the others say of themselves
+        for name in chunk_names(folder):
+            content = folder.read(name)
+            if _checksum(content) != name[-len("0123456789abcdef.parquet") : -len(".parquet")]:
+                self.damaged.append(name)
+            else:
+                self._enter(name, content)
+
+    def _enter(self, name: str, content: bytes) -> None:
+        said = decode(pa.BufferReader(content))
+        again = self.done.intersection(said.run_ids)
+        # Of a run that was tried again, the numbers count.
+        self.failed = {k: v for k, v in self.failed.items() if k not in again - said.failed.keys()}
+        self.failed |= {k: v for k, v in said.failed.items() if k not in again}
+        self.done.update(said.run_ids)
+        self.chunks[name] = {"runs": len(said.run_ids), **said.facts}
+
+    def add(self, run_ids: Sequence[str], content: bytes) -> None:
+        """Store one chunk, whole or not at all."""
+        text = json.dumps([FORMAT, self.kind.name, *sorted(run_ids)])
+        name = f"chunks/{_checksum(text.encode())}-{_checksum(content)}.parquet"
+        self._write(name, content)
+        self._enter(name, content)
+
+    def forget_failures(self) -> None:
+        """Remove the chunks of runs that failed, so that they are run again."""
+        for name in [n for n in self.chunks if self.chunks[n].get("failed")]:
+            self.folder.remove(name)
+            del self.chunks[name]
+        self.done -= self.failed.keys()
+        self.failed = {}
+
+    def consolidate(self) -> tuple[pd.DataFrame, ...]:
+        """Write the frames from the chunks, and return them."""
+        parts = [pq.read_table(pa.BufferReader(self.folder.read(n))) for n in sorted(self.chunks)]
+        table = pa.concat_tables([part.replace_schema_metadata(None) for part in parts])
+        made = self.kind.split(table.to_pandas().drop_duplicates("run_id"))
+        for name, frame in zip(KINDS[self.kind.name], made, strict=True):
+            sink = pa.BufferOutputStream()
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            pq.write_table(table, sink, compression="zstd")
+            self._write(f"{name}.parquet", sink.getvalue().to_pybytes())
+        return made
+
+    def is_complete(self) -> bool:
+        """Whether all that follows from the chunks is there as it was written."""
+        manifest = read_manifest(self.folder)
+        files = manifest.get("files", {})
+        if manifest.get("status") != "complete" or not files:
+            return False
+        return all(
+            self.folder.exists(name) and self._checksum(name) == checksum
+            for name, checksum in files.items()
+        )
+
+    def checksums(self) -> dict[str, str]:
+        """What `is_complete` compares with: the frames, the summary and the figures."""
+        drawn = [name for name in self.folder.names() if name.startswith("figures/")]
+        return {name: self._checksum(name) for name in (*self.kind.derived, *drawn)}
+
+    def _checksum(self, name: str) -> str:
+        with self.folder.open(name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+    def write_manifest(self, spec: dict[str, Any], **facts: Any) -> None:
+        """Write manifest.json: the facts given, and with what they were made."""
+        content = {
+            "format": FORMAT,
+            "kind": self.kind.name,
+            "spec": spec,
+            **facts,
+            "written": now(),
+            "host": socket.gethostname(),
+            "git": _git(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+            },
+            "settings": settings(),
+        }
+        self._write("manifest.json", (json.dumps(content, indent=2) + "\n").encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            self.folder.write(name, functools.partial(_put, content))
+        except OSError as error:
+            raise OSError(
+                f"cannot write to {self.folder}: {error.strerror or error}; what was finished is "
+                "kept, and the same command goes on from there"
+            ) from error
+
+
+_LIBRARIES = ("gradlab", "jax", "jaxlib", "numpy", "optax", "pandas", "pyarrow")
+
+
+def settings() -> dict[str, Any]:
+    """What of JAX's settings and of the device a number could depend on."""
+    devices = jax.devices()
+    return {
+        "dtype": "float32",
+        "matmul_precision": "highest",
+        "jax_enable_x64": bool(jax.config.read("jax_enable_x64")),
+        "platform": devices[0].platform,
+        "devices": [str(device.device_kind) for device in devices],
+        "cores": os.cpu_count(),
+    }
+
+
+def now() -> str:
+    """The date and time, for people: nothing is decided by a clock that may jump."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of gradlab's own source and whether its tree is clean; None without either."""
+    where = Path(__file__).parents[2]
+    if not (where / ".git").exists():
+        return None
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(where), *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "clean": not ask("status", "--porcelain")}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def chunk_names(folder: Folder) -> list[str]:
+    """The files of the chunks, in the order of their names."""
+    return [name for name in folder.names() if _CHUNK.fullmatch(name)]
+
+
+@contextlib.contextmanager
+def open_store(
+    address: str | Path, kind: Kind, plan: Plan, of: Callable[..., Plan]
+) -> Iterator[Store]:
+    """Open or make a folder of results for the planned runs, alone.
+
+    Args:
+        address: the folder.
+        kind: what its results are.
+        plan: the runs.
+        of: the plan of another spec, as a manifest holds it.
+
+    Raises:
+        ValueError: where the folder cannot be written, is in use, was written by a newer gradlab or
+            holds other results; nothing in it is changed then.
+    """
+    folder = Folder(address)
+    _refuse_strangers(folder)
+    manifest = read_manifest(folder)
+    if manifest.get("format", 0) > FORMAT:
+        raise Newer(folder)
+    with _held(folder):
+        try:
+            store = Store(folder, kind)
+        except Newer:
+            raise Newer(folder) from None
+        _refuse_others(store, manifest, plan, of)
+        for name in store.damaged:
+            folder.remove(name)
+        for name in filter(_TEMPORARY.fullmatch, folder.names()):
+            folder.remove(name)
+        yield store
+
+
+def _refuse_strangers(folder: Folder) -> None:
+    """Accept a folder that does not exist, is empty or holds a sweep's files."""
+    if folder.local is not None and folder.local.exists() and not folder.local.is_dir():
+        raise ValueError(f"cannot write to {folder}: it is not a folder")
+    names = folder.names()
+    inside = [name for name in names if name.startswith("chunks/")]
+    strange = [n for n in inside if not (_CHUNK.fullmatch(n) or _TEMPORARY.fullmatch(n))]
+    if not inside:
+        ours = (name for name in names if not _TEMPORARY.fullmatch(name))
+        strange += [name for name in ours if name.split("/")[0] not in (*_OURS, "figures")]
+    if strange:
+        raise ValueError(
+            f"{folder} holds files that no sweep made ({min(strange)}, ...); give another folder "
+            "with --out"
+        )
+
+
+def _refuse_others(
+    store: Store, manifest: dict[str, Any], plan: Plan, of: Callable[..., Plan]
+) -> None:
+    """Accept results of the planned runs, or of some of them."""
+    folder, other = store.folder, manifest.get("kind", store.kind.name)
+    if other != store.kind.name:
+        raise ValueError(
+            f"{folder} holds results of another kind of sweep ({other}, this one is "
+            f"{store.kind.name}); give another folder with --out"
+        )
+    foreign = 0
+    if "spec" in manifest:
+        try:
+            before = of(manifest["spec"])
+        except (TypeError, ValueError, AttributeError):
+            raise ValueError(
+                f"{folder} holds results of another version of gradlab; give another folder with "
+                "--out"
+            ) from None
+        foreign = len(before) if not plan.covers(before) else 0
+    stored = set(store.done)
+    if not manifest:
+        with contextlib.suppress(pa.ArrowException, OSError):
+            stored.update(decode(store.folder.open("runs.parquet")).run_ids)
+    if stored and not foreign:
+        foreign = len(stored) - sum(run.run_id in stored for run in plan)
+    if foreign:
+        raise ValueError(
+            f"{folder} holds results of another spec ({foreign} runs, not all of them of this "
+            "one); give another folder with --out"
+        )
+
+
+def read_manifest(folder: Folder) -> dict[str, Any]:
+    """The manifest, or nothing where there is none that can be read: it can be written again."""
+    try:
+        manifest = json.loads(folder.read("manifest.json"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+@contextlib.contextmanager
+def _held(folder: Folder) -> Iterator[None]:
+    """Hold the folder alone."""
+    with _held_local(folder, folder.local) if folder.local else _held_remote(folder):
+        yield
+
+
+@contextlib.contextmanager
+def _held_local(folder: Folder, path: Path) -> Iterator[None]:
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # `is_held` takes the lock for a moment.
+        lock.acquire(timeout=0.5, poll_interval=0.05)
+    except filelock.Timeout:
+        raise ValueError(f"{folder} is in use by another sweep") from None
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _held_remote(folder: Folder) -> Iterator[None]:
+    """Hold a folder that has no locks by a file that changes as long as its holder lives."""
+    holder = uuid.uuid4().hex
+    try:
+        if is_held(folder):
+            raise ValueError(f"{folder} is in use by another sweep")
+        ended = threading.Event()
+
+        def beat() -> None:
+            count = 0
+            while True:
+                said = json.dumps([holder, count]).encode()
+                with contextlib.suppress(OSError):
+                    folder.write(".lock", functools.partial(_put, said))
+                count += 1
+                if ended.wait(BEAT):
+                    return
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        folder.remove(".lock")
+
+
+def is_held(folder: Folder) -> bool:
+    """Whether a sweep holds the folder now. Two looks at a remote folder take seconds."""
+    if folder.local is not None:
+        lock = filelock.FileLock(folder.local / ".lock")
+        if not folder.exists(".lock"):
+            return False
+        try:
+            with lock.acquire(timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+        except OSError:  # a folder of somebody else's, that cannot be written
+            return False
+    if not folder.exists(".lock"):
+        return False
+    before = folder.read(".lock")
+    time.sleep(2.5 * BEAT)
+    return folder.exists(".lock") and folder.read(".lock") != before
+
+
+def _put(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
+
+
 def _checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _write(path: Path, content: bytes) -> None:
-    _files.write(path, lambda file: file.write(content))

@@ -65,7 +65,7 @@ def predict(run: Run) -> Prediction:
 
     >>> from gradlab.sweeps import parse, plan
     >>> fixed = {"cell": "elman", "init": "normal", "gain": 2.0, "length": 9, "input_scale": 0.5}
-    >>> (run,) = plan.runs(parse({"fixed": fixed}))
+    >>> (run,) = plan.Plan(parse({"fixed": fixed}), plan.Run)
     >>> theory, rate, bias = predict(run)
     >>> theory, round(rate, 4), round(bias, 4)
     ('mean field', 0.1204, -0.015)

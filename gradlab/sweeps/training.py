@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,16 +17,15 @@ import pyarrow as pa
 
 from gradlab import cells, frames, initializers, remedies, tasks, tracing, training
 from gradlab.sweeps.measure import PRECISION, _key, rate
-from gradlab.sweeps.plan import OPTIONS
-from gradlab.sweeps.spec import TrainingSpec
-from gradlab.sweeps.store import Kind, Store
+from gradlab.sweeps.plan import OPTIONS, Axes, Plan
+from gradlab.sweeps.store import Kind
 
 # Part of every run's name: a change of what a run measures makes new names.
-VERSION = 1
+VERSION = 2
 # The learning rate of what comes before the training, where its own optimizer is not asked.
 FLOSSING_RATE = 1e-3
-# Bytes of states that the backward passes of one chunk may keep at once.
-BUDGET, VECTORS = 2**30, 16
+# Vectors of the width that a step keeps for the way back.
+VECTORS = 16
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -73,7 +71,7 @@ class Run(NamedTuple):
     @property
     def run_id(self) -> str:
         """A name that follows from the coordinates alone."""
-        text = json.dumps(["training", VERSION, *self])
+        text = repr(("training", VERSION, *self))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -83,6 +81,27 @@ class Run(NamedTuple):
         on = {name: 1.0 for name in _SCALARS if getattr(self, name) != _OFF.get(name, 0.0)}
         unswitched = dict.fromkeys(("gain", "forget_bias", "learning_rate"), 0.0)
         return self._replace(**(off | on | unswitched), seed=0)
+
+    @classmethod
+    def narrow(cls, axes: Axes) -> list[Axes]:
+        """Axes without those that a cell or a task does not have."""
+        made = []
+        for task, cell in itertools.product(axes["task"], axes["cell"]):
+            own: Axes = {"task": (task,), "cell": (cell,)}
+            for field in cls._fields:
+                if OPTIONS.get(field, "inputs") not in cells.options(cell):
+                    own[field] = (None,)
+                elif field in _TASK_OPTIONS and _option(task, field) is None:
+                    own[field] = (None,)
+                elif field == "chrono" and cell not in remedies.retaining():
+                    own[field] = (0.0,)
+            made.append(axes | own)
+        return made
+
+    @classmethod
+    def free(cls, axes: Axes) -> tuple[str, ...]:
+        """The axes whose values make no other program."""
+        return ("gain", "forget_bias", "learning_rate", "seed")
 
 
 # What a compiled program takes as an argument, and where one that can be left out is not 0 then.
@@ -103,35 +122,6 @@ _OFF = {"leak": 1.0}
 _TASK_OPTIONS = ("length", "symbols", "size", "permuted", "every_step")
 
 
-def runs(spec: TrainingSpec) -> Iterator[Run]:
-    """Every run of the grid: an axis that a cell or a task does not have multiplies nothing.
-
-    A run that stands in two blocks comes twice.
-
-    >>> spec = TrainingSpec(task=["adding"], length=[10, 20], cell=["gru", "lstm"],
-    ...                     learning_rate=[0.1], updates=[100], forget_bias=[0.0, 1.0])
-    >>> [(run.cell, run.forget_bias) for run in runs(spec) if run.length == 10]
-    [('gru', None), ('lstm', 0.0), ('lstm', 1.0)]
-    """
-    for grid, task, cell in (
-        (one, *names) for one in spec.grids() for names in itertools.product(one.task, one.cell)
-    ):
-        axes: list[Sequence[Any]] = []
-        for field in Run._fields:
-            value = getattr(grid, field)
-            if field in ("task", "cell"):
-                axes.append([task if field == "task" else cell])
-            elif OPTIONS.get(field, "inputs") not in cells.options(cell):
-                axes.append([None])
-            elif field in _TASK_OPTIONS and _option(task, field) is None:
-                axes.append([None])
-            elif field == "chrono" and cell not in remedies.retaining():
-                axes.append([0.0])
-            else:
-                axes.append(value if isinstance(value, list) else [value])
-        yield from itertools.starmap(Run, itertools.product(*axes))
-
-
 def _option(task: str, axis: str) -> str | None:
     """What a task calls the option that an axis is about, if it has it.
 
@@ -141,31 +131,20 @@ def _option(task: str, axis: str) -> str | None:
     return next((name for name in names if name in tasks.options(task)), None)
 
 
-def measure_all(
-    spec: TrainingSpec,
-    todo: Sequence[Run],
-    total: int,
-    store: Store,
-    progress: Callable[[int, int, str], None],
-) -> dict[str, Any]:
-    """Train the runs, those that share a program together, and store every chunk when it ends."""
-    finished = total - len(todo)
-    ordered = sorted(todo, key=lambda run: tuple(map(str, run.program)))
-    for _, group in itertools.groupby(ordered, key=lambda run: run.program):
-        batch = list(group)
-        first = batch[0]
-        size = max(1, BUDGET // (4 * VECTORS * first.batch * first.hidden * _task(first).length))
-        for place in range(0, len(batch), size):
-            chunk = batch[place : place + size]
-            tell = functools.partial(progress, finished, total)
-            tell(_label(first))
-            store.add(train(chunk, tell))
-            finished += len(chunk)
-    progress(finished, total, "done")
-    return {}
+def size(run: Run, wanted: int, budget: int) -> int:
+    """The most runs that are trained together within a budget of bytes."""
+    kept = 4 * VECTORS * run.batch * run.hidden * _task(run).length
+    return max(1, min(wanted, budget // kept))
 
 
-def _label(run: Run) -> str:
+def failed(run: Run) -> dict[str, Any]:
+    """The row of a run that could not be trained, but for the reason."""
+    row = _coordinates(run) | {"run_id": run.run_id}
+    return row | {"trained": 0, "loss": np.nan, "error": np.nan}
+
+
+def label(run: Run) -> str:
+    """What a progress bar says of the runs that share this one's program."""
     return f"{run.task} {run.cell}" + (f" T={run.length}" if run.length else "")
 
 
@@ -199,16 +178,18 @@ def _build(
     return cell, net, optimizer
 
 
-def check(planned: Iterable[Run]) -> None:
+def check(plan: Plan) -> None:
     """Build each kind of run once, so that what cannot be built is told before anything is run."""
     seen = set()
-    for run in planned:
-        numbers = {name: getattr(run, name) or 0.0 for name in _SCALARS}
-        # Its program says what is switched on: a leak of 1 is none, and some cells refuse one.
-        kind = run.program, run.chrono, run.leak
-        if kind not in seen:
-            seen.add(kind)
-            _build(run.program, _task(run), numbers)
+    for grids in plan.programs().values():
+        # The numbers of what is switched on can be wrong as well: T_max, a leak.
+        for run in (run for axes in grids for run in plan.runs(axes | {"seed": (0,)})):
+            kind = run.program, run.chrono, run.leak
+            if kind not in seen:
+                seen.add(kind)
+                numbers = {name: getattr(run, name) or 0.0 for name in _SCALARS}
+                # Its program says what is switched on: a leak of 1 is none, some cells refuse one.
+                _build(run.program, _task(run), numbers)
 
 
 class _Programs(NamedTuple):
@@ -315,7 +296,7 @@ def train(batch: Sequence[Run], tell: Callable[[str], None]) -> list[dict[str, A
                 ended[i] = errors[i] <= task.solved or bad[i] > 0
             if ended.all() or made + first.evaluate_every > first.updates:
                 break
-            tell(f"{_label(first)} update {made} loss {losses.min():.3g}")
+            tell(f"{label(first)} update {made} loss {losses.min():.3g}")
             states = programs.advance(jnp.asarray(~ended), states, scalars)
     rows = zip(batch, points, bad.tolist(), strict=True)
     return [_record(run, task, line, step) for run, line, step in rows]
@@ -329,11 +310,8 @@ def _record(
     solved = error <= task.solved
     kept = frames.lags(task.length)
     rates = rate(np.stack([points[0][3], points[-1][3]]))[0]
-    coordinates = run._asdict()
-    for name in ("evaluate_every", "evaluation", "flossing_exponents"):
-        del coordinates[name]
     return {
-        **coordinates,
+        **_coordinates(run),
         "run_id": run.run_id,
         "precision": PRECISION,
         "status": "nonfinite" if bad else "solved" if solved else "unsolved",
@@ -356,6 +334,11 @@ def _record(
             [_finite(point[3])[task.length - 1 - kept] for point in points]
         ),
     }
+
+
+def _coordinates(run: Run) -> dict[str, Any]:
+    numbers = ("evaluate_every", "evaluation", "flossing_exponents")
+    return {name: value for name, value in run._asdict().items() if name not in numbers}
 
 
 def _finite(log_norm: np.ndarray) -> np.ndarray:
@@ -390,7 +373,6 @@ def _split(whole: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
 
 KIND = Kind(
     name="training",
-    ids=lambda spec: (run.run_id for run in runs(TrainingSpec(**spec))),
     rows=frames.trained_frame,
     lists={
         "training_steps": pa.int64(),

@@ -1,0 +1,134 @@
+"""What of a sweep is done, failed and missing, read from its folder while it runs or after."""
+
+# pandas' own annotations say Series | DataFrame for nearly every selection.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradlab._files import Folder
+from gradlab.frames import FORMAT
+from gradlab.sweeps.plan import Plan
+from gradlab.sweeps.store import Newer, chunk_names, is_held, read_manifest
+from gradlab.sweeps.work import SWEEPS
+
+# The axes by which runs are counted.
+_BY = {"gradients": ["cell", "init"], "training": ["task", "cell"]}
+
+
+class Status(NamedTuple):
+    """How far a sweep is.
+
+    Attributes:
+        planned: runs of the spec.
+        done: runs that are stored with their numbers.
+        failed: runs that are stored with a reason alone.
+        missing: the others.
+        damaged: files of chunks that cannot be read.
+        running: whether a sweep holds the folder now.
+        finished: whether the frames and figures are made of all runs.
+        counts: a row per cell and initialization (task and cell): planned, done, failed, missing.
+        reasons: how many runs failed for each reason.
+    """
+
+    planned: int
+    done: int
+    failed: int
+    missing: int
+    damaged: int
+    running: bool
+    finished: bool
+    counts: pd.DataFrame
+    reasons: dict[str, int]
+
+    @property
+    def headline(self) -> str:
+        """The same in a sentence."""
+        share = self.done / max(self.planned, 1)
+        text = f"{self.done} of {self.planned} runs done ({share:.0%})"
+        text += f", {self.failed} failed, {self.missing} missing; "
+        text += f"{self.damaged} damaged chunks; " if self.damaged else ""
+        if self.running:
+            return text + "running"
+        if self.finished:
+            return text + "finished"
+        return text + "not running: the same command goes on from here"
+
+
+def status(dir: str | Path) -> Status:
+    """What of the sweep in a folder is done, failed and missing.
+
+    Args:
+        dir: a folder that a sweep writes, or wrote; a path or an fsspec address.
+
+    Returns:
+        A `Status`. Chunks are not verified here: a sweep does that when it opens the folder.
+
+    Raises:
+        ValueError: where there is no sweep, or a newer gradlab's.
+    """
+    folder = Folder(dir)
+    manifest = read_manifest(folder)
+    if manifest.get("format", 0) > FORMAT:
+        raise Newer(folder)
+    if "spec" not in manifest:
+        raise ValueError(
+            f"no sweep in {str(dir)!r}: manifest.json is missing or damaged; "
+            "`gradlab sweep SPEC.toml --out DIR` writes it"
+        )
+    kind = manifest.get("kind", "gradients")
+    how, by = SWEEPS[kind], _BY[kind]
+    plan = Plan(how.spec(**manifest["spec"]), how.run)
+    planned: collections.Counter[Any] = collections.Counter()
+    for axes in plan.grids:
+        each = math.prod(len(v) for k, v in axes.items() if k not in by)
+        for point in itertools.product(*(axes[name] for name in by)):
+            planned[point] += each
+    stored, damaged = _stored(folder, by)
+    bad = stored["status"] == "failed"
+    counts = pd.DataFrame([dict(zip(by, point, strict=True)) for point in planned]).fillna("none")
+    counts["planned"] = list(planned.values())
+    for name, rows in (("done", stored[~bad]), ("failed", stored[bad])):
+        found = collections.Counter(rows[by].itertuples(index=False, name=None))
+        counts[name] = [found[point] for point in counts[by].itertuples(index=False, name=None)]
+    counts["missing"] = counts["planned"] - counts["done"] - counts["failed"]
+    reasons = stored.loc[bad, "reason"].value_counts()
+    return Status(
+        planned=len(plan),
+        done=int((~bad).sum()),
+        failed=int(bad.sum()),
+        missing=len(plan) - len(stored),
+        damaged=damaged,
+        running=is_held(folder),
+        finished=manifest.get("status") == "complete" and len(stored) == len(plan),
+        counts=counts.sort_values(by, ignore_index=True),
+        reasons={str(reason): int(n) for reason, n in reasons.items()},
+    )
+
+
+def _stored(folder: Folder, by: list[str]) -> tuple[pd.DataFrame, int]:
+    """A row per stored run, and how many files cannot be read."""
+    columns = ["run_id", "status", "reason", *by]
+    parts, damaged = [], 0
+    for name in chunk_names(folder):
+        try:
+            file = pq.ParquetFile(pa.BufferReader(folder.read(name)))
+            known = [column for column in columns if column in file.schema_arrow.names]
+            parts.append(file.read(columns=known).to_pandas())
+        except (pa.ArrowException, FileNotFoundError):
+            damaged += 1
+    stored = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+    stored = stored.reindex(columns=columns)
+    # Of a run that was tried again, the numbers count.
+    stored = stored.sort_values("status", key=lambda s: s == "failed", kind="stable")
+    stored = stored.drop_duplicates("run_id")
+    return stored.fillna({name: "none" for name in by}), damaged

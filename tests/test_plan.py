@@ -1,0 +1,144 @@
+"""Plans: lazy unions of grids, against plain loops over every point."""
+
+import itertools
+import random
+import re
+
+import pytest
+
+from gradlab import cells, sweeps
+from gradlab.sweeps import plan, spec
+
+FLAT = {"cell": ["gru", "lstm"], "init": "normal", "gain": 1.0, "length": 5}
+
+
+def planned(table, overrides=None):
+    return plan.Plan(spec.parse(table, overrides), plan.Run)
+
+
+def by_loops(made):
+    """Every run of a spec: all products of all grids, conditions and missing options applied."""
+    found = set()
+    for grid in made.grids():
+        for values in itertools.product(*(getattr(grid, name) for name in plan.Run._fields)):
+            point = dict(zip(plan.Run._fields, values, strict=True))
+            for axis, condition in grid.when.items():
+                if not all(point[name] in wanted for name, wanted in condition.items()):
+                    point[axis] = (grid.default(axis) or getattr(grid, axis))[0]
+            for name, option in plan.OPTIONS.items():
+                if option not in cells.options(point["cell"]):
+                    point[name] = None
+            found.add(plan.Run(**point))
+    return found
+
+
+@pytest.mark.parametrize("trial", range(40))
+def test_a_plan_has_every_run_once(trial):
+    rng = random.Random(trial)
+
+    def some(values):
+        return rng.sample(values, rng.randint(1, len(values)))
+
+    def block():
+        axes = {
+            "cell": some(["gru", "lstm", "elman", "lru"]),
+            "gain": some([0.0, 1.0, 2.0]),
+            "length": some([5, 6]),
+            "seed": some([0, 1, 2]),
+            "forget_bias": some([0.0, 1.0, 2.0]),
+        }
+        if rng.random() < 0.4:
+            axes["zip"] = [{"hidden": [8, 9, 10], "inputs": [1, 2, 1]}]
+        if rng.random() < 0.5:
+            axes["when"] = {"forget_bias": {"cell": "lstm"}, "gain": {"seed": [0, 1], "length": 5}}
+        return axes
+
+    made = spec.parse(FLAT | {"blocks": [block() for _ in range(rng.randint(1, 4))]})
+    lazy = plan.Plan(made, plan.Run)
+    runs = list(lazy)
+    assert len(runs) == len(lazy) == len(set(runs)) and set(runs) == by_loops(made)
+    grouped = {name: [run for axes in grids for run in lazy.runs(axes)]
+               for name, grids in lazy.programs().items()}  # fmt: skip
+    assert all(run.program == name for name, group in grouped.items() for run in group)
+    assert sorted(map(str, itertools.chain(*grouped.values()))) == sorted(map(str, runs))
+    # What a manifest holds is the same plan.
+    again = plan.Plan(type(made)(**made.model_dump(mode="json")), plan.Run)
+    assert list(again) == runs and again.covers(lazy) and lazy.covers(again)
+
+
+def test_a_plan_covers_what_it_extends():
+    small, large = planned(FLAT | {"seeds": 2}), planned(FLAT | {"seeds": 3})
+    assert large.covers(small) and not small.covers(large)
+
+
+def test_a_large_plan_is_counted_and_not_made():
+    axes = {"gain": {"linspace": [0.0, 3.0, 1001]}, "seeds": 10**6, "length": [10, 100]}
+    lazy = planned(FLAT | axes)
+    assert len(lazy) == 2 * 1001 * 2 * 10**6 and len(lazy.programs()) == 4
+
+
+def test_spacings_are_numpys():
+    made = spec.parse(
+        FLAT | {"gain": {"linspace": [0.1, 1, 10]}, "length": {"logspace": [1, 3, 5]}}
+    )
+    assert made.gain == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert made.length == [10, 32, 100, 316, 1000]
+    assert spec.parse(FLAT | {"gain": {"logspace": [-1, 1, 3]}}).gain == [0.1, 1.0, 10.0]
+
+
+def test_zipped_axes_go_together():
+    table = FLAT | {
+        "zip": [{"hidden": [8, 16], "inputs": [2, 3]}, {"seed": [4, 5], "batch": [1, 2]}]
+    }
+    found = {(r.hidden, r.inputs, r.seed, r.batch) for r in planned(table)}
+    assert found == {(8, 2, 4, 1), (16, 3, 4, 1), (8, 2, 5, 2), (16, 3, 5, 2)}
+
+
+def test_a_condition_varies_an_axis_where_it_holds():
+    table = FLAT | {"cell": ["lstm", "lstm_peephole"], "forget_bias": [0.0, 1.0, 2.0]}
+    found = [
+        (r.cell, r.forget_bias)
+        for r in planned(table | {"when": {"forget_bias": {"cell": "lstm"}}})
+    ]
+    assert sorted(found) == [("lstm", 0.0), ("lstm", 1.0), ("lstm", 2.0), ("lstm_peephole", 1.0)]
+    # An axis without a default keeps the first of its values.
+    table = FLAT | {"gain": [3.0, 1.0], "seeds": 2, "when": {"gain": {"seed": 0}}}
+    assert {(r.seed, r.gain) for r in planned(table)} == {(0, 3.0), (0, 1.0), (1, 3.0)}
+
+
+def test_overrides_stand_in_place_of_what_stands_anywhere():
+    blocks = [{"cell": "lstm", "gain": [1.0, 2.0]}, {"cell": "gru", "hidden": 8}]
+    lazy = planned(FLAT | {"blocks": blocks}, {"gain": 3.0, "hidden": [4, 5], "seeds": 2})
+    assert {(r.cell, r.gain, r.hidden, r.seed) for r in lazy} == {
+        (cell, 3.0, hidden, seed)
+        for cell in ("lstm", "gru")
+        for hidden in (4, 5)
+        for seed in (0, 1)
+    }
+
+
+@pytest.mark.parametrize(
+    "table, overrides, message",
+    [
+        ({"gain": {"linspace": [0, 1]}}, {}, r"gain: linspace takes \[start, stop, num\], got"),
+        ({"gain": {"linspace": [0, 1, 2.5]}}, {}, "gain: linspace takes"),
+        ({"gain": {"linspac": [0, 1, 2]}}, {}, "gain: unknown spacing 'linspac'; did you mean 'li"),
+        ({"gain": {"logspace": [0, 400, 3]}}, {}, "gain: logspace of .* is not finite"),
+        ({"zip": [{"hidden": [8, 9], "inputs": [1]}]}, {}, "lists of one length; hidden: 2, inputs: 1"),
+        ({"zip": [{"hiden": [8]}]}, {}, r"unknown axis in zip\[0\] 'hiden'; did you mean 'hidden'"),
+        ({"hidden": [4], "zip": [{"hidden": [8]}]}, {}, "hidden is an axis of its own and zipped"),
+        ({"zip": [{"hidden": [8]}, {"hidden": [9]}]}, {}, "hidden is zipped twice"),
+        ({"zip": [{"hidden": [8, -1]}]}, {}, "hidden.0.: .*greater than or equal to 1, got -1"),
+        ({"when": {"forget_bia": {"cell": "gru"}}}, {}, "unknown axis in when 'forget_bia'"),
+        ({"when": {"gain": {"cel": "gru"}}}, {}, "unknown axis in when.gain 'cel'"),
+        ({"when": {"gain": {"cell": "lstn"}}}, {}, "when.gain.cell: unknown cell 'lstn'"),
+        ({"when": {"gain": "lstm"}}, {}, "when.gain maps other axes to values, got 'lstm'"),
+        ({}, {"hiden": 8}, "unknown key to set 'hiden'; did you mean 'hidden'"),
+        ({}, {"hidden": 0}, "hidden.0.: .*greater than or equal to 1, got 0"),
+        ({"zip": [{"hidden": [8], "inputs": [3]}]}, {"hidden": 8}, "hidden is zipped with hidden, inp"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_clear_line(table, overrides, message):
+    with pytest.raises(ValueError) as caught:
+        sweeps.parse(FLAT | table, overrides)
+    assert re.search(message, str(caught.value)) and "\n" not in str(caught.value)
