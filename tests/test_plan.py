@@ -124,7 +124,7 @@ def test_overrides_stand_in_place_of_what_stands_anywhere():
         ({"gain": {"linspace": [0, 1, 2.5]}}, {}, "gain: linspace takes"),
         ({"gain": {"linspac": [0, 1, 2]}}, {}, "gain: unknown spacing 'linspac'; did you mean 'li"),
         ({"gain": {"logspace": [0, 400, 3]}}, {}, "gain: logspace of .* is not finite"),
-        ({"zip": [{"hidden": [8, 9], "inputs": [1]}]}, {}, "lists of one length; hidden: 2, inputs: 1"),
+        ({"zip": [{"hidden": [8, 9], "inputs": [1]}]}, {}, "one length; hidden: 2, inputs: 1"),
         ({"zip": [{"hiden": [8]}]}, {}, r"unknown axis in zip\[0\] 'hiden'; did you mean 'hidden'"),
         ({"hidden": [4], "zip": [{"hidden": [8]}]}, {}, "hidden is an axis of its own and zipped"),
         ({"zip": [{"hidden": [8]}, {"hidden": [9]}]}, {}, "hidden is zipped twice"),
@@ -135,7 +135,7 @@ def test_overrides_stand_in_place_of_what_stands_anywhere():
         ({"when": {"gain": "lstm"}}, {}, "when.gain maps other axes to values, got 'lstm'"),
         ({}, {"hiden": 8}, "unknown key to set 'hiden'; did you mean 'hidden'"),
         ({}, {"hidden": 0}, "hidden.0.: .*greater than or equal to 1, got 0"),
-        ({"zip": [{"hidden": [8], "inputs": [3]}]}, {"hidden": 8}, "hidden is zipped with hidden, inp"),
+        ({"zip": [{"hidden": [8], "inputs": [3]}]}, {"hidden": 8}, "hidden is zipped with hidden"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_clear_line(table, overrides, message):

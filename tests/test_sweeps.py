@@ -4,6 +4,7 @@ import functools
 import math
 import re
 import shutil
+from pathlib import Path
 
 import filelock
 import jax
@@ -454,7 +455,7 @@ def test_everything_is_written_and_read_back(tiny):
     assert len(results.steps) == 16 * 12
     assert list(results.runs.columns) == list(frames.RUNS)
     assert results.manifest["status"] == "complete"
-    assert all(path.exists() for path in report.paths)
+    assert all(Path(path).exists() for path in report.paths)
     assert (folder / "figures" / "phase-gaussian.pdf").exists()
     audited = results.runs[results.runs["init"] == "orthogonal"]
     np.testing.assert_allclose(audited["spectral_radius"], audited["gain"], rtol=1e-5)
@@ -590,7 +591,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, tiny, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweeps.sweep(spec(), tmp_path / "out", stop)
+        sweeps.sweep(spec(), tmp_path / "out", progress=stop)
     report = sweeps.sweep(spec(), tmp_path / "out")
     assert report.computed == 16 - calls[-1]
     pd.testing.assert_frame_equal(report.results.runs, tiny[1].results.runs, atol=1e-5)

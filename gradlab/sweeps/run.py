@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +20,8 @@ from gradlab.sweeps.store import Store, open_store, read_manifest
 from gradlab.sweeps.work import SWEEPS, Chunk, Part, Sweep, compute
 
 Progress = Callable[[int, int, str], None]
+Measured = Generator[tuple[Chunk, list[Part]], None, None]
+Measure = Callable[[Iterator[Chunk]], Measured]
 
 
 class Report(NamedTuple):
@@ -52,6 +57,8 @@ def sweep(
     *,
     set: Mapping[str, Any] | None = None,
     memory: int = 2**30,
+    workers: int = 0,
+    scheduler: str | None = None,
     retry: bool = False,
     progress: Progress | None = None,
 ) -> Report:
@@ -64,6 +71,8 @@ def sweep(
             manifest.json, summary.csv, figures/.
         set: values of axes in place of those of the spec.
         memory: bytes that a chunk may use.
+        workers: processes of this machine that measure side by side; 0 for this one alone.
+        scheduler: the address of a dask scheduler whose workers measure, tcp://HOST:PORT.
         retry: whether runs that failed before are tried again.
         progress: called with (runs done, runs in all, what runs now).
 
@@ -89,24 +98,19 @@ def sweep(
     how = next(how for how in SWEEPS.values() if isinstance(spec, how.spec))
     plan = Plan(spec, how.run)
     how.check(plan)
-    tell = progress or (lambda *_: None)
     of = lambda content: Plan(how.spec(**content), how.run)  # noqa: E731
     with open_store(out, how.kind, plan, of) as store:
         if retry:
             store.forget_failures()
         total = len(plan)
-        finished = total if not store.done else sum(run.run_id in store.done for run in plan)
-        finished = finished if store.done else 0
+        finished = sum(run.run_id in store.done for run in plan) if store.done else 0
         computed = total - finished
         if computed:
             store.write_manifest(spec.model_dump(), status="running", runs=total)
-            for chunk, parts in _here(
-                _chunks(how, plan, store.done, memory), finished, total, tell
-            ):
-                for part in parts:
-                    store.add(*part)
-                finished += len(chunk.runs)
-                tell(finished, total, how.label(chunk.runs[0]))
+            told = _Told(progress, finished, total)
+            chunks = _chunks(how, plan, store.done, memory, workers)
+            with _measuring(scheduler, workers, told) as measured:
+                _run(measured, chunks, how.label, store, told)
         if computed or not store.is_complete():
             _finish(how, store, spec, start)
     made = [name for name in store.folder.names() if name.endswith(".png")]
@@ -129,26 +133,79 @@ def _spec(given: Any, overrides: Mapping[str, Any] | None) -> Spec | TrainingSpe
     return specs.parse(given.model_dump(exclude_defaults=True), overrides) if overrides else given
 
 
-def _chunks(how: Sweep, plan: Plan, done: set[str], memory: int) -> Iterator[Chunk]:
+def _chunks(how: Sweep, plan: Plan, done: set[str], memory: int, workers: int) -> Iterator[Chunk]:
     """The missing runs, those that share a program together."""
     for grids in plan.programs().values():
         runs = (run for axes in grids for run in plan.runs(axes))
-        missing = [run for run in runs if run.run_id not in done]
-        if missing:
-            size = how.size(missing[0], len(missing), memory)
-            for place in range(0, len(missing), size):
-                yield Chunk(how.kind.name, tuple(missing[place : place + size]), size)
+        missing = (run for run in runs if run.run_id not in done)
+        first = next(missing, None)
+        if first is None:
+            continue
+        most = sum(math.prod(map(len, axes.values())) for axes in grids)
+        size = how.size(first, -(-most // max(workers, 1)), memory)
+        missing = itertools.chain([first], missing)
+        while batch := tuple(itertools.islice(missing, size)):
+            yield Chunk(how.kind.name, batch, size)
 
 
-def _here(
-    chunks: Iterator[Chunk], finished: int, total: int, tell: Progress
-) -> Iterator[tuple[Chunk, list[Part]]]:
-    """Measure the chunks one after the other, in this process."""
+class _Told:
+    """Tells the progress, and takes a KeyboardInterrupt there as the wish to stop after a chunk."""
+
+    def __init__(self, progress: Progress | None, finished: int, total: int) -> None:
+        self.progress = progress
+        self.finished = finished
+        self.total = total
+        self.stopping = False
+
+    def __call__(self, label: str) -> None:
+        if self.progress is not None and not self.stopping:
+            try:
+                self.progress(self.finished, self.total, label)
+            except KeyboardInterrupt:
+                self.stopping = True
+
+
+@contextlib.contextmanager
+def _measuring(scheduler: str | None, workers: int, told: _Told) -> Iterator[Measure]:
+    """What measures chunks: this process, or the workers of a dask scheduler."""
+    if scheduler is None and not workers:
+        yield functools.partial(_here, told)
+        return
+    from gradlab.sweeps import cluster
+
+    with cluster.connected(scheduler, workers) as client:
+        yield functools.partial(cluster.measured, client)
+
+
+def _here(told: _Told, chunks: Iterator[Chunk]) -> Measured:
     for chunk in chunks:
-        label = SWEEPS[chunk.kind].label(chunk.runs[0])
-        tell(finished, total, label)
-        yield chunk, compute(chunk, functools.partial(tell, finished, total))
-        finished += len(chunk.runs)
+        yield chunk, compute(chunk, told)
+
+
+def _run(
+    measured: Measure,
+    chunks: Iterator[Chunk],
+    label: Callable[[Any], str],
+    store: Store,
+    told: _Told,
+) -> None:
+    """Store every chunk as it ends; where it is to stop, those that run now end first."""
+
+    def wanted() -> Iterator[Chunk]:
+        for chunk in chunks:
+            told(label(chunk.runs[0]))
+            if told.stopping:
+                return
+            yield chunk
+
+    with contextlib.closing(measured(wanted())) as ended:
+        for chunk, parts in ended:
+            for part in parts:
+                store.add(*part)
+            told.finished += len(chunk.runs)
+            told(label(chunk.runs[0]))
+    if told.stopping and told.finished < told.total:
+        raise KeyboardInterrupt
 
 
 def _finish(how: Sweep, store: Store, spec: Any, start: float) -> None:

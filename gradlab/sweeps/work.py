@@ -74,11 +74,15 @@ SWEEPS = {
 
 
 class Chunk(NamedTuple):
-    """Runs that share a program and are measured together, as one call for `size` runs."""
+    """Runs that share a program and are measured together, as one call for `size` runs.
+
+    `halved` counts how often a larger chunk was cut because memory ran out.
+    """
 
     kind: str
     runs: tuple[Any, ...]
     size: int
+    halved: int = 0
 
 
 class Part(NamedTuple):
@@ -94,39 +98,48 @@ def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
     A chunk for which memory runs out is halved and tried again, down to single runs. Whatever
     else goes wrong is the reason in the rows of its runs.
     """
-    how = SWEEPS[chunk.kind]
     started, start = now(), time.perf_counter()
-    rows = _rows(how, chunk.runs, chunk.size, 0, tell)
-    seconds = time.perf_counter() - start
-    facts = {
-        "host": socket.gethostname(),
-        "started": started,
-        "seconds": round(seconds, 4),
-        "size": chunk.size,
-    }
-    parts = []
-    for failed in (False, True):
-        part = [row for row in rows if (row["status"] == "failed") == failed]
-        if part:
-            told = facts | ({"failed": len(part)} if failed else {})
-            content = encode(how.kind, part, told)
-            parts.append(Part([row["run_id"] for row in part], content))
-    return parts
+    rows = _rows(chunk, tell)
+    facts = {"started": started, "seconds": round(time.perf_counter() - start, 4)}
+    split = ([row for row in rows if (row["status"] == "failed") == bad] for bad in (False, True))
+    return [_part(chunk, part, facts) for part in split if part]
 
 
-def _rows(how: Sweep, runs: Sequence[Any], size: int, halved: int, tell: Tell) -> list[Any]:
+def failed_part(chunk: Chunk, error: Exception) -> Part:
+    """The part of a chunk whose runs failed, with the error as their reason."""
+    return _part(chunk, _failed(chunk, error), {"started": now()})
+
+
+def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
+    """A chunk of several runs as two of half the size."""
+    size = (len(chunk.runs) + 1) // 2
+    smaller = chunk._replace(size=size, halved=chunk.halved + 1)
+    return smaller._replace(runs=chunk.runs[:size]), smaller._replace(runs=chunk.runs[size:])
+
+
+def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Part:
+    facts |= {"host": socket.gethostname(), "size": chunk.size}
+    failed = sum(row["status"] == "failed" for row in rows)
+    content = encode(SWEEPS[chunk.kind].kind, rows, facts | ({"failed": failed} if failed else {}))
+    return Part([row["run_id"] for row in rows], content)
+
+
+def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:
     try:
-        rows = how.measure(runs, size, tell)
+        rows = SWEEPS[chunk.kind].measure(chunk.runs, chunk.size, tell)
     except Exception as error:
-        if not _is_memory(error) or len(runs) == 1:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            failed = {"status": "failed", "reason": reason, "halved": halved}
-            return [how.failed(run) | failed for run in runs]
-        half = (len(runs) + 1) // 2
-        parts = runs[:half], runs[half:]
+        if not _is_memory(error) or len(chunk.runs) == 1:
+            return _failed(chunk, error)
     else:
-        return [row | {"halved": halved} for row in rows]
-    return [row for part in parts for row in _rows(how, part, half, halved + 1, tell)]
+        return [row | {"halved": chunk.halved} for row in rows]
+    # Not inside the handler, where the error would keep what the chunk had allocated.
+    return [row for half in halves(chunk) for row in _rows(half, tell)]
+
+
+def _failed(chunk: Chunk, error: Exception) -> list[dict[str, Any]]:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    row = {"status": "failed", "reason": reason, "halved": chunk.halved}
+    return [SWEEPS[chunk.kind].failed(run) | row for run in chunk.runs]
 
 
 def _is_memory(error: Exception) -> bool:

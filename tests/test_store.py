@@ -1,0 +1,1 @@
+"""Stores: what becomes of a sweep's folder when things go wrong."""
