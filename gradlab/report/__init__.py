@@ -4,6 +4,9 @@
 from a spec, a frame or a manifest is escaped, and the page's own policy lets no other script run.
 """
 
+# pandas' own annotations say Series | DataFrame for nearly every selection.
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import base64
@@ -378,8 +381,10 @@ def _duration(value: Any) -> str:
 def _tree(git: Any) -> str:
     if not isinstance(git, Mapping) or "commit" not in git:
         return _text(git)
-    state = {True: ", nothing uncommitted", False: ", with changes that are not committed"}
-    return f"{git['commit']}{state.get(git.get('clean'), '')}"
+    if "clean" not in git:
+        return str(git["commit"])
+    state = "nothing uncommitted" if git["clean"] else "with changes that are not committed"
+    return f"{git['commit']}, {state}"
 
 
 def _chunks(chunks: Any) -> str:

@@ -1,5 +1,8 @@
 """The tables of a report: frame -> heads and cells, each with the text to show and to sort by."""
 
+# pandas' own annotations say Series | DataFrame for nearly every selection.
+# pyright: reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
