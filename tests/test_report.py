@@ -260,8 +260,8 @@ def test_a_training_sweep_has_its_own_table():
     )
     words = plain(report.page(runs, {"kind": "training", "spec": {"task": ["adding"]}}))
     assert words.startswith("Training gru on adding") and "solved 2" in words
-    # task, cell, learning rate, runs, solved, nonfinite, solved at, loss
-    assert "adding gru 0.01 4 25% 25% – 0.25" in words
+    # cell, learning rate, runs, solved, nonfinite, solved at, loss
+    assert "gru 0.01 4 25% 25% – 0.25" in words
     assert "verdict" not in words and "no figures" in words
 
 
@@ -269,6 +269,14 @@ def test_where_every_run_failed_the_page_still_stands(results):
     runs = results.runs[results.runs["status"] == "failed"]
     words = plain(report.page(runs, {}))
     assert "No run was measured" in words and "not recorded" in words
+
+
+def test_every_figure_that_is_drawn_has_a_caption(results):
+    drawn = [*figures._of_gradients(sweep(seeds=1, lengths=(10,)))]
+    runs = pd.DataFrame({"task": ["adding"]})
+    drawn += figures._of_training(frames.TrainingResults(runs, runs, runs, {}))
+    kinds = {name.partition("-")[0] for name in drawn}
+    assert kinds == set(report.CAPTIONS) and len(kinds) == 8
 
 
 @pytest.mark.parametrize(
@@ -315,6 +323,8 @@ def test_the_command_and_its_places(folder, text, tmp_path):
     assert (tmp_path / "a" / "b.html").read_text(encoding="utf-8") == text
     with pytest.raises(ValueError, match="is a folder"):
         report.write(folder, tmp_path)
+    assert report.write(folder, "memory://mail/page.html") == "memory://mail/page.html"
+    assert _files.Folder("memory://mail").read("page.html").decode() == text
 
 
 def test_results_behind_an_address(folder, text):

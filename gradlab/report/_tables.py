@@ -141,8 +141,8 @@ def trained(runs: pd.DataFrame) -> Table | None:
     if runs.empty:
         return None
     points = frames.trained_summary(runs)
-    varying = [name for name in frames.TRAINED_AXES if points[name].nunique(dropna=False) > 1]
-    shown = list(dict.fromkeys(("task", "cell", *varying)))
+    varying = [name for name in frames.TRAINED_AXES if points[name].nunique() > 1]
+    shown = list(dict.fromkeys((*(v for v in varying if v == "task"), "cell", *varying)))
     statistics = {
         "runs": ("runs", "", "d"),
         "solved": ("solved", "", ""),
@@ -181,7 +181,7 @@ def failures(failed: pd.DataFrame, names: Sequence[str]) -> Table | None:
     if failed.empty:
         return None
     present = [name for name in names if name in failed]
-    varying = [name for name in present if failed[name].nunique(dropna=False) > 1]
+    varying = [name for name in present if failed[name].nunique() > 1]
     shown = list(dict.fromkeys(("cell", *varying, "seed")))
     known = {**frames.TRAINED, **frames.RUNS}
     heads = [_axis_head(failed, name, known) for name in shown] + [Head("reason"), Head("run")]
