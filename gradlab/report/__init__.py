@@ -1,0 +1,407 @@
+"""The report of a sweep: one HTML page that carries all it shows and asks no network for anything.
+
+`write` reads a folder of results and writes the page; `page` makes it of frames. Whatever comes
+from a spec, a frame or a manifest is escaped, and the page's own policy lets no other script run.
+"""
+
+# pandas' own annotations say Series | DataFrame for nearly every selection.
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import importlib.resources
+import json
+import struct
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import markupsafe
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradlab import _files, _names, frames
+from gradlab.report._captions import CAPTIONS, Caption
+from gradlab.report._tables import axes, failures, trained, verdicts
+
+# What the page needs of the runs: reading more would not fit a million of them.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "gradients": (*frames.AXES, "seed", "status", "verdict", "rate"),
+    "training": (
+        *frames.TRAINED_AXES,
+        *("run_id", "seed", "status", "solved_step", "loss", "error", "best_loss", "baseline"),
+        *("rate_before", "rate_after"),
+    ),
+}
+_SCHEMAS = {"gradients": frames.RUNS, "training": frames.TRAINED}
+
+
+class Figure(NamedTuple):
+    """A figure of the page: its place, what it is about, the picture, and its size in pixels."""
+
+    number: int
+    subject: str
+    title: str
+    text: str
+    source: str
+    width: int
+    height: int
+
+
+def write(dir: str | Path, out: str | Path | None = None) -> str:
+    """Write the report of a finished sweep, one HTML file, and return its path.
+
+    Args:
+        dir: a folder that a sweep wrote, or an fsspec address of one.
+        out: the file to write; report.html in the folder by default.
+
+    Raises:
+        ValueError: where there are no results, the sweep has not finished, or a file is damaged.
+
+    The steps are not read, and of the runs only `COLUMNS`: a million runs take about 10 s and
+    0.8 GB.
+    """
+    folder = _files.Folder(dir)
+    manifest = _manifest(folder)
+    kind = manifest.get("kind", "gradients")
+    runs = _runs(folder, kind)
+    pictures = {
+        name.removeprefix("figures/"): _picture(folder, name)
+        for name in folder.names()
+        if name.startswith("figures/") and name.endswith(".png")
+    }
+    text = page(runs, manifest, pictures, failed=_failed(folder, kind)).encode()
+    if out is None:
+        folder.write("report.html", lambda file: file.write(text))
+        return f"{str(dir).rstrip('/')}/report.html"
+    if Path(out).is_dir():
+        raise ValueError(f"{out} is a folder; --out needs the name of a file")
+    place, _, name = str(out).rpartition("/")
+    target = _files.Folder(place if "://" in str(out) else Path(out).parent)
+    target.write(name, lambda file: file.write(text))
+    return str(out)
+
+
+def page(
+    runs: pd.DataFrame,
+    manifest: Mapping[str, Any],
+    figures: Mapping[str, bytes] | None = None,
+    *,
+    failed: pd.DataFrame | None = None,
+) -> str:
+    """The report as HTML.
+
+    Args:
+        runs: a row per run, with the columns that `COLUMNS` names for the manifest's kind.
+        manifest: what manifest.json says; a key that is not known is shown as it is.
+        figures: the content of PNG files by their names, as `gradlab.figures.draw` names them.
+        failed: the rows of the failed runs, with their reason; by default those of `runs`.
+
+    >>> record = dict(run_id="a", cell="gru", init="normal", gain=1, input="gaussian", length=10,
+    ...               hidden=4, inputs=2, seed=0, status="ok", verdict="stable", rate=-0.01)
+    >>> text = page(frames.runs_frame([record]), {"spec": {"cell": ["<b>"]}})
+    >>> "&lt;b&gt;" in text, "<b>" in text
+    (True, False)
+    """
+    training = manifest.get("kind") == "training"
+    if failed is None:
+        failed = runs[runs["status"] == "failed"]
+    measured = runs[runs["status"] != "failed"]
+    names = frames.TRAINED_AXES if training else frames.AXES
+    subjects = {str(value): None for value in runs["task" if training else "input"].dropna()}
+    script = _source("sort.js")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_source),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        title=_title(runs, training),
+        lede=_lede(runs, manifest),
+        counts={"status": _count(runs["status"])}
+        | ({} if training else {"verdict": _count(measured["verdict"])}),
+        axes=axes(runs, names, _SCHEMAS["training" if training else "gradients"]),
+        spec=_spec(manifest.get("spec")),
+        figures=_figures(figures or {}, subjects),
+        table=(trained if training else verdicts)(measured),
+        failed=failures(failed, names),
+        facts=_facts(manifest),
+        files=manifest.get("files") or {},
+        commit=_git(manifest).get("commit"),
+        style=markupsafe.Markup(_source("page.css")),
+        script=markupsafe.Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _source(name: str) -> str:
+    return (importlib.resources.files(__name__) / name).read_text(encoding="utf-8")
+
+
+def _manifest(folder: _files.Folder) -> dict[str, Any]:
+    try:
+        manifest = json.loads(folder.read("manifest.json"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"no results in {str(folder)!r}: manifest.json missing; "
+            "`gradlab sweep SPEC.toml --out DIR` writes them"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"'{folder}/manifest.json' is damaged: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ValueError(f"'{folder}/manifest.json' is damaged: it holds no table")
+    _names.choose(
+        f"kind of results in {folder}/manifest.json:",
+        manifest.get("kind", "gradients"),
+        frames.KINDS,
+    )
+    if manifest.get("status") == "running":
+        raise ValueError(
+            f"the sweep in {str(folder)!r} has not finished; the command that started it goes on "
+            "from where it is"
+        )
+    return manifest
+
+
+def _runs(folder: _files.Folder, kind: str) -> pd.DataFrame:
+    """The columns of the runs that the page needs, a missing one filled."""
+    names, schema = COLUMNS[kind], _SCHEMAS[kind]
+    # Texts repeat: read as categories, a million of them take a byte each.
+    texts = [name for name in names if schema[name].dtype == "str" and name != "run_id"]
+    runs = _parquet(folder, names, read_dictionary=texts)
+    if runs.empty:
+        raise ValueError(f"no runs to report in {str(folder)!r}")
+    for name in names:
+        if name not in runs:
+            missing = pd.Series(pd.NA, index=runs.index, dtype=object)
+            runs[name] = missing.astype(schema[name].dtype.replace("int64", "Int64"))
+    return runs
+
+
+def _failed(folder: _files.Folder, kind: str) -> pd.DataFrame:
+    names = frames.TRAINED_AXES if kind == "training" else frames.AXES
+    columns = ("run_id", *names, "seed", "status", "reason")
+    return _parquet(folder, columns, filters=[("status", "=", "failed")])
+
+
+def _parquet(folder: _files.Folder, columns: Iterable[str], **options: Any) -> pd.DataFrame:
+    """Those of the columns that runs.parquet has."""
+    try:
+        with folder.open("runs.parquet") as file:
+            present = pq.read_schema(file).names
+            file.seek(0)
+            kept = [name for name in columns if name in present]
+            return pq.read_table(file, columns=kept, **options).to_pandas()
+    except FileNotFoundError:
+        raise ValueError(
+            f"no results in {str(folder)!r}: runs.parquet missing; "
+            "the command that made the rest makes it again"
+        ) from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        what = str(error).splitlines()[0]
+        raise ValueError(f"'{folder}/runs.parquet' is damaged: {what}") from None
+
+
+def _picture(folder: _files.Folder, name: str) -> bytes:
+    content = folder.read(name)
+    if not content.startswith(b"\x89PNG\r\n\x1a\n") or b"IEND" not in content[-12:]:
+        raise ValueError(f"'{folder}/{name}' is damaged; `gradlab figures DIR` draws it again")
+    return content
+
+
+def _title(runs: pd.DataFrame, training: bool) -> str:
+    cells = [str(cell) for cell in runs["cell"].unique()]
+    title = _listed(cells) if len(cells) <= 4 else f"{len(cells)} cells"
+    if not training:
+        return f"Gradients of {title}"
+    return f"Training {title} on {_listed([str(task) for task in runs['task'].unique()])}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _lede(runs: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
+    parts = [f"{len(runs):,} runs"]
+    seeds = runs["seed"].nunique()
+    if seeds > 1:
+        parts[0] += f" with {seeds} seeds"
+    if manifest.get("device"):
+        parts.append(f"on {_device(manifest['device'])}")
+    if manifest.get("written"):
+        parts.append(f"finished {_time(manifest['written'])}")
+    return ", ".join(parts) + "."
+
+
+def _device(device: Any) -> str:
+    """The devices without their platforms: "NVIDIA H100" for "gpu: NVIDIA H100"."""
+    names = device if isinstance(device, list) else [device]
+    return _listed([str(name).rpartition(": ")[2] for name in names])
+
+
+def _count(values: pd.Series) -> dict[str, int]:
+    found = values.value_counts()
+    return {str(name): int(count) for name, count in found.items() if count}
+
+
+def _figures(figures: Mapping[str, bytes], subjects: Iterable[str]) -> list[Figure]:
+    """The figures, those about one input or task together, in the order of `CAPTIONS`."""
+    known, places = list(CAPTIONS), list(subjects)
+
+    def place(name: str) -> tuple[int, int, str]:
+        kind, _, subject = name.removesuffix(".png").partition("-")
+        return (
+            places.index(subject) if subject in places else len(places),
+            known.index(kind) if kind in known else len(known),
+            name,
+        )
+
+    made = []
+    for number, name in enumerate(sorted(figures, key=place), 1):
+        stem = name.removesuffix(".png")
+        kind, _, subject = stem.partition("-")
+        caption = CAPTIONS.get(kind, Caption(stem, ""))
+        width, height = struct.unpack(">II", figures[name][16:24])
+        made.append(
+            Figure(
+                number,
+                subject if kind in CAPTIONS else "",
+                caption.title.format(subject=subject),
+                caption.text.format(subject=subject),
+                "data:image/png;base64," + base64.b64encode(figures[name]).decode(),
+                width,
+                height,
+            )
+        )
+    return made
+
+
+def _spec(spec: Any) -> str:
+    """The spec as a file that `gradlab sweep` reads; as JSON where TOML has no word for it."""
+    if not isinstance(spec, Mapping):
+        return "" if spec is None else str(spec)
+    blocks = [block for block in spec.get("blocks") or [] if isinstance(block, Mapping)]
+    rest = {key: value for key, value in spec.items() if key != "blocks"}
+    tables = {
+        "[axes]": {key: value for key, value in rest.items() if isinstance(value, list)},
+        "[fixed]": {key: value for key, value in rest.items() if not isinstance(value, list)},
+    }
+    parts = [*tables.items(), *(("[[blocks]]", block) for block in blocks)]
+    lines = [
+        "\n".join([head, *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in
+                           table.items())])
+        for head, table in parts
+        if table
+    ]  # fmt: skip
+    text = "\n\n".join(lines)
+    whole = json.dumps(spec, indent=2, ensure_ascii=False)
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return whole
+    return text
+
+
+def _git(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    git = manifest.get("git")
+    return git if isinstance(git, Mapping) else {}
+
+
+def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the manifest says beside the spec and the files, known facts first: (name, text)."""
+    shown = {
+        "kind": _text,
+        "status": _text,
+        "runs": _text,
+        "failed": _text,
+        "written": _time,
+        "seconds": _duration,
+        "device": _text,
+        "hosts": _text,
+        "precision": _text,
+        "settings": _text,
+        "git": _tree,
+        "versions": _text,
+        "chunks": _chunks,
+        "format": _text,
+    }
+    names = {"kind": "measured", "written": "finished", "seconds": "took", "git": "commit"}
+    others = [key for key in manifest if key not in (*shown, "spec", "files")]
+    facts = []
+    for key in (*shown, *others):
+        value = manifest.get(key)
+        if value is not None and value != [] and value != {}:
+            facts.append((names.get(key, key.replace("_", " ")), shown.get(key, _text)(value)))
+    return facts
+
+
+def _text(value: Any) -> str:
+    """A value of the manifest in words, whatever it is."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key}: {_text(one)}" for key, one in value.items())
+    return str(value)
+
+
+def _time(value: Any) -> str:
+    try:
+        when = datetime.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return _text(value)
+    zone = " UTC" if when.utcoffset() == datetime.timedelta() else f" {when:%z}".rstrip()
+    return f"{when.day} {when:%B %Y, %H:%M}{zone}"
+
+
+def _duration(value: Any) -> str:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return _text(value)
+    if value < 120:
+        return f"{value:.1f} s"
+    minutes = round(value / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _tree(git: Any) -> str:
+    if not isinstance(git, Mapping) or "commit" not in git:
+        return _text(git)
+    if "clean" not in git:
+        return str(git["commit"])
+    state = "nothing uncommitted" if git["clean"] else "with changes that are not committed"
+    return f"{git['commit']}, {state}"
+
+
+def _chunks(chunks: Any) -> str:
+    """How many chunks there are, when they ran, for how long and where."""
+    if not isinstance(chunks, list) or not all(isinstance(chunk, Mapping) for chunk in chunks):
+        return _text(chunks)
+    seconds = [c["seconds"] for c in chunks if isinstance(c.get("seconds"), int | float)]
+    started = sorted(str(c["started"]) for c in chunks if c.get("started"))
+    hosts = Counter(str(c["host"]) for c in chunks if c.get("host"))
+    lines = [f"{len(chunks):,}"]
+    if seconds:
+        lines[0] += f", {_duration(sum(seconds))} in all, the longest {_duration(max(seconds))}"
+    if started:
+        lines.append(f"first started {_time(started[0])}, last {_time(started[-1])}")
+    lines += [f"on {host}: {count:,}" for host, count in hosts.most_common()]
+    return "\n".join(lines)
+
+
+__all__ = ["COLUMNS", "page", "write"]
