@@ -154,9 +154,7 @@ def leaky():
         def step(x):
             return (1 - delta) * x + delta * gain * (W @ jnp.tanh(x))
 
-        spectrum = gl.spectrum.lyapunov(
-            step, x, steps=1600, burn_in=400, k=1, qr_every=8, dt=delta
-        )
+        spectrum = gl.spectrum.lyapunov(step, x, steps=1600, burn_in=400, k=1, qr_every=8, dt=delta)
         return spectrum.exponents[0]
 
     return np.array([run(*gaussian(seed, 1000, np.float32), delta, gain) for seed in range(3)])
@@ -222,9 +220,7 @@ def sum_rule(case):
     n, steps = 30, 50
     W, h = gaussian(3, n)
     W *= 2
-    spectrum = jax.jit(
-        lambda h: gl.spectrum.lyapunov(lambda h: jnp.tanh(W @ h), h, steps=steps)
-    )(h)
+    spectrum = jax.jit(lambda h: gl.spectrum.lyapunov(lambda h: jnp.tanh(W @ h), h, steps=steps))(h)
     total = steps * np.linalg.slogdet(W)[1]
     for _ in range(steps):
         h = np.tanh(W @ h)
@@ -281,9 +277,11 @@ def lorenz(case):
         return h + dt / 6 * (a + 2 * b + 2 * c + field(h + dt * c))
 
     run = jax.vmap(
-        lambda h: gl.spectrum.lyapunov(
-            step, h, steps=30_000, burn_in=4000, qr_every=40, dt=0.005
-        ).exponents
+        lambda h: (
+            gl.spectrum.lyapunov(
+                step, h, steps=30_000, burn_in=4000, qr_every=40, dt=0.005
+            ).exponents
+        )
     )
     starts = np.random.default_rng(0).uniform(-1, 1, (400, 3)) + np.array([0, 0, 25])
     exponents = np.asarray(jax.jit(run)(starts)).mean(0)

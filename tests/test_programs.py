@@ -56,9 +56,7 @@ def doubled(w, xs):
     return rnn(w, xs)
 
 
-doubled.defvjp(
-    lambda w, xs: jax.vjp(rnn, w, xs), lambda pull, ct: tuple(2 * x for x in pull(ct))
-)
+doubled.defvjp(lambda w, xs: jax.vjp(rnn, w, xs), lambda pull, ct: tuple(2 * x for x in pull(ct)))
 
 
 def sharded(w, xs):
@@ -228,9 +226,7 @@ def test_scan_over_layers_measures_depth():
             hs = jnp.stack(rows) + after[depth]
         return hs.sum()
 
-    after, within = jax.grad(perturbed, (0, 1))(
-        jnp.zeros((3, T, B, N)), jnp.zeros((3, T, B, N))
-    )
+    after, within = jax.grad(perturbed, (0, 1))(jnp.zeros((3, T, B, N)), jnp.zeros((3, T, B, N)))
     close(outer.log_norm, np.log(np.linalg.norm(after.reshape(3, -1), axis=1)))
     close(inner.log_norm, np.log(np.linalg.norm(within.reshape(3, T, -1), axis=2)))
 
@@ -356,8 +352,11 @@ def inner_unbounded(w, xs):
 
 @pytest.mark.parametrize("loss", [unbounded, inner_unbounded])
 def test_a_while_loop_is_named(loss):
-    with pytest.raises(ValueError, match=r"argnums=0: .*while_loop at test_programs.py:\d+ \(.*the "
-                       r"scan at test_programs.py:\d+ \("):
+    with pytest.raises(
+        ValueError,
+        match=r"argnums=0: .*while_loop at test_programs.py:\d+ \(.*the "
+        r"scan at test_programs.py:\d+ \(",
+    ):
         gl.trace(loss)(W, XS)
 
 
@@ -377,8 +376,10 @@ def test_other_errors_name_the_thing():
         gl.trace(lambda w: gl.tap(w, "h").sum(), batch_axis=3)(W)
     with pytest.raises(ValueError, match="taps named 'h' stand in different scans"):
         gl.trace(
-            lambda w: gl.tap(w, "h").sum()
-            + jax.lax.scan(lambda c, x: (gl.tap(c * x, "h"), None), 1.0, w[0])[0]
+            lambda w: (
+                gl.tap(w, "h").sum()
+                + jax.lax.scan(lambda c, x: (gl.tap(c * x, "h"), None), 1.0, w[0])[0]
+            )
         )(W)
 
 

@@ -30,9 +30,7 @@ class Block(NamedTuple):
     text: str
 
 
-BLOCKS = [
-    Block(README.count("\n", 0, m.start()) + 1, m[1], m[2]) for m in FENCE.finditer(README)
-]
+BLOCKS = [Block(README.count("\n", 0, m.start()) + 1, m[1], m[2]) for m in FENCE.finditer(README)]
 
 
 def run(*command: str, cwd: Path) -> str:

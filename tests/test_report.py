@@ -239,6 +239,18 @@ def test_the_spec_in_the_page_is_one_that_a_sweep_reads():
                 "blocks": [{"cell": "gru", "gain": [1.0, 2.0]}, {"cell": ["lstm", "elman"]}],
             }
         ),
+        parse(
+            {
+                "axes": {"length": [10, 20], "forget_bias": [0.0, 2.0]},
+                "fixed": {"init": "normal", "gain": 1.0},
+                "zip": [{"hidden": [8, 16], "inputs": [2, 3]}],
+                "when": {"forget_bias": {"cell": "lstm", "length": [10]}},
+                "blocks": [
+                    {"cell": "gru", "zip": [{"gain": [1.0, 2.0], "seed": [3, 4]}]},
+                    {"cell": ["lstm", "elman"], "when": {"gain": {"seed": [0]}}},
+                ],
+            }
+        ),
     ]
     run = dict(run_id="a", cell="gru", init="normal", gain=1, input="gaussian", length=10, seed=0,
                hidden=4, inputs=2, status="ok", verdict="stable")  # fmt: skip

@@ -493,8 +493,9 @@ def scans(program):
 @pytest.mark.parametrize("case", ["adding", "copying"])
 def test_a_batch_is_one_scan_of_batched_states_with_one_product_a_step(case):
     task = made(case)
-    net = tasks.network(cells.make("elman", inputs=task.inputs, hidden=5), task.outputs,
-                        task.every_step)
+    net = tasks.network(
+        cells.make("elman", inputs=task.inputs, hidden=5), task.outputs, task.every_step
+    )
     loss = tasks.batch_loss(net, task)
     arguments = jax.eval_shape(net.init, KEY), jax.eval_shape(tasks.batch_sampler(task, 7), KEY, 0)
     (scan,) = scans(jax.make_jaxpr(loss)(*arguments))
@@ -508,8 +509,9 @@ def test_a_batch_is_one_scan_of_batched_states_with_one_product_a_step(case):
 @pytest.mark.parametrize("case", ["adding", "parity-every-step"])
 def test_batch_loss_is_the_mean_of_the_samples(case):
     task = made(case)
-    net = tasks.network(cells.make("elman", inputs=task.inputs, hidden=5), task.outputs,
-                        task.every_step)
+    net = tasks.network(
+        cells.make("elman", inputs=task.inputs, hidden=5), task.outputs, task.every_step
+    )
     params = jax.jit(net.init)(KEY)
     xs, targets = jax.tree.map(lambda part: part[:3], drawn(case))
     value, metrics = jax.jit(tasks.batch_loss(net, task))(params, (xs, targets))

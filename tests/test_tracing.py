@@ -147,8 +147,9 @@ def test_value_and_grads_are_those_of_jax(name):
     out = jax.jit(gl.trace(loss, argnums=(0, 1)))(params(), XS)
     value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(params(), XS)
     np.testing.assert_allclose(out.value, value, rtol=1e-14)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13),
-                 out.grads, grads)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), out.grads, grads
+    )
     without = gl.trace(loss, argnums=())(params(), XS)
     assert without.grads is None
     np.testing.assert_allclose(without.scans[0].log_norm, out.scans[0].log_norm, atol=1e-12)
@@ -266,8 +267,9 @@ def test_two_scans_in_program_order_and_their_names():
     assert int(encoder.name.split(":")[1].split()[0]) < int(decoder.name.split(":")[1].split()[0])
 
     def second(eps):
-        h, hs = jax.lax.scan(lambda h, xe: ((h := tanh_step(params(), h, xe[0])[0] + xe[1]), h),
-                             H0, (XS, eps))
+        h, hs = jax.lax.scan(
+            lambda h, xe: ((h := tanh_step(params(), h, xe[0])[0] + xe[1]), h), H0, (XS, eps)
+        )
         h, _ = jax.lax.scan(lambda h, x: (jnp.tanh(params()["g"] @ h + x), None), h, hs)
         return h @ h
 
@@ -338,8 +340,9 @@ def test_scans_inside_other_programs(wrapper):
     expected = np.broadcast_to(plain.log_norm - halved, scan.log_norm.shape)
     np.testing.assert_allclose(scan.log_norm, expected, atol=1e-12)
     grads = jax.grad(wrapped)(params(), XS)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-13),
-                 out.grads, grads)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-13), out.grads, grads
+    )
 
 
 def test_trace_under_vmap_jit_and_grad():
@@ -381,8 +384,9 @@ def test_batch_axis_gives_each_sample_its_own_row():
         np.testing.assert_allclose(out.scans[0].log_norm[:, i], one.log_norm, atol=1e-12)
         np.testing.assert_allclose(out.scans[0].log_direct[:, i], one.log_direct, atol=1e-12)
     grads = jax.grad(batched)(params(), xs)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13),
-                 out.grads, grads)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), out.grads, grads
+    )
 
 
 def test_batch_axis_keeps_samples_of_different_rates_apart():

@@ -207,8 +207,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         sample, optimizer = given.pop("sample"), given.pop("optimizer")
         with pytest.raises(ValueError, match="checkpoint of another program"):
             gl.train(
-                loss, PARAMS, sample, optimizer, steps=STEPS, has_aux=True, block=EVERY,
-                batch_axis=0, checkpoint=path, **given,
+                loss,
+                PARAMS,
+                sample,
+                optimizer,
+                steps=STEPS,
+                has_aux=True,
+                block=EVERY,
+                batch_axis=0,
+                checkpoint=path,
+                **given,
             )
 
 
@@ -220,8 +228,14 @@ def test_a_checkpoint_knows_the_arrays_that_the_program_closes_over(tmp_path, pl
         data = jnp.arange(5.0) * (scale if place == "data" else 1)
         rate = jnp.asarray(0.1 * (scale if place == "rate" else 1))
         gl.train(
-            lambda w, x: (w - x) ** 2, 1.0, lambda key, step: data[step % 5], optax.sgd(rate),
-            steps=steps, key=KEY, block=2, checkpoint=path,
+            lambda w, x: (w - x) ** 2,
+            1.0,
+            lambda key, step: data[step % 5],
+            optax.sgd(rate),
+            steps=steps,
+            key=KEY,
+            block=2,
+            checkpoint=path,
         )
 
     go(1.0, 2)
@@ -239,9 +253,14 @@ def test_a_checkpoint_that_is_further_is_refused(tmp_path):
 def test_a_short_run_leaves_a_checkpoint_and_any_key_and_type_comes_back(tmp_path):
     def go(steps, **options):
         return gl.train(
-            lambda w, x: ((w - x) ** 2).sum(), jnp.ones(3, jnp.bfloat16),
-            lambda key, step: jax.random.normal(key, (3,), jnp.bfloat16), optax.sgd(0.1),
-            steps=steps, key=jax.random.key(0, impl="rbg"), block=2, **options,
+            lambda w, x: ((w - x) ** 2).sum(),
+            jnp.ones(3, jnp.bfloat16),
+            lambda key, step: jax.random.normal(key, (3,), jnp.bfloat16),
+            optax.sgd(0.1),
+            steps=steps,
+            key=jax.random.key(0, impl="rbg"),
+            block=2,
+            **options,
         )
 
     go(4, checkpoint=tmp_path / "run.npz")
@@ -298,7 +317,11 @@ def test_a_failed_run_is_resumed_as_failed(tmp_path):
 def test_an_update_that_is_not_finite_ends_the_run():
     # The loss is finite at 0, its derivative is not.
     failed = gl.train(
-        lambda w, x: jnp.sqrt(w), 0.0, lambda key, step: 0.0, optax.sgd(0.1), steps=3,
+        lambda w, x: jnp.sqrt(w),
+        0.0,
+        lambda key, step: 0.0,
+        optax.sgd(0.1),
+        steps=3,
         key=jax.random.key(0),
     )
     assert failed.failure is not None
@@ -375,6 +398,11 @@ def test_counts_out_of_range(options, message):
 def test_metrics_that_cannot_be(aux, error, message):
     with pytest.raises(error, match=message):
         gl.train(
-            lambda w, x: (w**2, aux(w)), 1.0, lambda key, step: 0.0, optax.sgd(0.1), steps=1,
-            key=KEY, has_aux=True,
+            lambda w, x: (w**2, aux(w)),
+            1.0,
+            lambda key, step: 0.0,
+            optax.sgd(0.1),
+            steps=1,
+            key=KEY,
+            has_aux=True,
         )

@@ -121,9 +121,7 @@ def test_heatmap_of_a_training_of_one_scan():
     whole = steps(table).drop(columns="run_id").assign(scan="a", leaf="")
     other = pd.concat([whole, whole.assign(leaf="c", log_norm=9.0), whole.assign(scan="b")])
     fig = figures.training(other, curves(table))
-    np.testing.assert_allclose(
-        meshes(fig.axes[1])[0].get_array(), -LAGS[:, None] - TIMES / 10
-    )
+    np.testing.assert_allclose(meshes(fig.axes[1])[0].get_array(), -LAGS[:, None] - TIMES / 10)
 
 
 def test_nothing_to_draw():

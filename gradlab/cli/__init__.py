@@ -17,6 +17,7 @@ import rich.table
 import typer
 
 from gradlab.cli import data, sentiment
+from gradlab.cli.report import report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ app = typer.Typer(
 
 app.add_typer(data.app, name="data")
 app.add_typer(sentiment.app, name="sentiment")
+app.command()(report)
 
 SpecPath = Annotated[Path, typer.Argument(help="the sweep's spec, a TOML file", metavar="SPEC")]
 Address = Annotated[

@@ -285,23 +285,35 @@ def _figures(figures: Mapping[str, bytes], subjects: Iterable[str]) -> list[Figu
     return made
 
 
+_TABLES = ("zip", "blocks")
+
+
+def _inline(value: Any) -> str:
+    """A value as TOML has it on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {_inline(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _spec(spec: Any) -> str:
     """The spec as a file that `gradlab sweep` reads; as JSON where TOML has no word for it."""
     if not isinstance(spec, Mapping):
         return "" if spec is None else str(spec)
-    blocks = [block for block in spec.get("blocks") or [] if isinstance(block, Mapping)]
-    rest = {key: value for key, value in spec.items() if key != "blocks"}
-    tables = {
-        "[axes]": {key: value for key, value in rest.items() if isinstance(value, list)},
-        "[fixed]": {key: value for key, value in rest.items() if not isinstance(value, list)},
-    }
-    parts = [*tables.items(), *(("[[blocks]]", block) for block in blocks)]
+    lists = {name: [t for t in spec.get(name) or [] if isinstance(t, Mapping)] for name in _TABLES}
+    rest = {k: v for k, v in spec.items() if k not in (*_TABLES, "when")}
+    parts = [
+        ("[axes]", {key: value for key, value in rest.items() if isinstance(value, list)}),
+        ("[fixed]", {key: value for key, value in rest.items() if not isinstance(value, list)}),
+        ("[when]", spec.get("when") or {}),
+        *((f"[[{name}]]", table) for name in _TABLES for table in lists[name]),
+    ]
     lines = [
-        "\n".join([head, *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in
-                           table.items())])
+        "\n".join([head, *(f"{key} = {_inline(value)}" for key, value in table.items())])
         for head, table in parts
         if table
-    ]  # fmt: skip
+    ]
     text = "\n\n".join(lines)
     whole = json.dumps(spec, indent=2, ensure_ascii=False)
     try:

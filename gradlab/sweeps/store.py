@@ -43,7 +43,7 @@ from gradlab.sweeps.plan import Plan
 _CHUNK = re.compile(r"chunks/([0-9a-f]{16})-([0-9a-f]{16})\.parquet")
 _TEMPORARY = re.compile(r"(.*/)?\.[0-9a-f]{32}\.tmp")
 _FRAMES = {f"{name}.parquet" for names in KINDS.values() for name in names}
-_OURS = (*_FRAMES, "summary.csv", "manifest.json", ".lock")
+_OURS = (*_FRAMES, "summary.csv", "manifest.json", "report.html", ".lock")
 _METADATA = b"gradlab"
 # Seconds between two signs of life of a sweep that holds a remote folder.
 BEAT = 5.0

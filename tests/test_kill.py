@@ -1,0 +1,41 @@
+"""Sweeps that are killed, on one machine and on several processes: no run is lost or changed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+# `make test-long` kills thirty times.
+KILLS = int(os.environ.get("GRADLAB_KILLS", "4"))
+
+
+def script(name, *arguments):
+    """Run a script of this folder, and give what it printed last."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("XLA_FLAGS")}
+    done = subprocess.run(
+        [sys.executable, str(HERE / name), *map(str, arguments)],
+        capture_output=True, text=True, env=clean | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
+    found = script("killed.py", tmp_path, KILLS, 0)
+    assert found["kills"] == KILLS and found["runs"] == 192
+    assert all(found["equal"]) and all(found["bytes"])
+    assert found["unaccounted"] == 0 and found["left"] == []
+
+
+def test_a_worker_that_is_killed_loses_nothing(tmp_path):
+    found = script("clustered.py", tmp_path)
+    assert found["killed_after"] >= 1 and found["runs"] == found["planned"] == 96
+    assert all(found["equal"]) and all(found["bytes"])
+    assert "the scheduler went away" in found["without_scheduler"]
+    assert 0 < found["kept"] < found["planned"] and all(found["equal_after"])
+    assert found["nobody"].startswith("no scheduler at tcp://127.0.0.1:")
