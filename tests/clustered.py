@@ -36,8 +36,17 @@ def wait_for(condition, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def small_chunks() -> None:
+    """Many chunks and no figures: what is tested is what happens between them."""
+    from gradlab import figures
     from gradlab.sweeps import run
+
+    figures.draw = lambda *_: []
 
     run.SWEEPS["gradients"] = run.SWEEPS["gradients"]._replace(size=lambda *_: 4)
 
@@ -73,6 +82,7 @@ def main(place: Path) -> None:
         nobody = str(error)
     processes = [dask("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")]
     try:
+        wait_for(lambda: answers(port))
         for _ in range(2):
             processes.append(
                 dask("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import gradlab as gl
+from gradlab import figures
 from gradlab.sweeps import run
 
 SPEC = {
@@ -30,6 +31,7 @@ CHUNK = 4
 
 def sweep(folder: Path, log: Path) -> None:
     """Run the sweep in chunks of CHUNK runs, and log each as it begins."""
+    figures.draw = lambda *_: []
     plain = run.compute
 
     def logged(chunk, tell):

@@ -90,6 +90,13 @@ def sweep(
     memory: Annotated[
         str | None, typer.Option(help="what a chunk of runs may use; 2GB, 512MiB", metavar="SIZE")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="processes of this machine that measure side by side")
+    ] = 0,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="a dask scheduler whose workers measure", metavar="tcp://HOST:PORT"),
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="run again what failed before")] = False,
 ) -> int:
     """Measure the grid of SPEC into DIR; runs that DIR holds already are not run again."""
@@ -103,7 +110,15 @@ def sweep(
         raise ValueError("no folder for the results; give one with --out DIR (or --dry-run)")
     before = spec.read_bytes()
     with _Progress() as progress:
-        report = sweeps.sweep(grid, out, memory=memory, retry=retry, progress=progress)
+        report = sweeps.sweep(
+            grid,
+            out,
+            memory=memory,
+            workers=workers,
+            scheduler=scheduler,
+            retry=retry,
+            progress=progress,
+        )
     _print_report(report)
     if spec.read_bytes() != before:
         print(f"{spec} changed while the sweep ran; {out} answers it as it was", file=sys.stderr)
@@ -139,13 +154,14 @@ def status(dir: Address) -> None:
     from gradlab import sweeps
 
     found = sweeps.status(dir)
-    table = rich.table.Table(title=found.headline, title_justify="left")
+    table = rich.table.Table()
     for name in found.counts.columns:
         text = found.counts[name].dtype.kind not in "iu"
         table.add_column(name, justify="left" if text else "right")
     for row in found.counts.itertuples(index=False):
         table.add_row(*map(str, row))
     out = console()
+    out.print(found.headline, soft_wrap=True, highlight=False)
     out.print(table)
     for reason, count in found.reasons.items():
         out.print(f"{count} failed: {reason}", soft_wrap=True, highlight=False, markup=False)

@@ -81,7 +81,7 @@ def measured(
                 try:
                     parts = future.result()
                 except distributed.KilledWorker as error:
-                    if len(chunk.runs) > 1:
+                    if chunk.size > 1:
                         chunks = itertools.chain(halves(chunk), chunks)
                         continue
                     parts = [failed_part(chunk, error)]

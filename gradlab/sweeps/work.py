@@ -110,11 +110,12 @@ def failed_part(chunk: Chunk, error: Exception) -> Part:
     return _part(chunk, _failed(chunk, error), {"started": now()})
 
 
-def halves(chunk: Chunk) -> tuple[Chunk, Chunk]:
-    """A chunk of several runs as two of half the size."""
-    size = (len(chunk.runs) + 1) // 2
+def halves(chunk: Chunk) -> list[Chunk]:
+    """A chunk of more than one run's size, as one or two of half the size."""
+    size = (chunk.size + 1) // 2
     smaller = chunk._replace(size=size, halved=chunk.halved + 1)
-    return smaller._replace(runs=chunk.runs[:size]), smaller._replace(runs=chunk.runs[size:])
+    parts = chunk.runs[:size], chunk.runs[size:]
+    return [smaller._replace(runs=part) for part in parts if part]
 
 
 def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Part:
@@ -128,7 +129,7 @@ def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:
     try:
         rows = SWEEPS[chunk.kind].measure(chunk.runs, chunk.size, tell)
     except Exception as error:
-        if not _is_memory(error) or len(chunk.runs) == 1:
+        if not _is_memory(error) or chunk.size == 1:
             return _failed(chunk, error)
     else:
         return [row | {"halved": chunk.halved} for row in rows]
