@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 import uuid
@@ -147,3 +148,20 @@ def filled(folder: Folder, below: str) -> Iterator[Path]:
 def cache() -> Path:
     """The user's folder for what can be made again: gradlab in $XDG_CACHE_HOME, or in ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gradlab"
+
+
+def remembered(name: str) -> dict[str, Any]:
+    """What the user's cache holds under a name; nothing where that is missing or damaged."""
+    try:
+        content = json.loads((cache() / name).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def remember(name: str, content: dict[str, Any]) -> None:
+    """Add to what the cache holds; a home that cannot be written costs the next one its time."""
+    with contextlib.suppress(OSError):
+        cache().mkdir(parents=True, exist_ok=True)
+        text = json.dumps(remembered(name) | content, indent=2)
+        write(cache() / name, lambda file: file.write(text.encode()))

@@ -1,0 +1,76 @@
+"""A sweep on a Slurm cluster: `python experiments/slurm.py SPEC --out DIR --jobs 20`.
+
+dask-jobqueue (`pip install 'gradlab[dask]' dask-jobqueue`) hands jobs to Slurm; each becomes a
+worker that measures chunks and sends them back to this process, which alone writes into DIR. Run it
+where it may stay for as long as the sweep takes: a login node under tmux, or a small job of its own.
+Jobs may start late, die or reach their limit of time: what they were measuring goes to another, and
+where this process ends, the same command goes on from what DIR holds.
+
+    python experiments/slurm.py experiments/vanishing.toml --out results/vanishing \\
+        --jobs 20 --queue cpu --cores 8 --memory 16GB --walltime 02:00:00
+
+`--show` prints the job script and starts nothing. The same in a few lines of a notebook:
+
+    from dask_jobqueue import SLURMCluster
+    import gradlab as gl
+
+    cluster = SLURMCluster(queue="cpu", cores=8, processes=1, memory="16GB", walltime="02:00:00")
+    cluster.scale(jobs=20)
+    gl.sweep("experiments/vanishing.toml", "results/vanishing", scheduler=cluster.scheduler_address)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import gradlab as gl
+
+
+def seconds(walltime: str) -> int:
+    """Hours, minutes and seconds, HH:MM:SS, as seconds."""
+    hours, minutes, rest = map(int, walltime.split(":"))
+    return 3600 * hours + 60 * minutes + rest
+
+
+def main() -> None:
+    """Start the jobs, and run the sweep on them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("spec")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--jobs", type=int, default=4)
+    parser.add_argument("--queue")
+    parser.add_argument("--cores", type=int, default=8)
+    parser.add_argument("--memory", default="16GB", help="of a job")
+    parser.add_argument("--walltime", default="01:00:00")
+    parser.add_argument("--gpus", type=int, default=0, help="of a job")
+    parser.add_argument("--show", action="store_true")
+    given = parser.parse_args()
+    try:
+        from dask_jobqueue import SLURMCluster
+    except ImportError:
+        sys.exit("this needs dask-jobqueue: pip install 'gradlab[dask]' dask-jobqueue")
+    cluster = SLURMCluster(
+        queue=given.queue,
+        cores=given.cores,
+        # One worker a job: JAX takes all the cores, and all the devices, of its process.
+        processes=1,
+        memory=given.memory,
+        walltime=given.walltime,
+        job_extra_directives=[f"--gres=gpu:{given.gpus}"] if given.gpus else [],
+        # A worker leaves before Slurm kills it, so that what it measures goes to another.
+        worker_extra_args=["--lifetime", f"{0.9 * seconds(given.walltime):.0f}s"],
+    )
+    if given.show:
+        print(cluster.job_script())
+        return
+    cluster.scale(jobs=given.jobs)
+    say = lambda done, total, what: print(f"{done}/{total} runs: {what}", file=sys.stderr)  # noqa: E731
+    report = gl.sweep(given.spec, given.out, scheduler=cluster.scheduler_address, progress=say)
+    print(f"{report.computed} of {report.total} runs measured, {len(report.failed)} failed")
+
+
+if __name__ == "__main__":
+    main()

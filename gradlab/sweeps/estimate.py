@@ -1,0 +1,188 @@
+"""What a sweep will take, said before it is begun: runs, programs, arithmetic, bytes, time."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradlab import _files
+from gradlab._files import Folder
+from gradlab.sweeps import cost, plan
+from gradlab.sweeps.plan import Plan
+from gradlab.sweeps.store import chunk_names
+from gradlab.sweeps.work import SWEEPS
+
+# Seconds that XLA takes to compile one program, and the share of this machine's matrix products
+# that a sweep reaches where nothing was measured yet: batch 1, width 128.
+COMPILATION, SHARE = 0.5, 0.05
+SPEEDS = "speeds.json"
+
+
+class Estimate(NamedTuple):
+    """What a sweep will take.
+
+    Attributes:
+        runs: points of the grid, each with one seed.
+        stored: those that the folder holds already, measured or failed.
+        programs: programs to compile that trace; runs that differ in numbers alone share them.
+        flops: arithmetic of the matrix products of all runs, there and back.
+        bytes: what the folder will hold.
+        seconds: the time for the missing runs on this device, compilation included.
+        speed: floating-point operations per second that the time rests on.
+        source: where that comes from.
+    """
+
+    runs: int
+    stored: int
+    programs: int
+    flops: float
+    bytes: int
+    seconds: float
+    speed: float
+    source: str
+
+    def __str__(self) -> str:
+        lines = [
+            f"runs                {self.runs:,}",
+            *([f"stored already      {self.stored:,}"] if self.stored else []),
+            f"compiled programs   {self.programs:,}",
+            f"arithmetic          {_scaled(self.flops)}FLOP",
+            f"bytes to be written {_scaled(self.bytes)}B",
+            f"estimated time      {_duration(self.seconds)} at {_scaled(self.speed)}FLOP/s, "
+            f"{self.source}",
+        ]
+        return "\n".join(lines)
+
+
+def estimate(spec: Any, out: str | Path | None = None) -> Estimate:
+    """What a sweep of a spec will take, without running any of it.
+
+    Args:
+        spec: what `gradlab.sweeps.load` gives.
+        out: the folder, where one may hold a part of the runs already.
+
+    Returns:
+        An `Estimate`. The time rests on sweeps that this device ran before, on the same cell and
+        width where there was one; else on a matrix product that is timed now.
+    """
+    how = next(how for how in SWEEPS.values() if isinstance(spec, how.spec))
+    made = Plan(spec, how.run)
+    known = speeds()
+    flops, written, seconds, programs, sources = 0.0, 0, 0.0, set(), {}
+    for grids in made.programs().values():
+        count = sum(math.prod(map(len, axes.values())) for axes in grids)
+        run = next(made.runs(grids[0]))
+        each = _flops(run)
+        speed, source = _speed(run, known)
+        programs.add(compiled(run))
+        flops += count * each
+        written += cost.written(run.length or 1, count, -(-count // 64))
+        seconds += count * each / speed
+        sources[source] = sources.get(source, 0.0) + count * each
+    stored = _stored(out)
+    share = 1 - min(stored / max(len(made), 1), 1)
+    return Estimate(
+        runs=len(made),
+        stored=stored,
+        programs=len(programs),
+        flops=flops,
+        bytes=written,
+        seconds=seconds * share + (COMPILATION * len(programs) if share else 0),
+        speed=flops / seconds if seconds else math.inf,
+        source=max(sources, key=lambda name: sources[name], default="nothing to do"),
+    )
+
+
+def compiled(run: Any) -> tuple[Any, ...]:
+    """Runs that agree on this share the program that traces them, whatever is drawn for them."""
+    if not isinstance(run, plan.Run):
+        return tuple(run.program)
+    drawn = (run.init,) if run.weights == "untied" else ()
+    shape = run.cell, run.activation, run.hidden, run.inputs, run.length, run.batch
+    return (run.weights, *shape, *drawn)
+
+
+def _flops(run: Any) -> float:
+    return cost.flops(run) if isinstance(run, plan.Run) else cost.chunk(run, 1).flops
+
+
+def _stored(out: str | Path | None) -> int:
+    if out is None:
+        return 0
+    import pyarrow.parquet as pq
+
+    folder = Folder(out)
+    stored = 0
+    for name in chunk_names(folder):
+        with folder.open(name) as file:
+            stored += pq.ParquetFile(file).metadata.num_rows
+    return stored
+
+
+# Speeds that sweeps reached, by device, cell, width and batch.
+
+
+def _device() -> str:
+    devices = jax.devices()
+    return f"{devices[0].platform} {devices[0].device_kind} x{len(devices)}"
+
+
+def _key(run: Any) -> str:
+    return f"{run.cell} {run.hidden} {run.batch}"
+
+
+def speeds() -> dict[str, float]:
+    """What sweeps reached on this device, in floating-point operations per second."""
+    return _files.remembered(SPEEDS).get(_device(), {})
+
+
+def remember(done: dict[str, tuple[float, float]]) -> None:
+    """Keep what a sweep reached: operations and seconds, by cell, width and batch."""
+    new = {name: flops / seconds for name, (flops, seconds) in done.items() if seconds > 0}
+    _files.remember(SPEEDS, {_device(): speeds() | new})
+
+
+def _speed(run: Any, known: dict[str, float]) -> tuple[float, str]:
+    if _key(run) in known:
+        return known[_key(run)], "as sweeps of the same shapes ran here"
+    near = [speed for name, speed in known.items() if name.split()[2] == str(run.batch)]
+    if near:
+        return float(np.median(near)), "as other sweeps ran here"
+    return SHARE * _products(), f"{SHARE:.0%} of this machine's matrix products"
+
+
+def _products() -> float:
+    """Floating-point operations per second of a matrix product."""
+    if not _TIMED:
+        a = np.ones((1024, 1024), np.float32)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            a @ a
+            times.append(time.perf_counter() - start)
+        _TIMED.append(2 * 1024**3 / min(times))
+    return _TIMED[0]
+
+
+_TIMED: list[float] = []
+
+
+def _scaled(number: float) -> str:
+    for unit in ("", "k", "M", "G", "T", "P", "E"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} Z"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"
