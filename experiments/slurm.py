@@ -1,8 +1,8 @@
 """A sweep on a Slurm cluster: `python experiments/slurm.py SPEC --out DIR --jobs 20`.
 
 dask-jobqueue (`pip install 'gradlab[dask]' dask-jobqueue`) hands jobs to Slurm; each becomes a
-worker that measures chunks and sends them back to this process, which alone writes into DIR. Run it
-where it may stay for as long as the sweep takes: a login node under tmux, or a small job of its own.
+worker that measures chunks and sends them back to this process, which alone writes into DIR. Run
+it where it may stay for as long as the sweep takes: a login node, or a small job of its own.
 Jobs may start late, die or reach their limit of time: what they were measuring goes to another, and
 where this process ends, the same command goes on from what DIR holds.
 
