@@ -52,7 +52,7 @@ def cost(function: Callable[..., Any], *args: Any) -> Cost:
     """
     traced = function if hasattr(function, "trace") else jax.jit(function)
     closed = traced.trace(*args).jaxpr
-    flat = _jaxpr.merged(_jaxpr.program(closed, _INLINED))
+    flat = _flat(closed)
     use = _Walk(flat).use(flat.outs)
     arguments = sum(_size(flat.avals[slot]) for slot in flat.ins)
     return Cost(use.flops, arguments + use.bytes + _constants(flat))
@@ -132,6 +132,7 @@ class _Walk:
     def __init__(self, flat: Program) -> None:
         self.flat = flat
         self.sizes = [_size(aval) for aval in flat.avals]
+        self.read: set[int] = set()
 
     def use(self, wanted: Sequence[Any], owned: Sequence[int] = ()) -> _Use:
         """The use where only the `wanted` results are read.
@@ -200,6 +201,11 @@ class _Walk:
             for k in range(since, i):
                 early[k] += size
         return early
+
+    def flops(self, node: Node) -> int:
+        """The arithmetic of an equation of which all results are read."""
+        self.read = set(node.outs)
+        return self._inside(node).flops
 
     def _inside(self, node: Node) -> _Use:
         """The arithmetic of an equation, and what it needs beside operands and results."""
@@ -299,3 +305,44 @@ def _is_moved(node: Node, flat: Program, multiplied: bool) -> bool:
     shape = node.eqn.invars[0].aval.shape
     order = [i for i in node.params["permutation"] if shape[i] > 1]
     return multiplied or order == sorted(order)
+
+
+class StepFlops(NamedTuple):
+    """Multiplications and additions in the matrix products of one step of a recurrence.
+
+    `once` needs the parameters alone, `forward` an input or the state, `backward` is what the
+    adjoint of the state adds: a product has one transposed product for each operand that depends
+    on the state.
+    """
+
+    once: int
+    forward: int
+    backward: int
+
+
+def step_flops(
+    step: Callable[..., Any], params: Any, state: Any, x: Any
+) -> StepFlops:
+    """The arithmetic of state = step(params, state, x), from types alone.
+
+    It is that of `trace(loss, argnums=())` per step, without tracing the backward pass: products
+    inside a scan of the step count as they are, forward.
+
+    >>> w, h = jax.ShapeDtypeStruct((9, 9), jnp.float32), jax.ShapeDtypeStruct((9,), jnp.float32)
+    >>> step_flops(lambda w, h, x: jnp.tanh(w @ h + w @ x), w, h, h)
+    StepFlops(once=0, forward=324, backward=162)
+    """
+    flat = _flat(jax.make_jaxpr(step)(params, state, x))
+    count, moving = len(jax.tree.leaves(params)), len(jax.tree.leaves(state))
+    later = _jaxpr.dependents(flat.nodes, flat.ins[count:])
+    moved = _jaxpr.dependents(flat.nodes, flat.ins[count : count + moving])
+    once = forward = backward = 0
+    walk = _Walk(flat)
+    for node in _jaxpr.needed(flat.nodes, flat.outs):
+        flops = walk.flops(node)
+        if later.isdisjoint(node.outs):
+            once += flops
+        else:
+            forward += flops
+            backward += flops * sum(ref in moved for ref in _slots(node.ins))
+    return StepFlops(once, forward, backward)
