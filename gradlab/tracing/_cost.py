@@ -167,6 +167,7 @@ class _Walk:
         alive = {slot for slot in (*owned, *rows) if slot in last}
         made = {out: i for i, node in enumerate(nodes) for out in node.outs if out in kept}
         early = self._early(nodes, made, roots)
+        products = {out for node in nodes if node.kind == "dot_general" for out in node.outs}
         now = peak = sum(self.sizes[slot] for slot in alive)
         flops = 0
         for i, node in enumerate(nodes):
@@ -177,7 +178,11 @@ class _Walk:
             size = sum(self.sizes[out] for out in new)
             # A loop over elements writes into an operand that ends here, and so does a carry.
             still = fused[i] and moved.isdisjoint(node.outs)
-            over = ending if still else [slot for slot in ending if slot in _carried(node)]
+            if still:
+                # Seen in XLA's plans: a product's result is not written over.
+                over = [slot for slot in ending if slot not in products]
+            else:
+                over = [slot for slot in ending if slot in _carried(node)]
             reused = min(size, sum(self.sizes[slot] for slot in over))
             peak = max(peak, now + size - reused + inside.bytes + early[i])
             alive.update(new)
@@ -291,20 +296,13 @@ def _kept(
             if not (out in whole or out in operands):
                 if times.get(out, 0) > 1 and node.kind in _DEAR:
                     kept.add(out)
-            elif node.kind in _RENAMED or _is_moved(node, flat, out not in whole):
+            elif node.kind in _RENAMED or (node.kind == "transpose" and out not in whole):
+                # A product reads its operands in either order. Other transposes are copies even
+                # where they move an axis of one: layouts differ.
                 (whole if out in whole else operands).update(_slots(node.ins))
             else:
                 kept.add(out)
     return kept
-
-
-def _is_moved(node: Node, flat: Program, multiplied: bool) -> bool:
-    """Whether a transpose moves nothing: products read either order."""
-    if node.kind != "transpose":
-        return False
-    shape = node.eqn.invars[0].aval.shape
-    order = [i for i in node.params["permutation"] if shape[i] > 1]
-    return multiplied or order == sorted(order)
 
 
 class StepFlops(NamedTuple):
