@@ -54,7 +54,11 @@ def _run(case: dict[str, Any]) -> plan.Run | training.Run:
     shared |= {"activation": None, "init": init, "gain": 1.0, "forget_bias": 1.0, "seed": 0}
     if case["weights"] != "trained":
         return plan.Run(
-            **shared, weights=case["weights"], input="gaussian", input_scale=1.0, bias_scale=0.0,
+            **shared,
+            weights=case["weights"],
+            input="gaussian",
+            input_scale=1.0,
+            bias_scale=0.0,
             inputs=32,
         )
     off = dict.fromkeys(training.Run._fields)
@@ -148,7 +152,9 @@ def main() -> None:
 
 def _markdown(table: pd.DataFrame) -> str:
     cells = [list(table.columns), ["---"] * len(table.columns)]
-    cells += [["" if pd.isna(x) else str(x) for x in line] for line in table.itertuples(index=False)]
+    cells += [
+        ["" if pd.isna(x) else str(x) for x in line] for line in table.itertuples(index=False)
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 

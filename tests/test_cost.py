@@ -25,9 +25,20 @@ def array(*shape, dtype=jnp.float32):
 def run(cell="elman", **changes):
     init = "normal" if "recurrent" in cells.options(cell) else None
     facts = dict(
-        cell=cell, activation=None, init=init, gain=1.0, weights="tied", forget_bias=1.0,
-        input="gaussian", input_scale=1.0, bias_scale=0.0, length=40, hidden=12, inputs=3,
-        batch=1, seed=0,
+        cell=cell,
+        activation=None,
+        init=init,
+        gain=1.0,
+        weights="tied",
+        forget_bias=1.0,
+        input="gaussian",
+        input_scale=1.0,
+        bias_scale=0.0,
+        length=40,
+        hidden=12,
+        inputs=3,
+        batch=1,
+        seed=0,
     )
     return plan.Run(**{**facts, **changes})
 
@@ -59,30 +70,19 @@ def test_flops_are_those_of_the_products_that_run(function, args, flops):
     [
         # An argument and a result; what is between is one loop.
         (lambda x: jnp.exp(x * 2 + 1) - 3, (array(1000),), 8000),
-        # The rows, the carry and the arguments.
-        (scanned, (array(4, 4), array(4), array(9, 4)), 4 * (16 + 4 + 36 + 36 + 4 + 4)),
+        # The arguments, the rows, the carry that is a row as well, and the product.
+        (scanned, (array(4, 4), array(4), array(9, 4)), 4 * (16 + 4 + 36 + 36 + 4 + 4 + 4)),
         # Nobody reads the rows.
         (lambda *a: scanned(*a)[0], (array(4, 4), array(4), array(9, 4)), 4 * (16 + 4 + 36 + 8)),
-        # The states are kept for the way back, those of one run at a time where runs are a loop.
-        (
-            lambda a: jax.lax.map(jax.grad(lambda x: jnp.sort(x).sum()), a),
-            (array(100, 50),),
-            None,
-        ),
     ],
-    ids=["loop", "rows", "unread rows", "map"],
+    ids=["loop", "rows", "unread rows"],
 )
 def test_bytes_are_counted_once(function, args, size):
-    counted = tracing.cost(function, *args).bytes
-    if size is None:
-        # Both arrays of all runs, and a few of one.
-        size, slack = 2 * 4 * 100 * 50, 10 * 8 * 50
-        assert size <= counted <= size + slack
-    else:
-        assert counted == size
+    assert tracing.cost(function, *args).bytes == size
 
 
-@pytest.mark.parametrize("cell", cells.names())
+# Products with and without the state, at each step and once, and a rotation that is prepared.
+@pytest.mark.parametrize("cell", ["gru_reset_before", "lru", "minimal_rnn", "orthogonal"])
 def test_flops_of_a_run_are_those_of_its_traced_program(cell):
     point = run(cell)
     probe = 2 * point.hidden
@@ -92,6 +92,17 @@ def test_flops_of_a_run_are_those_of_its_traced_program(cell):
 def test_flops_of_untied_weights_are_those_of_its_traced_program():
     point = run("lstm", weights="untied", length=48)
     assert cost.chunk(point, 2).flops == 2 * (cost.flops(point) + 2 * point.hidden)
+
+
+def test_runs_in_a_loop_keep_the_states_of_one_at_a_time():
+    def states(a):
+        return jax.lax.map(jax.grad(lambda row: scanned(jnp.eye(50), row, xs)[0].sum()), a)
+
+    xs = jnp.zeros((1000, 50))
+    rows = 4 * 1000 * 50
+    counted = tracing.cost(states, array(8, 50)).bytes
+    # Those that are saved, and the inputs as a constant.
+    assert 2 * rows < counted < 4 * rows
 
 
 @pytest.fixture
@@ -106,22 +117,18 @@ def optimized():
     [
         (run("elman", hidden=32, length=300), 8),
         (run("lstm", hidden=128, length=100), 2),
-        (run("gru", hidden=128, length=40), 4),
         (run("lru", hidden=32, length=300), 8),
-        (run("slstm", hidden=64, length=100), 4),
-        (run("cornn", hidden=128, length=40), 2),
-        (run("antisymmetric", hidden=64, length=300), 2),
         (run("orthogonal", hidden=128, length=60), 2),
         (run("elman", hidden=64, length=64, weights="untied"), 2),
     ],
-    ids=lambda value: f"{value.cell} {value.weights}" if isinstance(value, plan.Run) else str(value),
+    ids=lambda value: (
+        f"{value.cell} {value.weights}" if isinstance(value, plan.Run) else str(value)
+    ),
 )
 def test_bytes_are_within_the_factor_of_what_the_compiler_sets_aside(optimized, point, count):
     call = cost.calls(point, count)[-1]
     used = call.function.lower(*call.args).compile().memory_analysis()
-    planned = (
-        used.argument_size_in_bytes + used.temp_size_in_bytes + used.output_size_in_bytes
-    )
+    planned = used.argument_size_in_bytes + used.temp_size_in_bytes + used.output_size_in_bytes
     assert planned / FACTOR < tracing.cost(call.function, *call.args).bytes < planned * FACTOR
 
 
@@ -153,17 +160,13 @@ def test_the_largest_count_that_fits(limit):
     assert len(asked) <= 8
 
 
-def test_a_memory_of_a_run_is_bounded_by_the_runs_of_its_chunk():
-    use = [cost.chunk(run("lstm"), count).bytes for count in (1, 2, 3)]
-    assert use[2] - use[1] == pytest.approx(use[1] - use[0], rel=0.05)
-
-
 @pytest.mark.parametrize("length, seeds", [(20, 2), (700, 6)])
 def test_bytes_written_are_within_the_factor_of_a_sweeps_files(tmp_path, length, seeds):
     table = {
-        "axes": {"cell": ["elman"], "init": ["normal"], "length": [length], "seeds": seeds},
-        "fixed": {"hidden": 8},
+        "axes": {"cell": ["elman"], "init": ["normal"], "gain": [1.0], "length": [length]},
+        "fixed": {"hidden": 8, "inputs": 4},
     }
+    table["axes"]["seeds"] = seeds
     sweep(parse(table), tmp_path)
     size = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
     chunks = len(list((tmp_path / "chunks").glob("*.parquet")))
@@ -187,7 +190,9 @@ def test_memory_is_read(text, size):
     assert cost.parse_memory(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "two GB", "2PB", "-1GB", "0", "0.2B", "2GB free", "1e9"])
+@pytest.mark.parametrize(
+    "text", ["", "GB", "two GB", "2PB", "-1GB", "0", "0.2B", "2GB free", "1e9"]
+)
 def test_memory_that_is_none_is_told(text):
     with pytest.raises(ValueError, match="memory must be a number above 0 and a unit of B, kB"):
         cost.parse_memory(text)

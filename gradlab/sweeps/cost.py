@@ -19,8 +19,8 @@ from gradlab.tracing import Cost, cost, step_flops
 of = cost
 
 # Bytes on the disk, as parquet with zstd, measured on sweeps of 2 to 128 runs of 20 to 2000 steps:
-# a row of steps, in its chunk and in the frame; a run's columns, in its chunk and in the frames; the
-# schema and the columns' facts, in each chunk and in the frames.
+# a row of steps, in its chunk and in the frame; a run's columns, in its chunk and in the frames;
+# the schema and the columns' facts, in each chunk and in the frames.
 _ROW, _RUN, _CHUNK, _FRAMES = 12.4, 180, 22_700, 24_500
 # The share of the device's memory that a chunk takes unless it is told otherwise.
 SHARE = 4

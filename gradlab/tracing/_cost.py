@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradlab.tracing import _jaxpr
@@ -46,6 +45,7 @@ def cost(function: Callable[..., Any], *args: Any) -> Cost:
     Raises:
         What tracing the function raises.
 
+    >>> import jax.numpy as jnp
     >>> x = jax.ShapeDtypeStruct((100, 100), jnp.float32)
     >>> cost(lambda x: jnp.tanh(x @ x) + 1, x)
     Cost(flops=2000000, bytes=80000)
@@ -259,9 +259,7 @@ def _is_fused(node: Node, avals: Sequence[Any]) -> bool:
     if kind.startswith("reduce_") or kind.startswith("arg"):
         return True
     shape = avals[node.outs[0]].shape
-    return all(
-        isinstance(ref, Lit) or _fits(avals[ref].shape, shape) for ref in node.ins
-    )
+    return all(isinstance(ref, Lit) or _fits(avals[ref].shape, shape) for ref in node.ins)
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
@@ -318,14 +316,13 @@ class StepFlops(NamedTuple):
     backward: int
 
 
-def step_flops(
-    step: Callable[..., Any], params: Any, state: Any, x: Any
-) -> StepFlops:
+def step_flops(step: Callable[..., Any], params: Any, state: Any, x: Any) -> StepFlops:
     """The arithmetic of state = step(params, state, x), from types alone.
 
     It is that of `trace(loss, argnums=())` per step, without tracing the backward pass: products
     inside a scan of the step count as they are, forward.
 
+    >>> import jax.numpy as jnp
     >>> w, h = jax.ShapeDtypeStruct((9, 9), jnp.float32), jax.ShapeDtypeStruct((9,), jnp.float32)
     >>> step_flops(lambda w, h, x: jnp.tanh(w @ h + w @ x), w, h, h)
     StepFlops(once=0, forward=324, backward=162)
