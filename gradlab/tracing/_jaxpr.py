@@ -71,7 +71,7 @@ class ScanParts(NamedTuple):
     leaf_names: tuple[str, ...]
 
 
-def program(closed: Any) -> Program:
+def program(closed: Any, inlined: Sequence[str] = _INLINED) -> Program:
     """Flatten a (closed) jaxpr: calls inlined, constants as literals."""
     avals: list[Any] = []
     nodes: list[Node] = []
@@ -90,7 +90,7 @@ def program(closed: Any) -> Program:
 
         for eqn in jaxpr.eqns:
             ins = tuple(read(atom) for atom in eqn.invars)
-            if eqn.primitive.name in _INLINED and not _is_sharded(eqn.params):
+            if eqn.primitive.name in inlined and not _is_sharded(eqn.params):
                 results = inline(_callee(eqn.params), ins)
             else:
                 results = [new(var.aval) for var in eqn.outvars]
@@ -161,7 +161,7 @@ def merged(flat: Program) -> Program:
 def _identity(node: Node) -> Any:
     """What two equations agree on that compute the same; None where that is not known."""
     params = node.params
-    plain = not any(_is_jaxpr(x) or callable(x) for x in jax.tree.leaves(list(params.values())))
+    plain = not any(is_jaxpr(x) or callable(x) for x in jax.tree.leaves(list(params.values())))
     if node.eqn.effects or node.kind == TAP or not plain:
         return None
     try:
@@ -248,8 +248,8 @@ def collective_axes(*programs: Program) -> tuple[str, ...]:
                 axes = eqn.params.get(key, ())
                 axes = axes if isinstance(axes, tuple | list) else (axes,)
                 names.update(axis for axis in axes if isinstance(axis, str))
-        for param in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(param):
+        for param in jax.tree.leaves(list(eqn.params.values()), is_leaf=is_jaxpr):
+            if is_jaxpr(param):
                 for inner in _open(param)[0].eqns:
                     visit(inner)
 
@@ -259,7 +259,7 @@ def collective_axes(*programs: Program) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _is_jaxpr(x: Any) -> bool:
+def is_jaxpr(x: Any) -> bool:
     return isinstance(x, core.Jaxpr | core.ClosedJaxpr)
 
 
@@ -283,19 +283,24 @@ def dependents(nodes: Iterable[Node], sources: Iterable[int]) -> set[int]:
     return reached
 
 
-def scan_parts(node: Node) -> ScanParts:
-    """Read a scan equation of JAX 0.10 to 0.12."""
+def scan_counts(node: Node) -> tuple[int, int, int]:
+    """How many consts and carries a scan equation has, and its length."""
     params = node.params
     if "ft_in" in params:
         consts, carry, _ = params["ft_in"].elts
-        num_consts, num_carry = len(consts), len(carry)
-    else:
-        num_consts, num_carry = params["num_consts"], params["num_carry"]
+        return len(consts), len(carry), params["length"]
+    return params["num_consts"], params["num_carry"], params["length"]
+
+
+def scan_parts(node: Node) -> ScanParts:
+    """Read a scan equation of JAX 0.10 to 0.12."""
+    params = node.params
+    num_consts, num_carry, length = scan_counts(node)
     return ScanParts(
         body=merged(program(params["jaxpr"])),
         num_consts=num_consts,
         num_carry=num_carry,
-        length=params["length"],
+        length=length,
         reverse=params["reverse"],
         unroll=params["unroll"],
         leaf_names=_leaf_names(params["jaxpr"], num_carry),

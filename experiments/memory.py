@@ -1,0 +1,162 @@
+"""The model of memory against XLA's own plan and against measured peaks.
+
+Each program runs in a process of its own. Measured is by how much the highest resident memory,
+from before its arguments are made to its end, is above what was resident then: what the model
+counts. XLA is what the compiler sets aside: arguments, temporaries and results.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from gradlab import cells
+from gradlab.sweeps import cost, plan, training
+from gradlab.tracing import cost as model
+
+CELLS = ("elman", "lstm", "gru", "lru", "slstm", "cornn", "antisymmetric", "orthogonal")
+# Width, length and runs, each with a peak that is large enough to be measured.
+SHAPES = ((32, 10_000, 16), (128, 1000, 64), (512, 1000, 4))
+MORE = ((512, 100, 16), (128, 10_000, 16), (512, 10_000, 1))
+LEAST = 64e6
+COLUMNS = ["weights", "cell", "hidden", "length", "runs", "batch", "model MB", "XLA MB"]
+COLUMNS += ["measured MB", "model / XLA", "model / measured"]
+
+
+def cases() -> list[dict[str, Any]]:
+    """What is measured: gradients tied and untied, and the updates of a training."""
+    found = []
+    for cell in CELLS:
+        shapes = (*SHAPES, *MORE) if cell in ("elman", "lstm") else SHAPES
+        found += [_case("tied", cell, *shape, 1) for shape in shapes]
+    found += [_case("untied", cell, 128, 1000, 16, 1) for cell in ("elman", "lstm", "gru")]
+    found += [_case("untied", "lstm", 512, 1000, 4, 1)]
+    for cell in ("elman", "lstm", "gru", "lru"):
+        found += [_case("trained", cell, 128, 1000, 2, 16)]
+    return [*found, _case("trained", "lstm", 128, 10_000, 2, 1)]
+
+
+def _case(weights: str, cell: str, *numbers: int) -> dict[str, Any]:
+    names = ("weights", "cell", "hidden", "length", "runs", "batch")
+    return dict(zip(names, (weights, cell, *numbers), strict=True))
+
+
+def _run(case: dict[str, Any]) -> plan.Run | training.Run:
+    init = "orthogonal" if "recurrent" in cells.options(case["cell"]) else None
+    shared = {name: case[name] for name in ("cell", "hidden", "length", "batch")}
+    shared |= {"activation": None, "init": init, "gain": 1.0, "forget_bias": 1.0, "seed": 0}
+    if case["weights"] != "trained":
+        return plan.Run(
+            **shared,
+            weights=case["weights"],
+            input="gaussian",
+            input_scale=1.0,
+            bias_scale=0.0,
+            inputs=32,
+        )
+    off = dict.fromkeys(training.Run._fields)
+    off |= dict.fromkeys(training._SCALARS, 0.0) | {"leak": 1.0, "preflossing": 0, "window": 0}
+    off |= {"updates": 1, "evaluate_every": 1, "evaluation": 16, "flossing_exponents": 1}
+    return training.Run(
+        **{**off, **shared, "task": "adding", "optimizer": "adam", "learning_rate": 1e-3}
+    )
+
+
+def measure(case: dict[str, Any]) -> dict[str, Any]:
+    """Compile the last call of the case's chunk, run it once, and compare."""
+    with jax.default_matmul_precision("highest"):
+        call = cost.calls(_run(case), case["runs"])[-1]
+        expected = model(call.function, *call.args).bytes
+        compiled = call.function.lower(*call.args).compile()
+    jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))
+    before = _peak(reset=True)
+    rng = np.random.default_rng(0)
+    args = jax.tree.map(lambda x: _filled(rng, x), call.args)
+    jax.block_until_ready(compiled(*args))
+    return {"model": expected, "xla": planned(compiled), "measured": _peak() - before}
+
+
+def planned(compiled: Any) -> int:
+    """What XLA sets aside for a compiled function."""
+    plan = compiled.memory_analysis()
+    parts = ("argument", "temp", "output")
+    return sum(getattr(plan, f"{part}_size_in_bytes") for part in parts)
+
+
+def _filled(rng: np.random.Generator, x: Any) -> jax.Array:
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = jax.eval_shape(jax.random.key_data, x)
+        return jax.random.wrap_key_data(jax.numpy.ones(data.shape, data.dtype))
+    small = 1e-2 * rng.standard_normal(x.shape, np.float32)
+    return jax.device_put((small if x.dtype.kind in "fc" else np.ones(x.shape)).astype(x.dtype))
+
+
+def _peak(reset: bool = False) -> int:
+    """The process's highest resident memory, from now on where it is reset."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = status.read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def apart(case: dict[str, Any]) -> dict[str, Any]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, "--case", json.dumps(case)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def row(case: dict[str, Any], found: dict[str, Any]) -> list[Any]:
+    """One line of the table; what is too small to be measured is left out of it."""
+    large = found["measured"] > LEAST
+    sizes = [round(found[name] / 1e6, 1) for name in ("model", "xla", "measured")]
+    ratio = round(found["model"] / found["measured"], 2) if large else None
+    return [*case.values(), *sizes, round(found["model"] / found["xla"], 2), ratio]
+
+
+def main() -> None:
+    """Measure every case and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(measure(options.case)))
+        return
+    rows = []
+    for case in cases():
+        rows.append(row(case, apart(case)))
+        print(*rows[-1], flush=True)
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        options.out.mkdir(parents=True, exist_ok=True)
+        table.to_csv(options.out / "memory.csv", index=False)
+        worst = [pd.concat([r, 1 / r]).max() for r in (table[c] for c in COLUMNS[-2:])]
+        text = (
+            f"# memory\n\n{__doc__.split(chr(10), 2)[2].strip()}\n\n"
+            f"The worst ratio either way is {worst[0]:.2f} to XLA and {worst[1]:.2f} to what was "
+            f"measured.\n\n{_markdown(table)}\n\n{jax.devices()[0].device_kind}, "
+            f"jax {jax.__version__}\n"
+        )
+        (options.out / "memory.md").write_text(text)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    cells = [list(table.columns), ["---"] * len(table.columns)]
+    cells += [
+        ["" if pd.isna(x) else str(x) for x in line] for line in table.itertuples(index=False)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+if __name__ == "__main__":
+    main()
