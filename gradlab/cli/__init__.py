@@ -104,7 +104,7 @@ def sweep(
 
     grid = sweeps.load(spec, _overrides(set or []))
     if dry_run:
-        console().print(sweeps.estimate(grid, out, memory=memory))
+        print(sweeps.estimate(grid, out))
         return 0
     if out is None:
         raise ValueError("no folder for the results; give one with --out DIR (or --dry-run)")
@@ -205,8 +205,9 @@ def reproduce(
     except (OSError, ValueError) as error:
         raise ValueError(f"{reference}: no summary to compare with: {error}") from None
     with tempfile.TemporaryDirectory() as folder, _Progress() as progress:
-        report = sweeps.sweep(grid, Path(folder) / "results", progress)
-    differences = frames.compare(frames.summary(report.results.runs), expected)
+        report = sweeps.sweep(grid, Path(folder) / "results", progress=progress)
+        runs = report.results.runs
+    differences = frames.compare(frames.summary(runs), expected)
     print(f"{report.total} runs in {report.seconds:.0f} s, against {reference}")
     print(differences.to_string(index=False))
     if not all(differences["agrees"]):

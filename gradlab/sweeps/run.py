@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gradlab import frames
 from gradlab._files import filled
+from gradlab.sweeps import cost
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.spec import Spec, TrainingSpec
@@ -56,7 +57,7 @@ def sweep(
     out: str | Path,
     *,
     set: Mapping[str, Any] | None = None,
-    memory: int = 2**30,
+    memory: int | str | None = None,
     workers: int = 0,
     scheduler: str | None = None,
     retry: bool = False,
@@ -70,7 +71,8 @@ def sweep(
         out: the folder to write, a path or an fsspec address: runs.parquet, steps.parquet,
             manifest.json, summary.csv, figures/.
         set: values of axes in place of those of the spec.
-        memory: bytes that a chunk may use.
+        memory: what a chunk may use: bytes, or text such as "2GB"; a quarter of what the device
+            has to give if None.
         workers: processes of this machine that measure side by side; 0 for this one alone.
         scheduler: the address of a dask scheduler whose workers measure, tcp://HOST:PORT.
         retry: whether runs that failed before are tried again.
@@ -94,6 +96,7 @@ def sweep(
     [[0.5, -0.693], [1.0, 0.0]]
     """
     start = time.perf_counter()
+    budget = cost.budget() if memory is None else cost.parse_memory(memory)
     spec = _spec(spec, set)
     how = next(how for how in SWEEPS.values() if isinstance(spec, how.spec))
     plan = Plan(spec, how.run)
@@ -108,7 +111,7 @@ def sweep(
         if computed:
             store.write_manifest(spec.model_dump(), status="running", runs=total)
             told = _Told(progress, finished, total)
-            chunks = _chunks(how, plan, store.done, memory, workers)
+            chunks = _chunks(how, plan, store.done, budget, workers)
             with _measuring(scheduler, workers, told) as measured:
                 _run(measured, chunks, how.label, store, told)
         if computed or not store.is_complete():
@@ -133,7 +136,7 @@ def _spec(given: Any, overrides: Mapping[str, Any] | None) -> Spec | TrainingSpe
     return specs.parse(given.model_dump(exclude_defaults=True), overrides) if overrides else given
 
 
-def _chunks(how: Sweep, plan: Plan, done: set[str], memory: int, workers: int) -> Iterator[Chunk]:
+def _chunks(how: Sweep, plan: Plan, done: set[str], budget: int, workers: int) -> Iterator[Chunk]:
     """The missing runs, those that share a program together."""
     for grids in plan.programs().values():
         runs = (run for axes in grids for run in plan.runs(axes))
@@ -142,7 +145,7 @@ def _chunks(how: Sweep, plan: Plan, done: set[str], memory: int, workers: int) -
         if first is None:
             continue
         most = sum(math.prod(map(len, axes.values())) for axes in grids)
-        size = how.size(first, -(-most // max(workers, 1)), memory)
+        size = how.size(first, -(-most // max(workers, 1)), budget)
         missing = itertools.chain([first], missing)
         while batch := tuple(itertools.islice(missing, size)):
             yield Chunk(how.kind.name, batch, size)
