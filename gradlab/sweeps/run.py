@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from gradlab import frames
 from gradlab.sweeps import gradients, training
 from gradlab.sweeps.spec import Spec, TrainingSpec
@@ -25,26 +23,21 @@ class Sweep(NamedTuple):
         runs: every run of a spec; each has a `run_id`.
         check: (runs) raises where one cannot be built.
         measure: (spec, runs to do, runs in all, store, progress) -> what the manifest says of them.
-        summary: the runs' frame -> a row per point.
     """
 
     kind: Kind
     runs: Callable[[Any], Any]
     check: Callable[[Any], None]
     measure: Callable[[Any, Sequence[Any], int, Store, Progress], dict[str, Any]]
-    summary: Callable[[pd.DataFrame], pd.DataFrame]
 
 
 SWEEPS = {
-    Spec: Sweep(
-        gradients.KIND, gradients.runs, lambda _: None, gradients.measure_all, frames.summary
-    ),
+    Spec: Sweep(gradients.KIND, gradients.runs, lambda _: None, gradients.measure_all),
     TrainingSpec: Sweep(
         training.KIND,
         training.runs,
         training.check,
         training.measure_all,
-        frames.trained_summary,
     ),
 }
 
@@ -106,17 +99,14 @@ def _finish(how: Sweep, store: Store, spec: Any, facts: dict[str, Any], start: f
     """Make everything that follows from the chunks; the manifest comes last and says so."""
     from gradlab import figures
 
-    made = store.consolidate()
-    runs = made[0]
-    how.summary(runs).to_csv(store.folder / "summary.csv", index=False, lineterminator="\n")
-    results: Any = frames.TrainingResults if how.kind.name == "training" else frames.Results
-    figures.draw(results(*made, {}), store.folder / "figures")
+    counts = store.consolidate()
+    figures.draw(store.folder, store.folder / "figures")
     store.write_manifest(
         spec=spec.model_dump(),
         status="complete",
-        runs=len(runs),
-        device=sorted(runs["device"].unique()),
-        precision=sorted(runs["precision"].unique()),
+        runs=sum(counts["status"].values()),
+        device=sorted(counts["device"]),
+        precision=sorted(counts["precision"]),
         **facts,
         files=store.checksums(),
         seconds=round(time.perf_counter() - start, 3),

@@ -7,6 +7,7 @@ of the file, so a file that was cut short or changed is found out by its own nam
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import datetime
 import hashlib
@@ -25,6 +26,7 @@ import pyarrow.parquet as pq
 
 from gradlab import _files
 from gradlab.frames import KINDS
+from gradlab.sweeps import consolidate
 
 # What a folder of results may hold; anything else in it is somebody's and stays untouched.
 _CHUNK = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.parquet")
@@ -40,14 +42,14 @@ class Kind(NamedTuple):
         ids: the ids of the runs of a spec, as the manifest holds it.
         rows: the frame of a chunk's rows, without the lists.
         lists: the columns that hold a list for each run, and the type of its items.
-        split: all chunks' rows, once each, as one frame for each name of `frames.KINDS`.
+        split: the tables of some rows, lists and all, for each name of `frames.KINDS` but runs.
     """
 
     name: str
     ids: Callable[[dict[str, Any]], Iterable[str]]
     rows: Callable[[Sequence[dict[str, Any]]], pd.DataFrame]
     lists: dict[str, pa.DataType]
-    split: Callable[[pd.DataFrame], tuple[pd.DataFrame, ...]]
+    split: Callable[[pa.Table], tuple[pa.Table, ...]]
 
     @property
     def derived(self) -> tuple[str, ...]:
@@ -82,14 +84,10 @@ class Store:
         key = _checksum("".join(sorted(row["run_id"] for row in rows)).encode())
         _write(self._chunks / f"{key}-{_checksum(content)}.parquet", content)
 
-    def consolidate(self) -> tuple[pd.DataFrame, ...]:
-        """Write the frames from the chunks, and return them."""
-        table = pa.concat_tables([pq.read_table(p) for p in sorted(self._chunks.glob("*.parquet"))])
-        made = self.kind.split(table.to_pandas().drop_duplicates("run_id"))
-        for name, frame in zip(KINDS[self.kind.name], made, strict=True):
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            _write(self.folder / f"{name}.parquet", _parquet(table))
-        return made
+    def consolidate(self) -> dict[str, collections.Counter[str]]:
+        """Write the frames and the summary from the chunks; see `consolidate`."""
+        names = [f"chunks/{path.name}" for path in self._chunks.glob("*.parquet")]
+        return consolidate.consolidate(_files.Folder(self.folder), names, self.kind)
 
     def is_complete(self) -> bool:
         """Whether all that follows from the chunks is there as it was written."""
@@ -108,8 +106,7 @@ class Store:
         paths = [self.folder / name for name in self.kind.derived]
         paths += sorted((self.folder / "figures").glob("*.p*"))
         return {
-            path.relative_to(self.folder).as_posix(): _checksum(path.read_bytes())
-            for path in paths
+            path.relative_to(self.folder).as_posix(): _checksum(path.read_bytes()) for path in paths
         }
 
     def write_manifest(self, **facts: Any) -> None:

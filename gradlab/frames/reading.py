@@ -1,0 +1,289 @@
+"""The frames that a sweep left in its folder: all of them, or the part that is asked for."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gradlab import _names
+from gradlab._files import Folder
+from gradlab.frames import schema
+from gradlab.frames.schema import Column
+
+FORMAT = 1
+"""The layout of a folder of results, as its manifest says it; a folder that says none is older."""
+
+# Rows that are turned into text at a time.
+_BATCH = 2**16
+
+
+def read(
+    dir: str | Path | Folder,
+    columns: Iterable[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> Any:
+    """The frames and the manifest that a sweep wrote into the folder `dir`, or a part of them.
+
+    Args:
+        dir: a folder on this machine, or an fsspec address such as s3://bucket/sweep.
+        columns: the columns wanted; each frame has those of them that it knows, in its own order,
+            and `run_id`. A frame other than runs that has none of them comes without rows. All
+            columns by default.
+        where: conditions that must all hold, column -> what is wanted: a value, a list of values,
+            or `slice(low, high)` for a range with both ends in it, either of which may be None;
+            None as a value, or in a list, stands for a missing one. A condition on a column of runs
+            chooses runs, and all frames are about the chosen runs only; one on another column
+            (`lag`, `log_norm`, ...) chooses rows of the frames that have it.
+
+    Returns:
+        `Results`, or `TrainingResults` where the sweep trained networks.
+
+    Raises:
+        ValueError: where a file is missing, damaged, does not fit the schema or was written by a
+            newer gradlab; where a column is not known or is asked for a value of another type.
+
+    The files are read piece by piece, so a part of a large folder takes the memory of that part:
+    `read(dir, ["gain", "log_norm"], {"cell": "gru", "gain": slice(1, 2), "lag": [0, 10]})`.
+    """
+    folder = dir if isinstance(dir, Folder) else Folder(dir)
+    manifest = read_manifest(folder)
+    kind = manifest.get("kind", "gradients")
+    known = schema.KINDS[kind]
+    every = {name: column for columns_ in known.values() for name, column in columns_.items()}
+    if isinstance(columns, str):
+        raise ValueError(f"columns is a list of names, got {columns!r}")
+    wanted = None if columns is None else {"run_id", *columns}
+    for name in wanted or ():
+        _names.choose("column", name, every)
+    for name in where or ():
+        _names.choose("column in where", name, every)
+    # A column of runs is met first, whatever other frame has it too.
+    every |= known["runs"]
+    tests = {name: _test(name, every[name], value) for name, value in (where or {}).items()}
+    chooses = bool(tests.keys() & known["runs"].keys())
+    tables: dict[str, pd.DataFrame] = {}
+    for frame, fields in known.items():
+        kept = [name for name in fields if wanted is None or name in wanted]
+        if frame == "runs":
+            own = {name: test for name, test in tests.items() if name in fields}
+            ids = None
+        else:
+            own = {
+                name: test
+                for name, test in tests.items()
+                if name in fields and name not in known["runs"]
+            }
+            ids = pa.array(tables["runs"]["run_id"], pa.large_string()) if chooses else None
+        if frame != "runs" and kept == ["run_id"] and columns is not None:
+            parts = []
+        else:
+            parts = list(blocks(folder, frame, fields, kept, own, ids))
+        tables[frame] = _pandas(parts, {name: fields[name] for name in kept}, frame)
+    results = schema.TrainingResults if kind == "training" else schema.Results
+    return results(*tables.values(), manifest)
+
+
+def read_manifest(folder: Folder) -> dict[str, Any]:
+    """The manifest of a folder of results.
+
+    Raises:
+        ValueError: where it is missing, damaged, or by a newer gradlab.
+    """
+    with _opened(folder, "manifest.json") as file, _whole(folder, "manifest.json"):
+        manifest = json.loads(file.read().decode())
+        if not isinstance(manifest, dict):
+            raise ValueError("not a table")
+    form = manifest.get("format", 0)
+    if not isinstance(form, int) or form > FORMAT:
+        raise ValueError(
+            f"{folder} was written by a newer gradlab (format {form}, this one reads up to "
+            f"{FORMAT})"
+        )
+    kind = manifest.get("kind", "gradients")
+    _names.choose(f"kind of results in {folder}/manifest.json:", kind, schema.KINDS)
+    return manifest
+
+
+def read_summary(dir: str | Path | Folder) -> pd.DataFrame:
+    """The points of the sweep in `dir`: what `summary` or `trained_summary` of its runs gives."""
+    folder = dir if isinstance(dir, Folder) else Folder(dir)
+    runs = schema.KINDS[read_manifest(folder).get("kind", "gradients")]["runs"]
+    dtypes = {name: column.dtype for name, column in runs.items()}
+    # The other columns of runs stand in it as numbers: medians over the seeds.
+    axes = {*schema.AXES, *schema.TRAINED_AXES, "theory"}
+    dtypes = {name: dtype for name, dtype in dtypes.items() if name in axes}
+    with _opened(folder, "summary.csv") as file, _whole(folder, "summary.csv"):
+        return pd.read_csv(file, dtype=dtypes, float_precision="round_trip")
+
+
+def blocks(
+    folder: Folder,
+    frame: str,
+    fields: dict[str, Column],
+    columns: Iterable[str],
+    tests: Mapping[str, Callable[[Any], Any]] | None = None,
+    ids: pa.Array | None = None,
+) -> Iterator[pa.Table]:
+    """The rows of one frame of a folder, piece by piece, each with `columns`.
+
+    Args:
+        folder: the folder of results.
+        frame: the frame's name; its file is FRAME.parquet.
+        fields: the columns that it may have.
+        columns: those of them that are wanted.
+        tests: column -> a function of it that says which rows are wanted.
+        ids: the runs that are wanted; all by default.
+    """
+    tests = tests or {}
+    whole = schema.arrow_schema(fields)
+    shape = pa.schema([whole.field(name) for name in columns])
+    tested = pa.schema([whole.field(name) for name in tests])
+    name = f"{frame}.parquet"
+    with _opened(folder, name) as file:
+        with _whole(folder, name):
+            # A name that comes once for every step is kept once.
+            parquet = pq.ParquetFile(file, read_dictionary=["run_id"])
+        present = [n for n in parquet.schema_arrow.names if not n.startswith("__index_level_")]
+        for column in present:
+            _names.choose(f"column of {frame}", column, fields)
+
+        def part(group: int, names: Iterable[str]) -> pa.Table:
+            with _whole(folder, name):
+                return parquet.read_row_group(group, [n for n in names if n in present])
+
+        for group in range(parquet.num_row_groups):
+            mask = None
+            if ids is not None:
+                mask = _among(part(group, ["run_id"])["run_id"], ids)
+            if tests and (mask is None or mask.any()):
+                table = schema.fit(part(group, tests), tested, frame)
+                for column, test in tests.items():
+                    found = test(table[column]).to_numpy(zero_copy_only=False)
+                    mask = found if mask is None else mask & found
+            if mask is not None and not mask.any():
+                continue
+            table = part(group, shape.names)
+            if mask is not None and not mask.all():
+                table = table.filter(pa.array(mask))
+            yield schema.fit(table, shape, frame)
+
+
+def _among(names: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
+    """Which of the names are among the ids, looked up once for each different name."""
+    parts = [np.zeros(0, bool)]
+    for chunk in names.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            chunk = chunk.dictionary_encode()
+        found = pc.is_in(chunk.dictionary.cast(ids.type), ids).to_numpy(zero_copy_only=False)
+        parts.append(found[chunk.indices.to_numpy()])
+    return np.concatenate(parts)
+
+
+def _test(name: str, column: Column, wanted: Any) -> Callable[[Any], Any]:
+    """A function of a pyarrow column that says which of its rows are wanted."""
+    kind = schema.arrow_schema({name: column}).field(name).type
+
+    def typed(values: list[Any]) -> pa.Array:
+        try:
+            return pa.array(values, kind)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            shown = ", ".join(map(repr, values))
+            raise ValueError(
+                f"where: column {name!r} is {column.dtype}, got {shown}; valid: a value of that "
+                "type, None, a list of them, or slice(low, high)"
+            ) from None
+
+    if isinstance(wanted, slice):
+        if wanted.step is not None:
+            raise ValueError(f"where: a range of {name!r} has two ends and no step")
+        bounds = [
+            (compare, typed([end])[0])
+            for compare, end in ((pc.greater_equal, wanted.start), (pc.less_equal, wanted.stop))
+            if end is not None
+        ]
+
+        def within(values: Any) -> Any:
+            found = pc.invert(_missing(values))
+            for compare, end in bounds:
+                found = pc.and_(found, pc.fill_null(compare(values, end), False))
+            return found
+
+        return within
+    several = isinstance(wanted, list | tuple | set | frozenset | range | np.ndarray | pd.Series)
+    values = list(wanted) if several else [wanted]
+    missing = [v is None or v is pd.NA or (isinstance(v, float) and np.isnan(v)) for v in values]
+    among = typed([v for v, lacks in zip(values, missing, strict=True) if not lacks])
+
+    def one_of(column: Any) -> Any:
+        found = pc.is_in(column, among)
+        return pc.or_(found, _missing(column)) if any(missing) else found
+
+    return one_of
+
+
+def _missing(values: Any) -> Any:
+    return pc.is_null(values, nan_is_null=True)
+
+
+def _pandas(parts: list[pa.Table], fields: dict[str, Column], frame: str) -> pd.DataFrame:
+    if not parts:
+        return schema.coerce([], fields, frame)
+    table = pa.concat_tables(parts)
+    parts.clear()
+    # Each column is let go as soon as pandas has it.
+    found = table.to_pandas(split_blocks=True, self_destruct=True)
+    del table
+    return schema.coerce(found, fields, frame)
+
+
+@contextlib.contextmanager
+def _opened(folder: Folder, name: str) -> Iterator[Any]:
+    try:
+        file = folder.open(name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"no results in {str(folder)!r}: {name} missing; "
+            "`gradlab sweep SPEC.toml --out DIR` writes them"
+        ) from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _whole(folder: Folder, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        place = f"{str(folder).rstrip('/')}/{name}"
+        raise ValueError(f"{place!r} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def to_csv(dir: str | Path | Folder) -> list[Path | str]:
+    """Writes every frame of the results in `dir` as `dir/NAME.csv`; returns their paths.
+
+    Floats are written in full, a zero's log_norm as `-inf`, a missing value as an empty field.
+    """
+    folder = dir if isinstance(dir, Folder) else Folder(dir)
+    known = schema.KINDS[read_manifest(folder).get("kind", "gradients")]
+    paths: list[Path | str] = []
+    for frame, fields in known.items():
+        folder.write(f"{frame}.csv", lambda file, f=frame, c=fields: _csv(folder, f, c, file))
+        local = folder.local
+        paths.append(f"{folder}/{frame}.csv" if local is None else local / f"{frame}.csv")
+    return paths
+
+
+def _csv(folder: Folder, frame: str, fields: dict[str, Column], file: Any) -> None:
+    head = schema.coerce([], fields, frame)
+    file.write(head.to_csv(index=False, lineterminator="\n").encode())
+    for table in blocks(folder, frame, fields, fields):
+        for place in range(0, len(table), _BATCH):
+            rows = _pandas([table.slice(place, _BATCH)], fields, frame)
+            file.write(rows.to_csv(index=False, header=False, lineterminator="\n").encode())
