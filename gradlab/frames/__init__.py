@@ -6,7 +6,9 @@ logarithms: `-inf` is an exact zero, `NaN` a norm that is not finite.
 
 from gradlab.frames.reading import FORMAT as FORMAT
 from gradlab.frames.reading import blocks as blocks
+from gradlab.frames.reading import count as count
 from gradlab.frames.reading import read as read
+from gradlab.frames.reading import read_frame as read_frame
 from gradlab.frames.reading import read_manifest as read_manifest
 from gradlab.frames.reading import read_summary as read_summary
 from gradlab.frames.reading import to_csv as to_csv

@@ -56,38 +56,51 @@ def read(
     manifest = read_manifest(folder)
     kind = manifest.get("kind", "gradients")
     known = schema.KINDS[kind]
-    every = {name: column for columns_ in known.values() for name, column in columns_.items()}
+    # A column of runs is met before another frame's of that name.
+    every = {name: field for frame in reversed(known.values()) for name, field in frame.items()}
     if isinstance(columns, str):
         raise ValueError(f"columns is a list of names, got {columns!r}")
     wanted = None if columns is None else {"run_id", *columns}
     for name in wanted or ():
         _names.choose("column", name, every)
-    for name in where or ():
+    for name, value in (where or {}).items():
         _names.choose("column in where", name, every)
-    # A column of runs is met first, whatever other frame has it too.
-    every |= known["runs"]
-    tests = {name: _test(name, every[name], value) for name, value in (where or {}).items()}
-    chooses = bool(tests.keys() & known["runs"].keys())
+        _test(name, every[name], value)
+    where = where or {}
+    chosen = {name: value for name, value in where.items() if name in known["runs"]}
+    others = {name: value for name, value in where.items() if name not in chosen}
     tables: dict[str, pd.DataFrame] = {}
+    ids = None
     for frame, fields in known.items():
         kept = [name for name in fields if wanted is None or name in wanted]
         if frame == "runs":
-            own = {name: test for name, test in tests.items() if name in fields}
-            ids = None
+            tables[frame] = read_frame(folder, kind, frame, kept, chosen)
+            ids = tables[frame]["run_id"] if chosen else None
+        elif kept == ["run_id"]:
+            tables[frame] = schema.coerce([], {"run_id": fields["run_id"]}, frame)
         else:
-            own = {
-                name: test
-                for name, test in tests.items()
-                if name in fields and name not in known["runs"]
-            }
-            ids = pa.array(tables["runs"]["run_id"], pa.large_string()) if chooses else None
-        if frame != "runs" and kept == ["run_id"] and columns is not None:
-            parts = []
-        else:
-            parts = list(blocks(folder, frame, fields, kept, own, ids))
-        tables[frame] = _pandas(parts, {name: fields[name] for name in kept}, frame)
+            own = {name: value for name, value in others.items() if name in fields}
+            tables[frame] = read_frame(folder, kind, frame, kept, own, ids)
     results = schema.TrainingResults if kind == "training" else schema.Results
     return results(*tables.values(), manifest)
+
+
+def read_frame(
+    folder: Folder,
+    kind: str,
+    frame: str,
+    columns: Iterable[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+    ids: Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """One frame of a folder, or a part of it: `columns` and `where` are those of `read`.
+
+    `kind` is that of the manifest, and `ids` are the runs that are wanted, all by default.
+    """
+    fields = schema.KINDS[kind][frame]
+    columns = list(fields if columns is None else columns)
+    parts = list(blocks(folder, kind, frame, columns, where, ids))
+    return _pandas(parts, {name: fields[name] for name in columns}, frame)
 
 
 def read_manifest(folder: Folder) -> dict[str, Any]:
@@ -125,23 +138,16 @@ def read_summary(dir: str | Path | Folder) -> pd.DataFrame:
 
 def blocks(
     folder: Folder,
+    kind: str,
     frame: str,
-    fields: dict[str, Column],
     columns: Iterable[str],
-    tests: Mapping[str, Callable[[Any], Any]] | None = None,
-    ids: pa.Array | None = None,
+    where: Mapping[str, Any] | None = None,
+    ids: Iterable[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """The rows of one frame of a folder, piece by piece, each with `columns`.
-
-    Args:
-        folder: the folder of results.
-        frame: the frame's name; its file is FRAME.parquet.
-        fields: the columns that it may have.
-        columns: those of them that are wanted.
-        tests: column -> a function of it that says which rows are wanted.
-        ids: the runs that are wanted; all by default.
-    """
-    tests = tests or {}
+    """What `read_frame` gives, piece by piece, as tables of pyarrow."""
+    fields = schema.KINDS[kind][frame]
+    tests = {name: _test(name, fields[name], value) for name, value in (where or {}).items()}
+    runs = None if ids is None else pa.array(ids, pa.large_string())
     whole = schema.arrow_schema(fields)
     shape = pa.schema([whole.field(name) for name in columns])
     tested = pa.schema([whole.field(name) for name in tests])
@@ -160,8 +166,8 @@ def blocks(
 
         for group in range(parquet.num_row_groups):
             mask = None
-            if ids is not None:
-                mask = _among(part(group, ["run_id"])["run_id"], ids)
+            if runs is not None:
+                mask = _among(part(group, ["run_id"])["run_id"], runs)
             if tests and (mask is None or mask.any()):
                 table = schema.fit(part(group, tests), tested, frame)
                 for column, test in tests.items():
@@ -173,6 +179,13 @@ def blocks(
             if mask is not None and not mask.all():
                 table = table.filter(pa.array(mask))
             yield schema.fit(table, shape, frame)
+
+
+def count(folder: Folder, frame: str) -> int:
+    """How many rows a frame of a folder has."""
+    name = f"{frame}.parquet"
+    with _opened(folder, name) as file, _whole(folder, name):
+        return pq.read_metadata(file).num_rows
 
 
 def _among(names: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
@@ -271,19 +284,20 @@ def to_csv(dir: str | Path | Folder) -> list[Path | str]:
     Floats are written in full, a zero's log_norm as `-inf`, a missing value as an empty field.
     """
     folder = dir if isinstance(dir, Folder) else Folder(dir)
-    known = schema.KINDS[read_manifest(folder).get("kind", "gradients")]
+    kind = read_manifest(folder).get("kind", "gradients")
     paths: list[Path | str] = []
-    for frame, fields in known.items():
-        folder.write(f"{frame}.csv", lambda file, f=frame, c=fields: _csv(folder, f, c, file))
+    for frame in schema.KINDS[kind]:
+        folder.write(f"{frame}.csv", lambda file, frame=frame: _csv(folder, kind, frame, file))
         local = folder.local
         paths.append(f"{folder}/{frame}.csv" if local is None else local / f"{frame}.csv")
     return paths
 
 
-def _csv(folder: Folder, frame: str, fields: dict[str, Column], file: Any) -> None:
+def _csv(folder: Folder, kind: str, frame: str, file: Any) -> None:
+    fields = schema.KINDS[kind][frame]
     head = schema.coerce([], fields, frame)
     file.write(head.to_csv(index=False, lineterminator="\n").encode())
-    for table in blocks(folder, frame, fields, fields):
+    for table in blocks(folder, kind, frame, fields):
         for place in range(0, len(table), _BATCH):
             rows = _pandas([table.slice(place, _BATCH)], fields, frame)
             file.write(rows.to_csv(index=False, header=False, lineterminator="\n").encode())

@@ -313,14 +313,18 @@ def fit(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
     >>> fit(short, pa.schema({"lag": pa.int64(), "log_norm": pa.float64()}), "steps").to_pylist()
     [{'lag': 2, 'log_norm': None}]
     """
-    for name in table.column_names:
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata(schema.metadata)
+    present = dict(zip(table.column_names, table.columns, strict=True))
+    for name in present:
         _names.choose(f"column of {what}", name, schema.names)
-    columns = [
-        table[field.name] if field.name in table.column_names
-        else pa.nulls(len(table), field.type)
-        for field in schema
-    ]  # fmt: skip
-    return pa.table(columns, names=schema.names).cast(schema)
+    columns = []
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        column = present.get(name)
+        if column is None:
+            column = pa.nulls(len(table), kind)
+        columns.append(column if column.type == kind else column.cast(kind))
+    return pa.table(columns, schema=schema)
 
 
 def runs_frame(records: Records) -> pd.DataFrame:
