@@ -52,7 +52,9 @@ def make(folder: Path, rows: int, size: int, shuffled: bool) -> int:
         cuts = [order[k : k + size] for k in range(0, len(order), size)]
     else:
         starts = range(0, len(order), each)
-        cuts = [order[k : min(k + size, s + each)] for s in starts for k in range(s, s + each, size)]
+        cuts = [
+            order[k : min(k + size, s + each)] for s in starts for k in range(s, s + each, size)
+        ]
     for number, cut in enumerate(cuts):
         name = f"chunks/{number * 0x9E3779B97F4A7C15 % 2**64:016x}-{number:016x}.parquet"
         pq.write_table(chunk(cut, groups, seeds), folder / name, compression="zstd")

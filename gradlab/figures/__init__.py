@@ -117,9 +117,7 @@ def _of_folder(folder: Folder) -> tuple[_Source | None, str | None]:
             )
             return None, None
         where = {"seed": slice(None, int(seeds[first - 1]))}
-        note = (
-            f"the first {first:,} of {len(seeds):,} seeds: {runs[first - 1]:,} of {total:,} runs"
-        )
+        note = f"the first {first:,} of {len(seeds):,} seeds: {runs[first - 1]:,} of {total:,} runs"
         _log.warning("figures: %s", note)
     table = frames.read_frame(folder, kind, "runs", where=where)
     if where:

@@ -339,7 +339,7 @@ class _Parquet:
 
 
 class _Points:
-    """summary.csv, a batch of whole points at a time."""
+    """summary.csv, a batch of whole points at a time: the same batches however the rows come."""
 
     def __init__(self, file: Any, kind: str) -> None:
         self._file, self._kind = file, kind
@@ -350,10 +350,14 @@ class _Points:
     def add(self, runs: pa.Table, points: np.ndarray) -> None:
         self._parts.append(runs)
         self._points.append(points)
-        if sum(map(len, self._points)) >= SUMMARIZED:
-            # The last point may go on.
+        while sum(map(len, self._points)) > SUMMARIZED:
             points = np.concatenate(self._points)
-            self._write(int(np.searchsorted(points, points[-1])))
+            # The points that end within the batch; if none does, the first one when it ends.
+            rows = int(np.searchsorted(points, points[SUMMARIZED]))
+            rows = rows or int(np.searchsorted(points, points[0], side="right"))
+            if rows == len(points):
+                return
+            self._write(rows)
 
     def close(self) -> None:
         self._write(sum(map(len, self._points)))
