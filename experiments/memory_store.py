@@ -181,7 +181,7 @@ def measure(task: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, or do one task and print what it took."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=10**8)
     parser.add_argument("--chunk", type=int, default=256, help="runs in a chunk")
     parser.add_argument("--tasks", nargs="*", choices=TASKS, default=list(TASKS))

@@ -1,5 +1,8 @@
 """The frames that a sweep left in its folder: all of them, or the part that is asked for."""
 
+# pyarrow's own annotations do not know the functions that it makes as it is imported.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping

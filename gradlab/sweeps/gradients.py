@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gradlab import frames, initializers
 from gradlab.sweeps import chunks, measure, plan
+from gradlab.sweeps.consolidate import lists
 from gradlab.sweeps.plan import Run
 from gradlab.sweeps.spec import Spec
 from gradlab.sweeps.store import Kind, Store
@@ -88,10 +88,8 @@ def _drawn(run: Run) -> Run:
 
 
 def _split(rows: pa.Table) -> tuple[pa.Table]:
-    lags = rows["lags"].combine_chunks()
-    norms = rows["log_norms"].combine_chunks().flatten().to_numpy()
-    counts = pc.list_value_length(lags).fill_null(0).to_numpy()
-    lag = lags.flatten().to_numpy()
+    lag, counts = lists(rows, "lags")
+    norms, _ = lists(rows, "log_norms")
     run = np.repeat(np.arange(len(rows)), counts)
     steps = {
         "run_id": rows["run_id"].combine_chunks().take(pa.array(run)),

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gradlab import cells, frames, initializers, remedies, tasks, tracing, training
+from gradlab.sweeps.consolidate import lists
 from gradlab.sweeps.measure import PRECISION, _key, rate
 from gradlab.sweeps.plan import OPTIONS
 from gradlab.sweeps.spec import TrainingSpec
@@ -364,12 +364,9 @@ def _finite(log_norm: np.ndarray) -> np.ndarray:
 
 def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
     ids = rows["run_id"].combine_chunks()
-    lists = {name: rows[name].combine_chunks() for name in KIND.lists}
-    flat = {name: values.flatten().to_numpy() for name, values in lists.items()}
-    counts = {
-        name: pc.list_value_length(values).fill_null(0).to_numpy().astype(np.int64)
-        for name, values in lists.items()
-    }
+    flat, counts = {}, {}
+    for name in KIND.lists:
+        flat[name], counts[name] = lists(rows, name)
     # An evaluation is a row of curves, and every lag of its run a row of steps.
     run = np.repeat(np.arange(len(rows)), counts["training_steps"])
     curves = {
