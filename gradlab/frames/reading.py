@@ -150,7 +150,7 @@ def blocks(
     """What `read_frame` gives, piece by piece, as tables of pyarrow."""
     fields = schema.KINDS[kind][frame]
     tests = {name: _test(name, fields[name], value) for name, value in (where or {}).items()}
-    runs = None if ids is None else pa.array(ids, pa.large_string())
+    runs = None if ids is None else frozenset(ids)
     whole = schema.arrow_schema(fields)
     shape = pa.schema([whole.field(name) for name in columns])
     tested = pa.schema([whole.field(name) for name in tests])
@@ -191,13 +191,13 @@ def count(folder: Folder, frame: str) -> int:
         return pq.read_metadata(file).num_rows
 
 
-def _among(names: pa.ChunkedArray, ids: pa.Array) -> np.ndarray:
-    """Which of the names are among the ids, looked up once for each different name."""
+def _among(names: pa.ChunkedArray, runs: frozenset[str]) -> np.ndarray:
+    """Which of the names are among the runs, looked up once for each different name."""
     parts = [np.zeros(0, bool)]
     for chunk in names.chunks:
         if not pa.types.is_dictionary(chunk.type):
             chunk = chunk.dictionary_encode()
-        found = pc.is_in(chunk.dictionary.cast(ids.type), ids).to_numpy(zero_copy_only=False)
+        found = np.array([name in runs for name in chunk.dictionary.to_pylist()], bool)
         parts.append(found[chunk.indices.to_numpy()])
     return np.concatenate(parts)
 
