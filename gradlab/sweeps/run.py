@@ -76,12 +76,10 @@ def sweep(spec: Spec | TrainingSpec, out: str | Path, progress: Progress | None 
     how.check(by_id.values())
     with open_store(out, how.kind, set(by_id)) as store:
         todo = [run for name, run in by_id.items() if name not in store.done]
-        facts: dict[str, Any] = {}
-        if todo:
+        if todo or not store.is_complete():
             store.write_manifest(spec=spec.model_dump(), status="running", runs=total)
             tell = progress or (lambda *_: None)
-            facts = how.measure(spec, todo, total, store, tell)
-        if todo or not store.is_complete():
+            facts = how.measure(spec, todo, total, store, tell) if todo else {}
             _finish(how, store, spec, facts, start)
         results = frames.read(store.folder)
     drawn = sorted((store.folder / "figures").glob("*.png"))
