@@ -215,8 +215,8 @@ def write(args: argparse.Namespace, records: list[dict[str, Any]]) -> None:
     lines = [
         f"A folder of {args.rows:,} step rows in chunks of {args.chunk} runs, in order as a "
         "sweep leaves them, and shuffled, so that each holds runs from all over the grid. Peak is "
-        "the most memory that the process held, its imports included; the seconds of the processor are "
-        "those of both cores, and do not count what else the machine does.",
+        "the most memory that the process held, its imports included; the seconds of the processor "
+        "do not count what else the machine did.",
         "",
         "| chunks | task | what | seconds | of the processor | peak (MB) |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -240,6 +240,11 @@ def test_a_chunk_that_cannot_be_read_changes_nothing(rows, tmp_path, spoil, mess
     assert content(tmp_path) == before
 
 
+def test_no_chunks_at_all(tmp_path):
+    with pytest.raises(ValueError, match="holds no chunks to make frames of"):
+        consolidate(Folder(tmp_path), [], gradients.KIND)
+
+
 def test_a_folder_behind_an_address(rows, folder):
     there = Folder("memory://consolidated")
     table = rows.slice(0, len(rows))

@@ -52,8 +52,22 @@ def read(
         ValueError: where a file is missing, damaged, does not fit the schema or was written by a
             newer gradlab; where a column is not known or is asked for a value of another type.
 
-    The files are read piece by piece, so a part of a large folder takes the memory of that part:
-    `read(dir, ["gain", "log_norm"], {"cell": "gru", "gain": slice(1, 2), "lag": [0, 10]})`.
+    The files are read piece by piece, so a part of a large folder takes the memory of that part.
+
+    >>> import tempfile
+    >>> from gradlab.frames import runs_frame, steps_frame
+    >>> record = dict(cell="gru", init="normal", gain=1, input="gaussian", length=2, hidden=4,
+    ...               inputs=2, status="ok", verdict="stable")
+    >>> runs = runs_frame([record | dict(run_id=str(seed), seed=seed) for seed in range(3)])
+    >>> steps = steps_frame([dict(run_id=str(seed), step=2 - lag, lag=lag, log_norm=-seed * lag)
+    ...                      for seed in range(3) for lag in range(2)])
+    >>> with tempfile.TemporaryDirectory() as dir:
+    ...     runs.to_parquet(f"{dir}/runs.parquet")
+    ...     steps.to_parquet(f"{dir}/steps.parquet")
+    ...     _ = Path(dir, "manifest.json").write_text('{"kind": "gradients"}')
+    ...     part = read(dir, ["gain", "log_norm"], {"seed": slice(1, None), "lag": 1})
+    >>> part.runs.values.tolist(), part.steps.values.tolist()
+    ([['1', 1.0], ['2', 1.0]], [['1', -1.0], ['2', -2.0]])
     """
     folder = dir if isinstance(dir, Folder) else Folder(dir)
     manifest = read_manifest(folder)

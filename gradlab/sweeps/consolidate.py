@@ -60,12 +60,15 @@ def consolidate(
         How many runs have each status, device and precision.
 
     Raises:
-        ValueError: where a chunk is missing, damaged or has columns that are not known.
+        ValueError: where there is no chunk, or one is missing, damaged or has columns that are not
+            known.
 
-    It holds about 100 bytes for each run, and not more than `WAITING` bytes of rows, a chunk and a
-    few blocks.
+    It holds some 200 bytes for each run while it finds their order, and then not more than
+    `WAITING` bytes of rows, a chunk, a row group and a few blocks.
     """
     names = sorted(names)
+    if not names:
+        raise ValueError(f"{folder} holds no chunks to make frames of")
     index, counts = _index(folder, names, kind)
     schemas = {
         name: frames.arrow_schema(fields) for name, fields in frames.KINDS[kind.name].items()
