@@ -330,6 +330,17 @@ def test_frames_of_a_training_sweep(trained, trained_folder):
     assert frames.read_summary(trained_folder)["failed"].tolist() == [0.25, 0.0]
 
 
+def test_missing_coordinates_come_last(trained, tmp_path):
+    some = {"permuted": [None, True, False, None], "forget_bias": [None, 1.0, 0.0, 0.0]}
+    records = [
+        trained[k] | {"learning_rate": 0.1, "seed": 0} | {name: v[k] for name, v in some.items()}
+        for k in range(4)
+    ]
+    names = write(tmp_path, [chunk_table(training.KIND, [row]) for row in records], "training")
+    consolidate(Folder(tmp_path), names, training.KIND)
+    assert frames.read(tmp_path).runs["run_id"].tolist() == [f"run {k}" for k in (2, 1, 3, 0)]
+
+
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """Four times the rows, shuffled, in the same process; reading them all shows what growth is."""
     program = f"""

@@ -2,7 +2,7 @@
 
 # pandas' own annotations say Series | DataFrame for nearly every selection.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportReturnType=false
 
 import textwrap
 from collections.abc import Mapping
