@@ -116,7 +116,7 @@ class Folder:
             write(path, fill)
             return
         with tempfile.NamedTemporaryFile() as file:
-            fill(file)
+            fill(file.file)  # type: ignore[arg-type]
             file.flush()
             target = self._path(name)
             self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)

@@ -399,7 +399,7 @@ def test_a_spec_file_that_changes_under_a_running_sweep(file, tmp_path, monkeypa
 
 def test_status_of_what_is_no_sweep(tmp_path, monkeypatch, capsys):
     status, _, err = command(monkeypatch, capsys, "status", tmp_path / "none")
-    assert status == 1 and "no sweep in" in err and "gradlab sweep SPEC.toml --out DIR" in err
+    assert status == 1 and "no results in" in err and "gradlab sweep SPEC.toml --out DIR" in err
 
 
 # Addresses

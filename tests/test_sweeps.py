@@ -45,7 +45,8 @@ def one_figure():
 
     def draw(results, folder):
         folder.mkdir(exist_ok=True)
-        return figures.save(figures.phase(results.runs), folder / "phase-gaussian")
+        runs = frames.read(results).runs
+        return figures.save(figures.phase(runs), folder / "phase-gaussian")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw", draw)

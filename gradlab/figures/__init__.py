@@ -11,11 +11,14 @@ with their number: no figure drops a run silently.
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab import frames
+from gradlab._files import Folder
 from gradlab.figures._sentiment import sentiment as sentiment
 from gradlab.figures._style import DECADES as DECADES
 from gradlab.figures._style import FLOAT32 as FLOAT32
@@ -28,6 +31,7 @@ from gradlab.figures._sweep import decay as decay
 from gradlab.figures._sweep import inputs as inputs
 from gradlab.figures._sweep import length as length
 from gradlab.figures._sweep import phase as phase
+from gradlab.figures._sweep import select
 from gradlab.figures._theory import QUANTITIES as QUANTITIES
 from gradlab.figures._theory import deviations as deviations
 from gradlab.figures._theory import theory as theory
@@ -35,13 +39,19 @@ from gradlab.figures._training import flossing as flossing
 from gradlab.figures._training import gradients as gradients
 from gradlab.figures._training import learning as learning
 from gradlab.figures._training import success as success
+from gradlab.figures._training import traced
 from gradlab.figures._training import training as training
 
 _log = logging.getLogger(__name__)
 
 
+# Figures of more runs than these, or of more rows of steps or curves, show the first seeds only:
+# no eye sees more, and memory stays bounded.
+RUNS, ROWS = 2**15, 2**22
+
+
 def draw(
-    results: str | Path | frames.Results | frames.TrainingResults, out_dir: str | Path
+    results: str | Path | Folder | frames.Results | frames.TrainingResults, out_dir: str | Path
 ) -> list[Path]:
     """Draws every figure of `results` (frames, or a sweep's folder) into `out_dir`.
 
@@ -49,26 +59,88 @@ def draw(
     each other input with gaussian; for each task of a training sweep learning, success and
     gradients. A PNG (200 dots per inch) and a PDF of each. The same frames give the same bytes. A
     figure that the runs cannot fill is skipped and the log says why. Returns the paths written.
+
+    Of a folder only what is drawn is read. One of more than 32,768 runs is drawn from as many of
+    the first seeds of each point as stay below, and each figure says so; where one seed is too
+    much, nothing is drawn and the log says that.
     """
-    found: Any = frames.read(results) if isinstance(results, str | Path) else results
+    note = None
+    if isinstance(results, str | Path | Folder):
+        found, note = _of_folder(results if isinstance(results, Folder) else Folder(results))
+        if found is None:
+            return []
+    elif isinstance(results, frames.TrainingResults):
+        found = _Source("training", results.runs, results.curves, lambda _: results.steps)
+    else:
+        found = _Source("gradients", results.runs, None, lambda _: results.steps)
     if found.runs.empty:
         raise ValueError("no runs to draw")
-    trained = isinstance(found, frames.TrainingResults)
-    made = _of_training(found) if trained else _of_gradients(found)
+    made = _of_training(found) if found.kind == "training" else _of_gradients(found)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, make in made.items():
-        paths += save(make(), out_dir / name)
+        fig = make()
+        if note:
+            fig.suptitle(note, x=0.005, ha="left", fontsize=7)
+        paths += save(fig, out_dir / name)
     return paths
 
 
-def _of_gradients(results: frames.Results) -> dict[str, Callable[[], Figure]]:
-    runs, steps, _ = results
+class _Source(NamedTuple):
+    """What figures are drawn from; `steps` gives at least the rows of the runs it is asked for."""
+
+    kind: str
+    runs: pd.DataFrame
+    curves: pd.DataFrame | None
+    steps: Callable[[pd.Series], pd.DataFrame]
+
+
+def _of_folder(folder: Folder) -> tuple[_Source | None, str | None]:
+    """What to draw from a folder, and a note where that is not all of it."""
+    kind = frames.read_manifest(folder).get("kind", "gradients")
+    parts = [part["seed"].to_numpy() for part in frames.blocks(folder, kind, "runs", ["seed"])]
+    seeds, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]), return_counts=True)
+    total = int(counts.sum())
+    trained = kind == "training"
+    rows = frames.count(folder, "curves" if trained else "steps")
+    most = min(RUNS, ROWS * total // max(rows, 1))
+    where, ids, note = {}, None, None
+    if total > most:
+        runs = np.cumsum(counts)
+        first = int(np.searchsorted(runs, most, side="right"))
+        if first == 0:
+            _log.warning(
+                "no figures: one seed has %s runs, more than %s; gl.read(dir, where=...) gives a "
+                "part that figures.draw takes",
+                *(f"{number:,}" for number in (runs[0], most)),
+            )
+            return None, None
+        where = {"seed": slice(None, int(seeds[first - 1]))}
+        note = f"the first {first:,} of {len(seeds):,} seeds: {runs[first - 1]:,} of {total:,} runs"
+        _log.warning("figures: %s", note)
+    table = frames.read_frame(folder, kind, "runs", where=where)
+    if where:
+        ids = table["run_id"]
+    curves = frames.read_frame(folder, kind, "curves", ids=ids) if trained else None
+    return _Source(kind, table, curves, lambda ids: _steps(folder, kind, ids)), note
+
+
+def _steps(folder: Folder, kind: str, ids: pd.Series) -> pd.DataFrame:
+    columns = [name for name in frames.KINDS[kind]["steps"] if name != "step"]
+    return frames.read_frame(folder, kind, "steps", columns, ids=ids.unique())
+
+
+def _of_gradients(found: _Source) -> dict[str, Callable[[], Figure]]:
+    runs = found.runs
     figures: dict[str, Callable[[], Figure]] = {}
+
+    def one_decay(name: str) -> Figure:
+        return decay(runs, found.steps(select(runs, name, None)["run_id"]), input=name)
+
     names = order(runs["input"])
     for name in names:
-        figures[f"decay-{name}"] = lambda name=name: decay(runs, steps, input=name)
+        figures[f"decay-{name}"] = lambda name=name: one_decay(name)
         figures[f"phase-{name}"] = lambda name=name: phase(runs, input=name)
         figures[f"length-{name}"] = lambda name=name: length(runs, input=name)
         if runs.loc[runs["input"] == name, "predicted_rate"].notna().any():
@@ -82,11 +154,16 @@ def _of_gradients(results: frames.Results) -> dict[str, Callable[[], Figure]]:
     return figures
 
 
-def _of_training(results: frames.TrainingResults) -> dict[str, Callable[[], Figure]]:
-    runs, curves, steps, _ = results
+def _of_training(found: _Source) -> dict[str, Callable[[], Figure]]:
+    runs, curves = found.runs, found.curves
     figures: dict[str, Callable[[], Figure]] = {}
+
+    def one_gradients(task: str) -> Figure:
+        steps = found.steps(traced(runs, task)["run_id"])
+        return gradients(runs, curves, steps, task=task)
+
     for task in order(runs["task"]):
         figures[f"learning-{task}"] = lambda task=task: learning(runs, curves, task=task)
         figures[f"success-{task}"] = lambda task=task: success(runs, task=task)
-        figures[f"gradients-{task}"] = lambda task=task: gradients(runs, curves, steps, task=task)
+        figures[f"gradients-{task}"] = lambda task=task: one_gradients(task)
     return figures

@@ -316,14 +316,23 @@ def _everywhere(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _curves(runs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """Per init, variant, gain and lag: median and range over seeds of the relative log10 norm."""
-    rows = steps.merge(runs[["run_id", "init", "variant", "gain"]], on="run_id")
-    start = rows[rows["lag"] == 0].drop_duplicates("run_id").set_index("run_id")["log_norm"]
-    start = rows["run_id"].map(start).astype("float64")
-    start = start.where(np.isfinite(start))
-    rows["decades"] = (rows["log_norm"] - start) / np.log(10)
-    grouped = rows.groupby(["init", "variant", "gain", "lag"])["decades"]
+    keys = ["init", "variant", "gain"]
+    # Numbers for names: there are rows by the million, and a name takes many times the bytes.
+    ids = pd.Index(runs["run_id"].unique())
+    points = pd.DataFrame(
+        {"run": ids.get_indexer(runs["run_id"]), "point": runs.groupby(keys).ngroup()}
+    )
+    rows = steps[["lag", "log_norm"]].assign(run=ids.get_indexer(steps["run_id"]))
+    rows = rows[rows["run"] >= 0]
+    start = rows[rows["lag"] == 0].drop_duplicates("run").set_index("run")["log_norm"]
+    start = start.where(np.isfinite(start)).reindex(range(len(ids))).to_numpy()
+    rows["decades"] = (rows.pop("log_norm") - start[rows["run"]]) / np.log(10)
+    rows = rows.merge(points[points["point"] >= 0], on="run")
+    grouped = rows.groupby(["point", "lag"])["decades"]
     statistics = {"median": "median", "low": "min", "high": "max", "finite": "count"}
-    return grouped.agg(**statistics, seeds="size").reset_index()
+    curves = grouped.agg(**statistics, seeds="size").reset_index()
+    names = runs[keys].assign(point=points["point"]).drop_duplicates("point").set_index("point")
+    return names.loc[curves.pop("point")].reset_index(drop=True).join(curves)
 
 
 def _decay_lines(

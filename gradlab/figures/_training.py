@@ -2,7 +2,7 @@
 
 # pandas' own annotations say Series | DataFrame for nearly every selection.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportReturnType=false
 
 import textwrap
 from collections.abc import Mapping
@@ -301,11 +301,7 @@ def gradients(
 
     `length` chooses the runs; the longest by default.
     """
-    runs = _of_task(runs, task)
-    length = _lengths(runs)[-1] if length is None else length
-    _names.choose("length", f"{length:g}", [f"{one:g}" for one in _lengths(runs)])
-    runs = runs[runs["length"].fillna(0) == length]
-    runs = runs[runs["seed"] == runs["seed"].min()]
+    runs = traced(runs, task, length)
     keys = runs[["run_id", "variant"]]
     return training(
         steps.merge(keys, on="run_id"),
@@ -313,3 +309,12 @@ def gradients(
         baselines={"baseline: remember nothing": float(runs["baseline"].iloc[0])},
         column="variant",
     )
+
+
+def traced(runs: pd.DataFrame, task: str | None = None, length: int | None = None) -> pd.DataFrame:
+    """The runs that `gradients` draws."""
+    runs = _of_task(runs, task)
+    length = _lengths(runs)[-1] if length is None else length
+    _names.choose("length", f"{length:g}", [f"{one:g}" for one in _lengths(runs)])
+    runs = runs[runs["length"].fillna(0) == length]
+    return runs[runs["seed"] == runs["seed"].min()]

@@ -148,22 +148,7 @@ def _source(name: str) -> str:
 
 
 def _manifest(folder: _files.Folder) -> dict[str, Any]:
-    try:
-        manifest = json.loads(folder.read("manifest.json"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(
-            f"no results in {str(folder)!r}: manifest.json missing; "
-            "`gradlab sweep SPEC.toml --out DIR` writes them"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"'{folder}/manifest.json' is damaged: {error}") from None
-    if not isinstance(manifest, dict):
-        raise ValueError(f"'{folder}/manifest.json' is damaged: it holds no table")
-    _names.choose(
-        f"kind of results in {folder}/manifest.json:",
-        manifest.get("kind", "gradients"),
-        frames.KINDS,
-    )
+    manifest = frames.read_manifest(folder)
     if manifest.get("status") == "running":
         raise ValueError(
             f"the sweep in {str(folder)!r} has not finished; the command that started it goes on "

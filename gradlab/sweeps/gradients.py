@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from gradlab import frames, initializers
 from gradlab.sweeps import measure
+from gradlab.sweeps.consolidate import lists
 from gradlab.sweeps.plan import Run
 from gradlab.sweeps.store import Kind
 
@@ -83,19 +83,18 @@ def _drawn(run: Run) -> Run:
     return run._replace(weights="", length=0, input="", batch=1)
 
 
-def _split(whole: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    whole = whole.sort_values([*frames.AXES, "seed"])
-    counts = whole["lags"].map(len).to_numpy()
-    lags = np.concatenate(whole["lags"].to_list())
-    steps = frames.steps_frame(
-        {
-            "run_id": np.repeat(whole["run_id"].to_numpy(), counts),
-            "step": np.repeat(whole["length"].to_numpy(), counts) - lags,
-            "lag": lags,
-            "log_norm": np.concatenate(whole["log_norms"].to_list()),
-        }
-    )
-    return frames.runs_frame(whole.drop(columns=list(KIND.lists))), steps
+def _split(rows: pa.Table) -> tuple[pa.Table]:
+    lag, counts = lists(rows, "lags")
+    norms, _ = lists(rows, "log_norms")
+    run = np.repeat(np.arange(len(rows)), counts)
+    steps = {
+        "run_id": rows["run_id"].combine_chunks().take(pa.array(run)),
+        "step": rows["length"].to_numpy()[run] - lag,
+        "lag": lag,
+        # A norm that is not finite is a missing value.
+        "log_norm": pa.array(norms, from_pandas=True),
+    }
+    return (pa.table(steps),)
 
 
 # A process audits a draw once, whatever chunks it stands in.

@@ -108,13 +108,15 @@ def sweep(
         total = len(plan)
         finished = sum(run.run_id in store.done for run in plan) if store.done else 0
         computed = total - finished
-        if computed:
+        complete = not computed and store.is_complete()
+        if not complete:
             store.write_manifest(spec.model_dump(), status="running", runs=total)
+        if computed:
             told = _Told(progress, finished, total)
             chunks = _chunks(how, plan, store.done, budget, workers)
             with _measuring(scheduler, workers, told) as measured:
                 _run(measured, chunks, how.label, store, told)
-        if computed or not store.is_complete():
+        if not complete:
             _finish(how, store, spec, start)
     made = [name for name in store.folder.names() if name.endswith(".png")]
     return Report(
@@ -215,13 +217,9 @@ def _finish(how: Sweep, store: Store, spec: Any, start: float) -> None:
     """Make everything that follows from the chunks; the manifest comes last and says so."""
     from gradlab import figures
 
-    made = store.consolidate()
-    runs = made[0]
-    summary = how.summary(runs).to_csv(index=False, lineterminator="\n")
-    store.folder.write("summary.csv", lambda file: file.write(summary.encode()))
-    results: Any = frames.TrainingResults if how.kind.name == "training" else frames.Results
+    counts = store.consolidate()
     with filled(store.folder, "figures") as folder:
-        figures.draw(results(*made, {}), folder)
+        figures.draw(store.folder, folder)
     now = read_manifest(store.folder).get("spec")
     if now is not None and now != spec.model_dump(mode="json"):
         raise ValueError(
@@ -231,10 +229,10 @@ def _finish(how: Sweep, store: Store, spec: Any, start: float) -> None:
     store.write_manifest(
         spec.model_dump(),
         status="complete",
-        runs=len(runs),
+        runs=sum(counts["status"].values()),
         failed=len(store.failed),
-        device=sorted(runs["device"].dropna().unique()),
-        precision=sorted(runs["precision"].dropna().unique()),
+        device=sorted(counts["device"]),
+        precision=sorted(counts["precision"]),
         hosts=sorted({chunk.get("host", "") for chunk in store.chunks.values()}),
         files=store.checksums(),
         seconds=round(time.perf_counter() - start, 3),

@@ -15,10 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradlab import frames
 from gradlab._files import Folder
-from gradlab.frames import FORMAT
 from gradlab.sweeps.plan import Plan
-from gradlab.sweeps.store import Newer, chunk_names, is_held, read_manifest
+from gradlab.sweeps.store import chunk_names, is_held
 from gradlab.sweeps.work import SWEEPS
 
 # The axes by which runs are counted.
@@ -77,14 +77,7 @@ def status(dir: str | Path) -> Status:
         ValueError: where there is no sweep, or a newer gradlab's.
     """
     folder = Folder(dir)
-    manifest = read_manifest(folder)
-    if manifest.get("format", 0) > FORMAT:
-        raise Newer(folder)
-    if "spec" not in manifest:
-        raise ValueError(
-            f"no sweep in {str(dir)!r}: manifest.json is missing or damaged; "
-            "`gradlab sweep SPEC.toml --out DIR` writes it"
-        )
+    manifest = frames.read_manifest(folder)
     kind = manifest.get("kind", "gradients")
     how, by = SWEEPS[kind], _BY[kind]
     plan = Plan(how.spec(**manifest["spec"]), how.run)

@@ -11,6 +11,7 @@ DIR is a folder of this machine or an fsspec address. One sweep at a time holds 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import datetime
 import functools
@@ -37,6 +38,7 @@ import pyarrow.parquet as pq
 
 from gradlab._files import Folder
 from gradlab.frames import FORMAT, KINDS
+from gradlab.sweeps import consolidate
 from gradlab.sweeps.plan import Plan
 
 # What a folder of results may hold; anything else in it is somebody's and stays untouched.
@@ -56,13 +58,13 @@ class Kind(NamedTuple):
         name: the key in `frames.KINDS`, which names the frames.
         rows: the frame of a chunk's rows, without the lists.
         lists: the columns that hold a list for each run, and the type of its items.
-        split: all chunks' rows, once each, as one frame for each name of `frames.KINDS`.
+        split: the tables of some rows, lists and all, for each name of `frames.KINDS` but runs.
     """
 
     name: str
     rows: Callable[[Sequence[dict[str, Any]]], pd.DataFrame]
     lists: dict[str, pa.DataType]
-    split: Callable[[pd.DataFrame], tuple[pd.DataFrame, ...]]
+    split: Callable[[pa.Table], tuple[pa.Table, ...]]
 
     @property
     def derived(self) -> tuple[str, ...]:
@@ -161,17 +163,9 @@ class Store:
         self.done -= self.failed.keys()
         self.failed = {}
 
-    def consolidate(self) -> tuple[pd.DataFrame, ...]:
-        """Write the frames from the chunks, and return them."""
-        parts = [pq.read_table(pa.BufferReader(self.folder.read(n))) for n in sorted(self.chunks)]
-        table = pa.concat_tables([part.replace_schema_metadata(None) for part in parts])
-        made = self.kind.split(table.to_pandas().drop_duplicates("run_id"))
-        for name, frame in zip(KINDS[self.kind.name], made, strict=True):
-            sink = pa.BufferOutputStream()
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            pq.write_table(table, sink, compression="zstd")
-            self._write(f"{name}.parquet", sink.getvalue().to_pybytes())
-        return made
+    def consolidate(self) -> dict[str, collections.Counter[str]]:
+        """Write the frames and the summary from the chunks; see `consolidate`."""
+        return consolidate.consolidate(self.folder, self.chunks, self.kind)
 
     def is_complete(self) -> bool:
         """Whether all that follows from the chunks is there as it was written."""

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pandas as pd
 import pyarrow as pa
 
 from gradlab import cells, frames, initializers, remedies, tasks, tracing, training
+from gradlab.sweeps.consolidate import lists
 from gradlab.sweeps.measure import PRECISION, _key, rate
 from gradlab.sweeps.plan import OPTIONS, Axes, Plan
 from gradlab.sweeps.store import Kind
@@ -345,30 +345,34 @@ def _finite(log_norm: np.ndarray) -> np.ndarray:
     return np.where(np.isposinf(log_norm), np.nan, log_norm)
 
 
-def _split(whole: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
-    whole = whole.sort_values([*frames.TRAINED_AXES, "seed"])
-    ids = whole["run_id"].to_numpy()
-    evaluations = whole["training_steps"].map(len).to_numpy()
-    curves = frames.curves_frame(
-        {
-            "run_id": np.repeat(ids, evaluations),
-            "training_step": np.concatenate(whole["training_steps"].to_list()),
-            "loss": np.concatenate(whole["losses"].to_list()),
-            "error": np.concatenate(whole["errors"].to_list()),
-        }
-    )
-    parts = {"run_id": [], "training_step": [], "lag": [], "log_norm": [], "length": []}
-    for row in whole.to_dict("records"):
-        lags, times = np.asarray(row["lags"]), np.asarray(row["training_steps"])
-        parts["run_id"].append(np.full(lags.size * times.size, row["run_id"], object))
-        parts["training_step"].append(np.repeat(times, lags.size))
-        parts["lag"].append(np.tile(lags, times.size))
-        parts["log_norm"].append(row["log_norms"])
-        parts["length"].append(np.full(lags.size * times.size, int(lags.max()) + 1))
-    steps = {name: np.concatenate(values) for name, values in parts.items()}
-    steps["step"] = steps.pop("length") - steps["lag"]
-    runs = frames.trained_frame(whole.drop(columns=list(KIND.lists)))
-    return runs, curves, frames.training_steps_frame(steps)
+def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    ids = rows["run_id"].combine_chunks()
+    flat, counts = {}, {}
+    for name in KIND.lists:
+        flat[name], counts[name] = lists(rows, name)
+    # An evaluation is a row of curves, and every lag of its run a row of steps.
+    run = np.repeat(np.arange(len(rows)), counts["training_steps"])
+    curves = {
+        "run_id": ids.take(pa.array(run)),
+        "training_step": flat["training_steps"],
+        "loss": pa.array(flat["losses"], from_pandas=True),
+        "error": pa.array(flat["errors"], from_pandas=True),
+    }
+    ends = np.cumsum(counts["lags"])[run]
+    kept = counts["lags"][run]
+    evaluation = np.repeat(np.arange(len(run)), kept)
+    within = np.arange(len(evaluation)) - (np.cumsum(kept) - kept)[evaluation]
+    lag = flat["lags"][(ends - kept)[evaluation] + within]
+    # The last lag of a sequence is its length less one.
+    length = flat["lags"][ends - 1][evaluation] + 1
+    steps = {
+        "run_id": ids.take(pa.array(run[evaluation])),
+        "training_step": flat["training_steps"][evaluation],
+        "step": length - lag,
+        "lag": lag,
+        "log_norm": pa.array(flat["log_norms"], from_pandas=True),
+    }
+    return pa.table(curves), pa.table(steps)
 
 
 KIND = Kind(

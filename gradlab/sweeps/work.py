@@ -7,9 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import pandas as pd
-
-from gradlab import frames
 from gradlab.sweeps import chunks, gradients, plan, training
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.spec import Spec, TrainingSpec
@@ -30,7 +27,6 @@ class Sweep(NamedTuple):
         size: (run, wanted, budget in bytes) -> the most runs of its program in one chunk.
         measure: (runs, size, tell) -> a row per run.
         failed: a run -> the row of one that failed, but for the reason.
-        summary: the runs' frame -> a row per point.
     """
 
     kind: Kind
@@ -41,7 +37,6 @@ class Sweep(NamedTuple):
     size: Callable[[Any, int, int], int]
     measure: Callable[[Sequence[Any], int, Tell], list[dict[str, Any]]]
     failed: Callable[[Any], dict[str, Any]]
-    summary: Callable[[pd.DataFrame], pd.DataFrame]
 
 
 SWEEPS = {
@@ -56,7 +51,6 @@ SWEEPS = {
             chunks.size,
             gradients.measure_all,
             gradients.failed,
-            frames.summary,
         ),
         Sweep(
             training.KIND,
@@ -67,7 +61,6 @@ SWEEPS = {
             training.size,
             lambda runs, _, tell: training.train(runs, tell),
             training.failed,
-            frames.trained_summary,
         ),
     )
 }

@@ -1,0 +1,48 @@
+"""gradlab's dataframes: their schema in one place, what makes and reads them, statistics over them.
+
+`RUNS`, `STEPS` and `TRACE` map each column to its dtype, unit and meaning. All norms are natural
+logarithms: `-inf` is an exact zero, `NaN` a norm that is not finite.
+"""
+
+from gradlab.frames.reading import FORMAT as FORMAT
+from gradlab.frames.reading import blocks as blocks
+from gradlab.frames.reading import count as count
+from gradlab.frames.reading import read as read
+from gradlab.frames.reading import read_frame as read_frame
+from gradlab.frames.reading import read_manifest as read_manifest
+from gradlab.frames.reading import read_summary as read_summary
+from gradlab.frames.reading import to_csv as to_csv
+from gradlab.frames.schema import AUDITS as AUDITS
+from gradlab.frames.schema import AXES as AXES
+from gradlab.frames.schema import CURVES as CURVES
+from gradlab.frames.schema import KINDS as KINDS
+from gradlab.frames.schema import METRICS as METRICS
+from gradlab.frames.schema import ORDER as ORDER
+from gradlab.frames.schema import RUNS as RUNS
+from gradlab.frames.schema import STEPS as STEPS
+from gradlab.frames.schema import TRACE as TRACE
+from gradlab.frames.schema import TRAINED as TRAINED
+from gradlab.frames.schema import TRAINED_AXES as TRAINED_AXES
+from gradlab.frames.schema import TRAINING_STEPS as TRAINING_STEPS
+from gradlab.frames.schema import VERDICTS as VERDICTS
+from gradlab.frames.schema import Column as Column
+from gradlab.frames.schema import Results as Results
+from gradlab.frames.schema import TrainingResults as TrainingResults
+from gradlab.frames.schema import arrow_schema as arrow_schema
+from gradlab.frames.schema import coerce as coerce
+from gradlab.frames.schema import curves_frame as curves_frame
+from gradlab.frames.schema import fit as fit
+from gradlab.frames.schema import lags as lags
+from gradlab.frames.schema import runs_frame as runs_frame
+from gradlab.frames.schema import steps_frame as steps_frame
+from gradlab.frames.schema import trained_frame as trained_frame
+from gradlab.frames.schema import training_steps_frame as training_steps_frame
+from gradlab.frames.statistics import SUMMARIES as SUMMARIES
+from gradlab.frames.statistics import TOLERANCES as TOLERANCES
+from gradlab.frames.statistics import compare as compare
+from gradlab.frames.statistics import summary as summary
+from gradlab.frames.statistics import trained_summary as trained_summary
+from gradlab.frames.statistics import verdict_table as verdict_table
+from gradlab.frames.statistics import verdicts as verdicts
+from gradlab.frames.traces import frame as frame
+from gradlab.frames.traces import metrics as metrics

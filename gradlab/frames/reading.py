@@ -1,0 +1,324 @@
+"""The frames that a sweep left in its folder: all of them, or the part that is asked for."""
+
+# pyarrow's own annotations do not know the functions that it makes as it is imported.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gradlab import _names
+from gradlab._files import Folder
+from gradlab.frames import schema
+from gradlab.frames.schema import Column
+
+FORMAT = 1
+"""The layout of a folder of results, as its manifest says it; a folder that says none is older."""
+
+# Rows that are turned into text at a time.
+_BATCH = 2**16
+
+
+def read(
+    dir: str | Path | Folder,
+    columns: Iterable[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> Any:
+    """The frames and the manifest that a sweep wrote into the folder `dir`, or a part of them.
+
+    Args:
+        dir: a folder on this machine, or an fsspec address such as s3://bucket/sweep.
+        columns: the columns wanted; each frame has those of them that it knows, in its own order,
+            and `run_id`. A frame other than runs that has none of them comes without rows. All
+            columns by default.
+        where: conditions that must all hold, column -> what is wanted: a value, a list of values,
+            or `slice(low, high)` for a range with both ends in it, either of which may be None;
+            None as a value, or in a list, stands for a missing one. A condition on a column of runs
+            chooses runs, and all frames are about the chosen runs only; one on another column
+            (`lag`, `log_norm`, ...) chooses rows of the frames that have it.
+
+    Returns:
+        `Results`, or `TrainingResults` where the sweep trained networks.
+
+    Raises:
+        ValueError: where a file is missing, damaged, does not fit the schema or was written by a
+            newer gradlab; where a column is not known or is asked for a value of another type.
+
+    The files are read piece by piece, so a part of a large folder takes the memory of that part.
+
+    >>> import tempfile
+    >>> from gradlab.frames import runs_frame, steps_frame
+    >>> record = dict(cell="gru", init="normal", gain=1, input="gaussian", length=2, hidden=4,
+    ...               inputs=2, status="ok", verdict="stable")
+    >>> runs = runs_frame([record | dict(run_id=str(seed), seed=seed) for seed in range(3)])
+    >>> steps = steps_frame([dict(run_id=str(seed), step=2 - lag, lag=lag, log_norm=-seed * lag)
+    ...                      for seed in range(3) for lag in range(2)])
+    >>> with tempfile.TemporaryDirectory() as dir:
+    ...     runs.to_parquet(f"{dir}/runs.parquet")
+    ...     steps.to_parquet(f"{dir}/steps.parquet")
+    ...     _ = Path(dir, "manifest.json").write_text('{"kind": "gradients"}')
+    ...     part = read(dir, ["gain", "log_norm"], {"seed": slice(1, None), "lag": 1})
+    >>> part.runs.values.tolist(), part.steps.values.tolist()
+    ([['1', 1.0], ['2', 1.0]], [['1', -1.0], ['2', -2.0]])
+    """
+    folder = dir if isinstance(dir, Folder) else Folder(dir)
+    manifest = read_manifest(folder)
+    kind = manifest.get("kind", "gradients")
+    known = schema.KINDS[kind]
+    # A column of runs is met before another frame's of that name.
+    every = {name: field for frame in reversed(known.values()) for name, field in frame.items()}
+    if isinstance(columns, str):
+        raise ValueError(f"columns is a list of names, got {columns!r}")
+    wanted = None if columns is None else {"run_id", *columns}
+    for name in wanted or ():
+        _names.choose("column", name, every)
+    for name, value in (where or {}).items():
+        _names.choose("column in where", name, every)
+        _test(name, every[name], value)
+    where = where or {}
+    chosen = {name: value for name, value in where.items() if name in known["runs"]}
+    others = {name: value for name, value in where.items() if name not in chosen}
+    tables: dict[str, pd.DataFrame] = {}
+    ids = None
+    for frame, fields in known.items():
+        kept = [name for name in fields if wanted is None or name in wanted]
+        if frame == "runs":
+            tables[frame] = read_frame(folder, kind, frame, kept, chosen)
+            ids = tables[frame]["run_id"] if chosen else None
+        elif kept == ["run_id"]:
+            tables[frame] = schema.coerce([], {"run_id": fields["run_id"]}, frame)
+        else:
+            own = {name: value for name, value in others.items() if name in fields}
+            tables[frame] = read_frame(folder, kind, frame, kept, own, ids)
+    results = schema.TrainingResults if kind == "training" else schema.Results
+    return results(*tables.values(), manifest)
+
+
+def read_frame(
+    folder: Folder,
+    kind: str,
+    frame: str,
+    columns: Iterable[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+    ids: Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """One frame of a folder, or a part of it: `columns` and `where` are those of `read`.
+
+    `kind` is that of the manifest, and `ids` are the runs that are wanted, all by default.
+    """
+    fields = schema.KINDS[kind][frame]
+    columns = list(fields if columns is None else columns)
+    parts = list(blocks(folder, kind, frame, columns, where, ids))
+    return _pandas(parts, {name: fields[name] for name in columns}, frame)
+
+
+def read_manifest(folder: Folder) -> dict[str, Any]:
+    """The manifest of a folder of results.
+
+    Raises:
+        ValueError: where it is missing, damaged, or by a newer gradlab.
+    """
+    with _opened(folder, "manifest.json") as file, _whole(folder, "manifest.json"):
+        manifest = json.loads(file.read().decode())
+        if not isinstance(manifest, dict):
+            raise ValueError("not a table")
+    form = manifest.get("format", 0)
+    if not isinstance(form, int) or form > FORMAT:
+        raise ValueError(
+            f"{folder} was written by a newer gradlab (format {form}, this one reads up to "
+            f"{FORMAT})"
+        )
+    kind = manifest.get("kind", "gradients")
+    _names.choose(f"kind of results in {folder}/manifest.json:", kind, schema.KINDS)
+    return manifest
+
+
+def read_summary(dir: str | Path | Folder) -> pd.DataFrame:
+    """The points of the sweep in `dir`: what `summary` or `trained_summary` of its runs gives."""
+    folder = dir if isinstance(dir, Folder) else Folder(dir)
+    runs = schema.KINDS[read_manifest(folder).get("kind", "gradients")]["runs"]
+    dtypes = {name: column.dtype for name, column in runs.items()}
+    # The other columns of runs stand in it as numbers: medians over the seeds.
+    axes = {*schema.AXES, *schema.TRAINED_AXES, "theory"}
+    dtypes = {name: dtype for name, dtype in dtypes.items() if name in axes}
+    with _opened(folder, "summary.csv") as file, _whole(folder, "summary.csv"):
+        return pd.read_csv(file, dtype=dtypes)
+
+
+def blocks(
+    folder: Folder,
+    kind: str,
+    frame: str,
+    columns: Iterable[str],
+    where: Mapping[str, Any] | None = None,
+    ids: Iterable[str] | None = None,
+) -> Iterator[pa.Table]:
+    """What `read_frame` gives, piece by piece, as tables of pyarrow."""
+    fields = schema.KINDS[kind][frame]
+    tests = {name: _test(name, fields[name], value) for name, value in (where or {}).items()}
+    runs = None if ids is None else frozenset(ids)
+    whole = schema.arrow_schema(fields)
+    shape = pa.schema([whole.field(name) for name in columns])
+    tested = pa.schema([whole.field(name) for name in tests])
+    name = f"{frame}.parquet"
+    with _opened(folder, name) as file:
+        with _whole(folder, name):
+            # A name that comes once for every step is kept once.
+            parquet = pq.ParquetFile(file, read_dictionary=["run_id"])
+        present = [n for n in parquet.schema_arrow.names if not n.startswith("__index_level_")]
+        for column in present:
+            _names.choose(f"column of {frame}", column, fields)
+
+        def part(group: int, names: Iterable[str]) -> pa.Table:
+            with _whole(folder, name):
+                return parquet.read_row_group(group, [n for n in names if n in present])
+
+        for group in range(parquet.num_row_groups):
+            mask = None
+            if runs is not None:
+                mask = _among(part(group, ["run_id"])["run_id"], runs)
+            if tests and (mask is None or mask.any()):
+                table = schema.fit(part(group, tests), tested, frame)
+                for column, test in tests.items():
+                    found = test(table[column]).to_numpy(zero_copy_only=False)
+                    mask = found if mask is None else mask & found
+            if mask is not None and not mask.any():
+                continue
+            table = part(group, shape.names)
+            if mask is not None and not mask.all():
+                table = table.filter(pa.array(mask))
+            yield schema.fit(table, shape, frame)
+
+
+def count(folder: Folder, frame: str) -> int:
+    """How many rows a frame of a folder has."""
+    name = f"{frame}.parquet"
+    with _opened(folder, name) as file, _whole(folder, name):
+        return pq.read_metadata(file).num_rows
+
+
+def _among(names: pa.ChunkedArray, runs: frozenset[str]) -> np.ndarray:
+    """Which of the names are among the runs, looked up once for each different name."""
+    parts = [np.zeros(0, bool)]
+    for chunk in names.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            chunk = chunk.dictionary_encode()
+        found = np.array([name in runs for name in chunk.dictionary.to_pylist()], bool)
+        parts.append(found[chunk.indices.to_numpy()])
+    return np.concatenate(parts)
+
+
+def _test(name: str, column: Column, wanted: Any) -> Callable[[Any], Any]:
+    """A function of a pyarrow column that says which of its rows are wanted."""
+    kind = schema.arrow_schema({name: column}).field(name).type
+
+    def typed(values: list[Any]) -> pa.Array:
+        try:
+            made = pa.array(values, kind)
+            # pyarrow cuts 1.5 to 1 where it stands among whole numbers.
+            if pa.types.is_integer(kind) and made.to_pylist() != values:
+                raise ValueError("not whole")
+            return made
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            shown = ", ".join(map(repr, values))
+            raise ValueError(
+                f"where: column {name!r} is {column.dtype}, got {shown}; valid: a value of that "
+                "type, None, a list of them, or slice(low, high)"
+            ) from None
+
+    if isinstance(wanted, slice):
+        if wanted.step is not None:
+            raise ValueError(f"where: a range of {name!r} has two ends and no step")
+        bounds = [
+            (compare, typed([end])[0])
+            for compare, end in ((pc.greater_equal, wanted.start), (pc.less_equal, wanted.stop))
+            if end is not None
+        ]
+
+        def within(values: Any) -> Any:
+            found = pc.invert(_missing(values))
+            for compare, end in bounds:
+                found = pc.and_(found, pc.fill_null(compare(values, end), False))
+            return found
+
+        return within
+    several = isinstance(wanted, list | tuple | set | frozenset | range | np.ndarray | pd.Series)
+    values = list(wanted) if several else [wanted]
+    missing = [v is None or v is pd.NA or (isinstance(v, float) and np.isnan(v)) for v in values]
+    among = typed([v for v, lacks in zip(values, missing, strict=True) if not lacks])
+
+    def one_of(column: Any) -> Any:
+        found = pc.is_in(column, among)
+        return pc.or_(found, _missing(column)) if any(missing) else found
+
+    return one_of
+
+
+def _missing(values: Any) -> Any:
+    return pc.is_null(values, nan_is_null=True)
+
+
+def _pandas(parts: list[pa.Table], fields: dict[str, Column], frame: str) -> pd.DataFrame:
+    if not parts:
+        return schema.coerce([], fields, frame)
+    table = pa.concat_tables(parts)
+    parts.clear()
+    # Each column is let go as soon as pandas has it.
+    found = table.to_pandas(split_blocks=True, self_destruct=True)
+    del table
+    return schema.coerce(found, fields, frame)
+
+
+@contextlib.contextmanager
+def _opened(folder: Folder, name: str) -> Iterator[Any]:
+    try:
+        file = folder.open(name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(
+            f"no results in {str(folder)!r}: {name} missing; "
+            "`gradlab sweep SPEC.toml --out DIR` writes them"
+        ) from None
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _whole(folder: Folder, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        place = f"{str(folder).rstrip('/')}/{name}"
+        raise ValueError(f"{place!r} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def to_csv(dir: str | Path | Folder) -> list[Path | str]:
+    """Writes every frame of the results in `dir` as `dir/NAME.csv`; returns their paths.
+
+    Floats are written in full, a zero's log_norm as `-inf`, a missing value as an empty field.
+    """
+    folder = dir if isinstance(dir, Folder) else Folder(dir)
+    kind = read_manifest(folder).get("kind", "gradients")
+    paths: list[Path | str] = []
+    for frame in schema.KINDS[kind]:
+        folder.write(f"{frame}.csv", lambda file, frame=frame: _csv(folder, kind, frame, file))
+        local = folder.local
+        paths.append(f"{folder}/{frame}.csv" if local is None else local / f"{frame}.csv")
+    return paths
+
+
+def _csv(folder: Folder, kind: str, frame: str, file: Any) -> None:
+    fields = schema.KINDS[kind][frame]
+    head = schema.coerce([], fields, frame)
+    file.write(head.to_csv(index=False, lineterminator="\n").encode())
+    for table in blocks(folder, kind, frame, fields):
+        for place in range(0, len(table), _BATCH):
+            rows = _pandas([table.slice(place, _BATCH)], fields, frame)
+            file.write(rows.to_csv(index=False, header=False, lineterminator="\n").encode())

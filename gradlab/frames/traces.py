@@ -1,0 +1,116 @@
+"""What `gradlab.trace` and `gradlab.train` return, as frames."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlab.frames.schema import METRICS, TRACE, coerce
+
+
+def frame(trace: Any) -> pd.DataFrame:
+    """The trace of `gradlab.trace`, or those of `gradlab.train`, as one tidy frame.
+
+    For each scan of `trace.scans`: rows for the whole state (leaf "") and then for each leaf; then
+    the rows of each tap; the columns are those of `TRACE`. `lag` is T - step, or step - 1 for a
+    reversed scan. A scan inside others adds `outer`, its index in them ("0,3"); a batched trace
+    adds `sample`; a training adds `training_step`, the updates made before the trace.
+
+    >>> import jax, gradlab as gl
+    >>> def loss(w, xs):
+    ...     return jax.lax.scan(lambda h, x: (w * h + x, None), 0.0, xs)[0]
+    >>> rows = frame(gl.trace(loss)(0.5, np.ones(3)))
+    >>> rows[rows.leaf == ""].log_norm.round(3).tolist(), rows.lag.tolist()
+    ([-1.386, -0.693, 0.0], [2, 1, 0, 2, 1, 0])
+    """
+    if hasattr(trace, "trace_steps"):
+        parts = _training_parts(trace)
+    else:
+        parts = [_scan_frame(record) for record in (*trace.scans, *trace.taps.values())]
+    present = {name for part in parts for name in part.columns}
+    optional = {"training_step", "outer", "sample", "log_param"} - present
+    whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return coerce(whole, TRACE, "a trace").drop(columns=sorted(optional))
+
+
+def _training_parts(training: Any) -> list[pd.DataFrame]:
+    if training.traces is None:
+        raise ValueError("this training took no traces; give train a trace_every above 0")
+    parts = []
+    for i, made in enumerate(training.trace_steps):
+        for record in (*training.traces.scans, *training.traces.taps.values()):
+            arrays = {
+                name: _row(value, i) for name, value in vars(record).items() if name != "outer"
+            }
+            part = _scan_frame(type(record)(**arrays, outer=record.outer))
+            parts.append(part.assign(training_step=made))
+    return parts
+
+
+def _row(value: Any, i: int) -> Any:
+    if isinstance(value, dict):
+        return {name: leaf[i] for name, leaf in value.items()}
+    return value[i] if isinstance(value, np.ndarray) else value
+
+
+def metrics(training: Any) -> pd.DataFrame:
+    """The metrics of a `gradlab.train`: a row per update, with the columns of `METRICS` and more.
+
+    >>> import jax, optax, gradlab as gl
+    >>> loss = lambda w, x: (w - x) ** 2
+    >>> run = gl.train(loss, 0.0, lambda key, step: 1.0, optax.sgd(0.25), steps=2,
+    ...                key=jax.random.key(0))
+    >>> metrics(run)[["training_step", "loss"]].values.tolist()
+    [[1.0, 1.0], [2.0, 0.25]]
+    """
+    table = pd.DataFrame({name: np.asarray(v, np.float64) for name, v in training.metrics.items()})
+    table.insert(0, "training_step", np.arange(1, len(table) + 1))
+    others = [str(name) for name in table.columns if name not in METRICS]
+    table = table.reindex(columns=[*METRICS, *others])
+    return table.astype({name: column.dtype for name, column in METRICS.items()})
+
+
+def _scan_frame(scan: Any) -> pd.DataFrame:
+    total = np.asarray(scan.log_norm, dtype=np.float64)
+    outer = tuple(scan.outer)
+    batched = bool(scan.batched)
+    if total.ndim != len(outer) + 1 + batched:
+        raise ValueError(
+            f"frame takes one trace, and this one has more axes, {total.shape}, than a scan of "
+            f"{scan.length} steps; take one out first: jax.tree.map(lambda x: x[0], out)"
+        )
+    index = np.indices(total.shape).reshape(total.ndim, -1)
+    step = index[len(outer)] + 1
+    common: dict[str, Any] = {"scan": scan.name}
+    if outer:
+        places = [",".join(map(str, place)) for place in np.ndindex(*outer)]
+        common["outer"] = np.repeat(np.array(places, dtype=object), total.size // len(places))
+    if batched:
+        common["sample"] = index[-1]
+    common["step"] = step
+    common["lag"] = step - 1 if scan.reverse else scan.length - step
+    # A tap has neither parts nor leaves.
+    rows = {
+        name: {
+            "log_norm": norms,
+            "log_direct": scan.leaves_direct[name],
+            "log_transported": scan.leaves_transported[name],
+        }
+        for name, norms in getattr(scan, "leaves", {}).items()
+    }
+    whole: dict[str, Any] = {"log_norm": total}
+    if hasattr(scan, "log_direct"):
+        whole |= {"log_direct": scan.log_direct, "log_transported": scan.log_transported}
+    contribution = getattr(scan, "log_param", None)
+    if contribution is not None:
+        per_step = np.asarray(contribution, dtype=np.float64)
+        whole["log_param"] = per_step[..., None] + np.zeros(total.shape) if batched else per_step
+    parts = [
+        pd.DataFrame(
+            common
+            | {"leaf": leaf}
+            | {name: np.asarray(v, dtype=np.float64).reshape(-1) for name, v in columns.items()}
+        )
+        for leaf, columns in ({"": whole} | rows).items()
+    ]
+    return pd.concat(parts, ignore_index=True)
