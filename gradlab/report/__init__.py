@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradlab import _files, _names, frames
+from gradlab import _files, frames
 from gradlab.report._captions import CAPTIONS, Caption
 from gradlab.report._tables import axes, failures, trained, verdicts
 
