@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -20,24 +21,49 @@ FIRST, FACTOR = 4, 4
 BUDGET, VECTORS = 2**30, 16
 # Blocks of weights of one step, where each step has its own: at most those of an LSTM.
 GATES = 4
+# Runs of several sequences in a chunk, for each device: enough for the store to cost nothing.
+ONE_BY_ONE = 16
 
 
-def size(run: Run, wanted: int) -> int:
+def size(run: Run, wanted: int, budget_bytes: int = BUDGET) -> int:
     """The fastest number of runs per chunk for programs like this run's, at most `wanted`.
 
-    Sizes 4, 16, 64, … are timed on the run's own program at a length of 64 until a larger one is
-    slower per run; the answer is kept in the user's cache folder for this device. A group that is
-    smaller than the second size is one chunk: timing would cost more than it saves. Memory bounds
-    all: a chunk keeps less than 1 GiB of states for its backward pass.
+    The choice moves no number: see `measure.curves`. Runs of one sequence go through the devices
+    all at once; sizes 4, 16, 64, … are timed on the run's own program at a length of 64 until a
+    larger one is slower per run, and the answer is kept in the user's cache folder for these
+    devices. A group that is smaller than the second size is one chunk: timing would cost more than
+    it saves. Runs of several sequences go through each device one by one, at the same speed in
+    chunks of any size. Memory bounds all: a chunk keeps less than `budget_bytes` of states for its
+    backward pass.
     """
+    if run.batch > 1:
+        return max(1, min(wanted, ONE_BY_ONE * jax.local_device_count()))
     best = wanted
     if wanted >= FIRST * FACTOR:
         best = _remembered(run) or _measure(run, wanted)
+    return int(max(1, min(best, budget_bytes // _bytes(run), wanted)))
+
+
+def use_cores() -> None:
+    """Make every core a device of its own, for a sweep to share its runs among them.
+
+    It must come before anything of JAX runs; later, and where the user has chosen a number of
+    devices already, nothing happens. Numbers are the same either way.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if chosen or jax.config.jax_num_cpu_devices > 0:
+        return
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(RuntimeError):  # JAX has started
+        jax.config.update("jax_num_cpu_devices", count or 1)
+
+
+def _bytes(run: Run) -> int:
+    """What one more run adds to a chunk."""
     kept = VECTORS * run.hidden * run.length
     if run.weights == "untied":
         kept += measure.SEGMENT * GATES * run.hidden * (run.hidden + run.inputs)
-    fits = BUDGET // (4 * kept)
-    return int(max(1, min(best, fits, wanted)))
+    return 4 * kept
 
 
 def _measure(run: Run, wanted: int) -> int:
@@ -63,7 +89,8 @@ def _measure(run: Run, wanted: int) -> int:
 def _name(run: Run) -> str:
     device = jax.devices()[0]
     shape = f"{run.cell} {run.weights} {run.hidden} {run.inputs}"
-    return f"{device.platform} {device.device_kind} x{os.cpu_count()} jax {jax.__version__} {shape}"
+    devices = f"{device.platform} {device.device_kind} {jax.local_device_count()}"
+    return f"{devices} x{os.cpu_count()} jax {jax.__version__} {shape}"
 
 
 def _file() -> Path:
@@ -87,6 +114,7 @@ def _remember(run: Run, count: int) -> None:
     """Keep the answer where that is possible; a read-only home only costs the next measurement."""
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
-        _file().write_text(json.dumps({**_read(), _name(run): count}, indent=2))
+        content = json.dumps({**_read(), _name(run): count}, indent=2).encode()
+        _files.write(_file(), lambda file: file.write(content))
     except OSError:
         pass

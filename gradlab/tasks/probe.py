@@ -75,7 +75,8 @@ def loss(
 def untied_loss(
     cell: "Cell", direction: Float[Array, " hidden"], batched: bool = False
 ) -> Callable[
-    [PRNGKeyArray, Float[Array, "length *batch inputs"]], tuple[Float[Array, ""], Bool[Array, " length"]]
+    [PRNGKeyArray, Float[Array, "length *batch inputs"]],
+    tuple[Float[Array, ""], Bool[Array, " length"]],
 ]:
     """`checked_loss` of the cell with parameters drawn afresh at every step.
 
