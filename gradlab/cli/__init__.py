@@ -108,6 +108,7 @@ def sweep(
         return 0
     if out is None:
         raise ValueError("no folder for the results; give one with --out DIR (or --dry-run)")
+    sweeps.use_cores()
     before = spec.read_bytes()
     with _Progress() as progress:
         report = sweeps.sweep(

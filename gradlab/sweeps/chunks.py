@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import time
-from pathlib import Path
-from typing import Any
 
 import jax
 
 from gradlab import _files
-from gradlab.sweeps import measure
+from gradlab.sweeps import cost, measure
 from gradlab.sweeps.plan import Run
 
 PROBE_STEPS = 64
 FIRST, FACTOR = 4, 4
-# Bytes of residuals that one chunk may keep; an LSTM keeps about 16 vectors of width n per step.
-BUDGET, VECTORS = 2**30, 16
-# Blocks of weights of one step, where each step has its own: at most those of an LSTM.
-GATES = 4
+CACHE = "chunks.json"
+# Runs of several sequences in a chunk, for each device: enough for the store to cost nothing.
+ONE_BY_ONE = 16
 
 
-def size(run: Run, wanted: int, budget: int = BUDGET) -> int:
+def size(run: Run, wanted: int, budget: int) -> int:
     """The fastest number of runs per chunk for programs like this run's, at most `wanted`.
 
-    Sizes 4, 16, 64, … are timed on the run's own program at a length of 64 until a larger one is
-    slower per run; the answer is kept in the user's cache folder for this device. A group that is
-    smaller than the second size is one chunk: timing would cost more than it saves. Memory bounds
-    all: a chunk keeps less than 1 GiB of states for its backward pass.
+    The choice moves no number: see `measure.curves`. Runs of one sequence go through the devices
+    all at once; sizes 4, 16, 64, … are timed on the run's own program at a length of 64 until a
+    larger one is slower per run, and the answer is kept in the user's cache folder for these
+    devices. A group that is smaller than the second size is one chunk: timing would cost more than
+    it saves. Runs of several sequences go through each device one by one, at the same speed in
+    chunks of any size. Memory bounds all: the peak of a chunk is below the `budget` of bytes, as
+    `cost.chunk` has it.
     """
+    if run.batch > 1:
+        return max(1, min(wanted, ONE_BY_ONE * jax.local_device_count()))
     best = wanted
     if wanted >= FIRST * FACTOR:
         best = _remembered(run) or _measure(run, wanted)
-    kept = VECTORS * run.hidden * run.length
-    if run.weights == "untied":
-        kept += measure.SEGMENT * GATES * run.hidden * (run.hidden + run.inputs)
-    fits = budget // (4 * kept)
-    return int(max(1, min(best, fits, wanted)))
+    return cost.fits(lambda count: cost.chunk(run, count).bytes, min(best, wanted), budget)
+
+
+def use_cores() -> None:
+    """Make every core a device of its own, for a sweep to share its runs among them.
+
+    It must come before anything of JAX runs; later, and where the user has chosen a number of
+    devices already, nothing happens. Numbers are the same either way.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if chosen or jax.config.read("jax_num_cpu_devices") > 0:
+        return
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(RuntimeError):  # JAX has started
+        jax.config.update("jax_num_cpu_devices", count or 1)
 
 
 def _measure(run: Run, wanted: int) -> int:
@@ -63,30 +75,14 @@ def _measure(run: Run, wanted: int) -> int:
 def _name(run: Run) -> str:
     device = jax.devices()[0]
     shape = f"{run.cell} {run.weights} {run.hidden} {run.inputs}"
-    return f"{device.platform} {device.device_kind} x{os.cpu_count()} jax {jax.__version__} {shape}"
-
-
-def _file() -> Path:
-    return _files.cache() / "chunks.json"
-
-
-def _read() -> dict[str, Any]:
-    try:
-        content = json.loads(_file().read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    devices = f"{device.platform} {device.device_kind} {jax.local_device_count()}"
+    return f"{devices} x{os.cpu_count()} jax {jax.__version__} {shape}"
 
 
 def _remembered(run: Run) -> int | None:
-    count = _read().get(_name(run))
+    count = _files.remembered(CACHE).get(_name(run))
     return count if isinstance(count, int) and count > 0 else None
 
 
 def _remember(run: Run, count: int) -> None:
-    """Keep the answer where that is possible; a read-only home only costs the next measurement."""
-    try:
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        _file().write_text(json.dumps({**_read(), _name(run): count}, indent=2))
-    except OSError:
-        pass
+    _files.remember(CACHE, {_name(run): count})

@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError
 from importlib.metadata import version
 from typing import Any
 
+from gradlab.sweeps import _compiled
 from gradlab.sweeps.work import Chunk, Part, compute, failed_part, halves
 
 # Seconds to wait for a scheduler that does not answer, and between two looks at one that did.
@@ -104,4 +105,5 @@ def _remote(chunk: Chunk, versions: dict[str, str]) -> list[Part]:
         wanted = ", ".join(f"{name} {versions[name]}" for name in other)
         has = ", ".join(f"{name} {found}" for name, found in other.items())
         raise ValueError(f"a worker has {has}, where the sweep has {wanted}: numbers could differ")
-    return compute(chunk)
+    with _compiled.kept():
+        return compute(chunk)

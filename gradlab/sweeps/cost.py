@@ -100,16 +100,18 @@ def calls(run: plan.Run | training.Run, count: int) -> list[Call]:
 
 
 def _measured(run: plan.Run, count: int) -> list[Call]:
-    shape = run.cell, run.activation, run.hidden, run.inputs
+    shape, batch = (run.cell, run.activation, run.hidden, run.inputs), run.batch
     init = measure._init(run)
+    count = measure.together(run, count)
     seeds = jax.ShapeDtypeStruct((count,), jnp.uint32)
     names = ("gain", "forget_bias", "input_scale", "bias_scale")
     scalars = dict.fromkeys(names, jax.ShapeDtypeStruct((count,), jnp.float32))
-    draw, inputs = measure._draw(init, shape), measure._inputs(run.input, run.length, run.inputs)
+    draw = measure._draw(init, shape)
+    inputs = measure._inputs(run.input, run.length, run.inputs, batch)
     params, xs = jax.eval_shape(draw, seeds, scalars), jax.eval_shape(inputs, seeds)
-    last = Call(measure._tied(shape), (params, xs, seeds))
+    last = Call(measure._tied(shape, batch), (params, xs, seeds))
     if run.weights == "untied":
-        last = Call(measure._untied(init, shape), (seeds, scalars, xs), _bytes(params))
+        last = Call(measure._untied(init, shape, batch), (seeds, scalars, xs), _bytes(params))
     return [Call(draw, (seeds, scalars)), Call(inputs, (seeds,), _bytes(params)), last]
 
 
@@ -142,7 +144,7 @@ def chunk(run: plan.Run | training.Run, count: int) -> Cost:
         The arithmetic of all `count` runs and the peak of their memory.
     """
     arithmetic = peak = 0
-    with jax.default_matmul_precision("highest"):
+    with measure.pinned():
         for call in calls(run, count):
             each = cost(call.function, *call.args)
             arithmetic += call.times * each.flops

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,8 @@ PRECISION = "float32"
 LOG_EPS = math.log(np.finfo(np.float32).eps)
 # Random draws run for milliseconds; full optimization would compile them for seconds.
 DRAWING = {"xla_backend_optimization_level": 1}
-
+# Cores are shared out by runs; threads inside a product would decide how it is rounded.
+ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 
 # Steps whose parameters are kept at once where each step has its own.
 SEGMENT = 16
@@ -45,36 +47,99 @@ class Curves(NamedTuple):
     log_retention: np.ndarray | None
 
 
-def curves(batch: Sequence[Run], recurrent: bool = True) -> Curves:
-    """Trace the probe loss L = v.h_T of runs that share a program.
+def curves(runs: Sequence[Run], recurrent: bool = True) -> Curves:
+    """Trace the probe loss of runs that share a program, on every device that JAX sees.
+
+    The loss of a run is L = sum_b v.h_T^b over the `batch` input sequences that go through its
+    weights, and its log_norm at step t is the mean over them of ln|dL/dh_t^b|: -inf where one is
+    exactly zero, NaN where one is not finite. `finite` asks for all of them.
 
     Weights are drawn from the seed, the cell, the initializer and the widths, so runs that differ
-    in gain, length or input share the same draw; the input from the seed and its source; v from the
-    seed and the width. Nothing depends on what else is in the batch.
+    in gain, length or input share the same draw; the first input sequence from the seed and its
+    source, each further one from its number as well; v from the seed and the width.
+
+    What is guaranteed: a run's numbers follow from its coordinates alone, bit for bit, whatever
+    the other runs, its place among them, their number, the number of devices and of cores, JAX's
+    default key type and whether 64-bit numbers are on. One ulp would be enough to part the curves
+    of a chaotic network. So runs of one sequence are always mapped at least two at once on each
+    device, since XLA makes another program of one alone, whose sums are rounded differently; runs
+    of several sequences go through one device one by one, as products of whole matrices; and one
+    thread adds up each product. Where not: another processor, another kind of device or another
+    version of JAX rounds differently; on a GPU the guarantee is not tested.
+
+    Memory: runs of one sequence are all held at once, those of several one per device.
     """
-    first = batch[0]
+    first = runs[0]
+    # One at a time, a run that only fills up a chunk would cost as much as another.
+    distinct = list(dict.fromkeys(runs)) if first.batch > 1 else list(runs)
+    size = together(first, len(runs))
+    filled = distinct + [distinct[-1]] * (-len(distinct) % size)
+    with pinned():
+        parts = [
+            _together(filled[place : place + size], recurrent)
+            for place in range(0, len(filled), size)
+        ]
+        place = {run: i for i, run in enumerate(distinct)}
+        rows = np.array([place[run] for run in runs])
+        log_norm, finite, matrices, kept = (
+            None if some[0] is None else np.concatenate([np.asarray(x) for x in some])[rows]
+            for some in zip(*parts, strict=True)
+        )
+    assert log_norm is not None and finite is not None
+    mean = log_norm.astype(np.float64)
+    if first.batch > 1:
+        with np.errstate(invalid="ignore"):
+            mean = mean.mean(axis=-1)
+        mean[np.isposinf(mean)] = np.nan
+    return Curves(mean, finite, matrices, None if kept is None else kept.astype(np.float64))
+
+
+def together(run: Run, count: int) -> int:
+    """How many runs one call of the program takes where `count` like this one are to be measured.
+
+    >>> run = Run("elman", "tanh", "normal", 1.0, "tied", None, "gaussian", 1.0, 0.0, length=9,
+    ...           hidden=8, inputs=2, batch=1, seed=0)
+    >>> together(run, 1) == 2 * jax.local_device_count()
+    True
+    """
+    devices = jax.local_device_count()
+    share = 1 if run.batch > 1 else max(2, -(-count // devices))
+    return share * devices
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """The settings of JAX that decide numbers, as a sweep needs them; a user's own come back."""
+    with (
+        jax.enable_x64(False),
+        jax.threefry_partitionable(True),
+        # Recent GPUs multiply float32 matrices in TF32 unless told otherwise.
+        jax.default_matmul_precision("highest"),
+    ):
+        yield
+
+
+def _together(runs: Sequence[Run], recurrent: bool) -> tuple[Any, ...]:
+    """One call of the program: (log_norm, finite, matrices, log_retention), not waited for."""
+    first = runs[0]
     shape = first.cell, first.activation, first.hidden, first.inputs
     init = _init(first)
-    seeds = np.array([run.seed for run in batch], np.uint32)
+    seeds = np.array([run.seed for run in runs], np.uint32)
     scalars = {
-        name: np.array([getattr(run, name) or 0.0 for run in batch], np.float32)
+        name: np.array([getattr(run, name) or 0.0 for run in runs], np.float32)
         for name in ("gain", "forget_bias", "input_scale", "bias_scale")
     }
-    # Recent GPUs multiply float32 matrices in TF32 unless told otherwise.
-    with jax.default_matmul_precision("highest"):
+    params = matrices = kept = None
+    if recurrent or first.weights == "tied":
         params = _draw(init, shape)(seeds, scalars)
-        xs = _inputs(first.input, first.length, first.inputs)(seeds)
-        if first.weights == "tied":
-            log_norm, finite = _tied(shape)(params, xs, seeds)
-        else:
-            log_norm, finite = _untied(init, shape)(seeds, scalars, xs)
-    matrices = kept = None
+    xs = _inputs(first.input, first.length, first.inputs, first.batch)(seeds)
+    if first.weights == "tied":
+        log_norm, finite = _tied(shape, first.batch)(params, xs, seeds)
+    else:
+        log_norm, finite = _untied(init, shape, first.batch)(seeds, scalars, xs)
     if recurrent:
-        cell = _cell(*shape)
-        matrices = np.asarray(jax.vmap(cell.matrices)(params))
-        if cell.log_retention is not None:
-            kept = np.asarray(jax.vmap(cell.log_retention)(params), np.float64)
-    return Curves(np.asarray(log_norm, np.float64), np.asarray(finite), matrices, kept)
+        matrices, kept = _audited(shape)(params)
+    return log_norm, finite, matrices, kept
 
 
 def _init(run: Run) -> Init:
@@ -113,7 +178,7 @@ def _drawn(init: Init, shape: Shape, scalars: dict[str, jax.Array]) -> Any:
 def _key(seed: jax.Array, *stream: Any) -> jax.Array:
     """A key for one purpose: the seed, folded with a name for what is drawn."""
     name = zlib.crc32("/".join(map(str, stream)).encode())
-    return jax.random.fold_in(jax.random.key(seed), name)
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), name)
 
 
 @functools.cache
@@ -128,40 +193,82 @@ def _draw(init: Init, shape: Shape) -> Any:
 
 
 @functools.cache
-def _inputs(source: str, length: int, features: int) -> Any:
+def _inputs(source: str, length: int, features: int, batch: int) -> Any:
     sample = tasks.make_input(source)
 
     def draw(seed: jax.Array) -> jax.Array:
-        return sample(_key(seed, "input", source), length, features, jnp.float32)
+        key = _key(seed, "input", source)
+        if batch == 1:
+            return sample(key, length, features, jnp.float32)
+        # The first sequence is that of a run with no other.
+        others = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(1, batch))
+        keys = jnp.concatenate([key[None], others])
+        return jax.vmap(lambda each: sample(each, length, features, jnp.float32), out_axes=1)(keys)
 
     return jax.jit(jax.vmap(draw), compiler_options=DRAWING)
 
 
 @functools.cache
-def _tied(shape: Shape) -> Any:
+def _audited(shape: Shape) -> Any:
     cell = _cell(*shape)
 
-    def one(params: Any, xs: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
-        loss = probe.checked_loss(cell, _direction(seed, cell.hidden))
-        out = tracing.trace(loss, argnums=(), has_aux=True)(params, xs)
-        return out.scans[0].log_norm, out.aux
+    def audited(params: Any) -> tuple[jax.Array, jax.Array | None]:
+        kept = None if cell.log_retention is None else cell.log_retention(params)
+        return cell.matrices(params), kept
 
-    return jax.jit(jax.vmap(one))
+    return jax.jit(jax.vmap(audited), compiler_options=DRAWING)
 
 
 @functools.cache
-def _untied(init: Init, shape: Shape) -> Any:
+def _tied(shape: Shape, batch: int) -> Any:
+    cell = _cell(*shape)
+
+    def one(params: Any, xs: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+        loss = probe.checked_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
+        out = tracing.trace(loss, argnums=(), has_aux=True, batch_axis=_axis(batch))(params, xs)
+        return out.scans[0].log_norm, out.aux
+
+    return _spread(one)
+
+
+@functools.cache
+def _untied(init: Init, shape: Shape, batch: int) -> Any:
     def one(
         seed: jax.Array, scalars: dict[str, jax.Array], xs: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         cell = _drawn(init, shape, scalars)
-        loss = probe.untied_loss(cell, _direction(seed, cell.hidden))
+        loss = probe.untied_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
         key = _key(seed, "untied", cell.name, init[0], cell.hidden, cell.inputs)
         # The parameters of a step are residuals of its own: drawn again, they need not be kept.
-        out = tracing.trace(loss, argnums=(), has_aux=True, segment=SEGMENT)(key, xs)
+        out = tracing.trace(
+            loss, argnums=(), has_aux=True, batch_axis=_axis(batch), segment=SEGMENT
+        )(key, xs)
         return out.scans[0].log_norm, out.aux
 
-    return jax.jit(jax.vmap(one))
+    return _spread(one)
+
+
+def _axis(batch: int) -> int | None:
+    return 0 if batch > 1 else None
+
+
+def _spread(function: Any) -> Any:
+    """`function` over a leading axis of runs, an equal share of them on each device.
+
+    A share of one is not mapped: XLA multiplies a batch of one matrix more slowly than a matrix.
+    """
+
+    def local(*args: Any) -> Any:
+        if jax.tree.leaves(args)[0].shape[0] > 1:
+            return jax.vmap(function)(*args)
+        result = function(*jax.tree.map(lambda x: x[0], args))
+        return jax.tree.map(lambda x: x[None], result)
+
+    devices = jax.local_devices()
+    runs = jax.sharding.PartitionSpec("runs")
+    mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
+    spread = jax.shard_map(local, mesh=mesh, in_specs=runs, out_specs=runs, check_vma=False)
+    return jax.jit(spread, compiler_options=ONE_THREAD if devices[0].platform == "cpu" else {})
 
 
 def _direction(seed: jax.Array, hidden: int) -> jax.Array:
@@ -209,7 +316,8 @@ def rate(log_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     i = np.arange(1, n)
     weights = 6 * i * (n - i) / (n * (n**2 - 1.0))
     increments = np.diff(y, axis=-1)
-    slope = increments @ weights
+    # Not as a product, whose rounding would depend on how many curves there are.
+    slope = np.sum(increments * weights, axis=-1)
     if n < 3:
         return slope, nothing
     terms = weights * (increments - slope[..., None])

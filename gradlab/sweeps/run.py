@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gradlab import frames
 from gradlab._files import filled
-from gradlab.sweeps import cost
+from gradlab.sweeps import _compiled, cost
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.spec import Spec, TrainingSpec
@@ -114,7 +114,7 @@ def sweep(
         if computed:
             told = _Told(progress, finished, total)
             chunks = _chunks(how, plan, store.done, budget, workers)
-            with _measuring(scheduler, workers, told) as measured:
+            with _compiled.kept(), _measuring(scheduler, workers, told) as measured:
                 _run(measured, chunks, how.label, store, told)
         if not complete:
             _finish(how, store, spec, start)

@@ -24,8 +24,6 @@ from gradlab.sweeps.store import Kind
 VERSION = 2
 # The learning rate of what comes before the training, where its own optimizer is not asked.
 FLOSSING_RATE = 1e-3
-# Vectors of the width that a step keeps for the way back.
-VECTORS = 16
 
 OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "adam": optax.adam,
@@ -129,12 +127,6 @@ def _option(task: str, axis: str) -> str | None:
     """
     names = ("length", "delay") if axis == "length" else (axis,)
     return next((name for name in names if name in tasks.options(task)), None)
-
-
-def size(run: Run, wanted: int, budget: int) -> int:
-    """The most runs that are trained together within a budget of bytes."""
-    kept = 4 * VECTORS * run.batch * run.hidden * _task(run).length
-    return max(1, min(wanted, budget // kept))
 
 
 def failed(run: Run) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from gradlab.sweeps import chunks, gradients, plan, training
+import jax
+
+from gradlab.sweeps import chunks, cost, gradients, plan, training
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.spec import Spec, TrainingSpec
 from gradlab.sweeps.store import Kind, encode, now
@@ -39,6 +41,14 @@ class Sweep(NamedTuple):
     failed: Callable[[Any], dict[str, Any]]
 
 
+def _trained_together(run: Any, wanted: int, budget: int) -> int:
+    """The most runs that are trained in one chunk."""
+    if jax.default_backend() == "cpu":
+        # They would be trained one after the other: each is stored as it ends.
+        return 1
+    return cost.fits(lambda count: cost.chunk(run, count).bytes, wanted, budget)
+
+
 SWEEPS = {
     sweep.kind.name: sweep
     for sweep in (
@@ -58,7 +68,7 @@ SWEEPS = {
             training.Run,
             training.check,
             training.label,
-            training.size,
+            _trained_together,
             lambda runs, _, tell: training.train(runs, tell),
             training.failed,
         ),

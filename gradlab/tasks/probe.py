@@ -4,8 +4,9 @@ L = v·h_T with v ~ N(0, I/n), so that the gradient starts at dL/dh_T = v, whose
 1 whatever the cell or its width n, and what is left of it at step t is the recurrence's doing.
 """
 
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +73,10 @@ def loss(
 
 
 def untied_loss(
-    cell: "Cell", direction: Float[Array, " hidden"]
+    cell: "Cell", direction: Float[Array, " hidden"], batched: bool = False
 ) -> Callable[
-    [PRNGKeyArray, Float[Array, "length inputs"]], tuple[Float[Array, ""], Bool[Array, " length"]]
+    [PRNGKeyArray, Float[Array, "length *batch inputs"]],
+    tuple[Float[Array, ""], Bool[Array, " length"]],
 ]:
     """`checked_loss` of the cell with parameters drawn afresh at every step.
 
@@ -84,9 +86,10 @@ def untied_loss(
     Args:
         cell: the recurrent map; its `init` draws the parameters of each step.
         direction: v, of shape (cell.hidden,); see `direction`.
+        batched: whether xs are several sequences, as in `checked_loss`.
 
     Returns:
-        A function of a key and xs, of shape (T, cell.inputs), unbatched, to (L, finite).
+        A function of a key and xs, of shape (T, cell.inputs), to (L, finite).
 
     Raises:
         ValueError: if v has not the shape (cell.hidden,).
@@ -103,20 +106,39 @@ def untied_loss(
     (3,)
     """
     _check_direction(cell, direction)
+    each, start, read_out = _BATCHED if batched else _LONE
 
     def value(key, xs):
         dtype = xs.dtype
 
         def body(state, row):
             key_t, x = row
-            state = cell.step(cell.init(key_t, dtype), state, x)
-            return state, jnp.isfinite(cell.read(state)).all()
+            state = each(functools.partial(cell.step, cell.init(key_t, dtype)))(state, x)
+            return state, jnp.isfinite(each(cell.read)(state)).all()
 
         keys = jax.random.split(key, len(xs))
-        last, finite = jax.lax.scan(body, cell.start(dtype), (keys, xs))
-        return jnp.dot(direction, cell.read(last)), finite
+        last, finite = jax.lax.scan(body, start(cell, dtype, xs), (keys, xs))
+        return read_out(direction, each(cell.read)(last)), finite
 
     return value
+
+
+class _Layout(NamedTuple):
+    """How one sequence, or several at once, go through a cell."""
+
+    each: Callable[..., Any]
+    start: Callable[..., Any]
+    read_out: Callable[..., Array]
+
+
+def _starts(cell: "Cell", dtype: Any, xs: Array) -> Any:
+    return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (xs.shape[1], *leaf.shape)), cell.start(dtype)
+    )
+
+
+_LONE = _Layout(lambda f: f, lambda cell, dtype, xs: cell.start(dtype), jnp.dot)
+_BATCHED = _Layout(jax.vmap, _starts, lambda v, states: jnp.sum(states @ v))
 
 
 def _check_direction(cell: "Cell", direction: Array) -> None:
@@ -125,14 +147,16 @@ def _check_direction(cell: "Cell", direction: Array) -> None:
 
 
 def checked_loss(
-    cell: "Cell", direction: Float[Array, " hidden"]
+    cell: "Cell", direction: Float[Array, " hidden"], batched: bool = False
 ) -> Callable[
-    [PyTree, Float[Array, "length inputs"]], tuple[Float[Array, ""], Bool[Array, " length"]]
+    [PyTree, Float[Array, "length *batch inputs"]], tuple[Float[Array, ""], Bool[Array, " length"]]
 ]:
     """`loss` with an auxiliary output: whether every entry of h_t is finite, for t = 1..T.
 
     Arguments, errors and the loss are those of `loss`; the function returned gives
-    (L, finite) with finite of shape (T,).
+    (L, finite) with finite of shape (T,). With `batched`, xs are several sequences that go through
+    the same parameters, (T, batch, inputs); L is the sum of theirs, `finite` asks for all of them,
+    and the leading axis of the state counts them.
 
     >>> import jax
     >>> from gradlab import cells
@@ -145,17 +169,18 @@ def checked_loss(
     [True, True, False]
     """
     _check_direction(cell, direction)
+    each, start, read_out = _BATCHED if batched else _LONE
 
     def value(params, xs):
-        start = cell.start(jnp.result_type(*jax.tree.leaves((params, xs))))
+        dtype = jnp.result_type(*jax.tree.leaves((params, xs)))
         ready = cell.prepare(params)
-        drives = jax.vmap(lambda x: cell.project(ready, x))(xs)
+        drives = jax.vmap(each(lambda x: cell.project(ready, x)))(xs)
 
         def body(state, drive):
-            state = cell.advance(ready, state, drive)
-            return state, jnp.isfinite(cell.read(state)).all()
+            state = each(functools.partial(cell.advance, ready))(state, drive)
+            return state, jnp.isfinite(each(cell.read)(state)).all()
 
-        last, finite = jax.lax.scan(body, start, drives)
-        return jnp.dot(direction, cell.read(last)), finite
+        last, finite = jax.lax.scan(body, start(cell, dtype, xs), drives)
+        return read_out(direction, each(cell.read)(last)), finite
 
     return value

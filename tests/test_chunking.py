@@ -1,0 +1,221 @@
+"""A run's numbers do not depend on its company, the chunk, the devices or JAX's settings."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradlab import cells, tasks
+from gradlab.sweeps import _compiled, chunks, measure, plan
+
+SCRIPT = """
+import sys
+import jax
+import numpy as np
+from gradlab import cells
+from gradlab.sweeps import _compiled, measure, plan
+
+{setup}
+compiled = []
+jax.monitoring.register_event_listener(
+    lambda name, **_: compiled.append(name) if name.endswith("cache_misses") else None
+)
+found = []
+with _compiled.kept(sys.argv[2]):
+    for name, batch in (("elman", 1), ("lstm", 1), ("gru", 3)):
+        runs = [
+            plan.Run(
+                cell=name, activation="tanh" if name == "elman" else None, init="orthogonal",
+                gain=3.0, weights="tied", forget_bias=None, input="gaussian", input_scale=0.3,
+                bias_scale=0.1, length=100, hidden=33, inputs=3, batch=batch, seed=seed,
+            )
+            for seed in (4, 0, 1)
+        ]
+        found.append(measure.curves(runs[{cut}]).log_norm[0])
+np.save(sys.argv[1], np.stack(found))
+print(len(compiled), jax.local_device_count(), jax.config.jax_compilation_cache_dir)
+"""
+
+
+def alone(name, **changes):
+    base = dict(
+        cell=name, activation="tanh", init="orthogonal", gain=3.0, weights="tied",
+        forget_bias=1.0, input="gaussian", input_scale=0.3, bias_scale=0.1,
+        length=12, hidden=5, inputs=3, batch=1, seed=0,
+    )  # fmt: skip
+    lacks = {
+        field: None
+        for field, option in plan.OPTIONS.items()
+        if option not in cells.options(name)
+    }
+    return plan.Run(**{**base, **lacks, **changes})
+
+
+def same(left, right):
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def picked(curves, rows):
+    return [None if field is None else field[rows] for field in curves]
+
+
+@pytest.mark.parametrize("name", cells.names())
+def test_a_run_is_the_same_in_every_chunk(name):
+    runs = [alone(name, seed=seed) for seed in range(6)]
+    order = np.random.default_rng(0).permutation(6)
+    whole = measure.curves(runs)
+    same(picked(whole, order), measure.curves([runs[i] for i in order]))
+    same(picked(whole, [4]), measure.curves([runs[4]]))
+
+
+@pytest.mark.parametrize("weights", ["tied", "untied"])
+def test_runs_of_several_sequences_are_the_same_in_every_chunk(weights):
+    runs = [alone("elman", seed=seed, batch=2, weights=weights, init="normal") for seed in range(5)]
+    whole = measure.curves(runs)
+    same(picked(whole, [3, 0, 3]), measure.curves([runs[3], runs[0], runs[3]]))
+
+
+@pytest.mark.parametrize("weights", ["tied", "untied"])
+def test_log_norm_is_the_mean_over_sequences(weights, monkeypatch):
+    """Each sequence is put in the place of the only one of a run of batch 1."""
+    run = alone("lstm", weights=weights, init="normal", gain=1.0)
+    several = measure.curves([run._replace(batch=3)])
+    draw = measure._inputs("gaussian", run.length, run.inputs, 3)
+    drawn = np.asarray(draw(np.zeros(1, np.uint32)))
+    each = []
+    for b in range(3):
+        row = np.repeat(drawn[:, :, b], 2 * jax.local_device_count(), axis=0)
+        monkeypatch.setattr(measure, "_inputs", lambda *_, row=row: lambda seeds: row)
+        each.append(measure.curves([run]).log_norm[0])
+    np.testing.assert_allclose(several.log_norm[0], np.mean(each, axis=0), atol=1e-5)
+    assert np.ptp(each, axis=0).max() > 1e-3
+
+
+def test_a_sequence_does_not_depend_on_how_many_there_are():
+    one, three, five = (
+        np.asarray(measure._inputs("gaussian", 4, 2, batch)(np.array([7], np.uint32)))
+        for batch in (1, 3, 5)
+    )
+    np.testing.assert_array_equal(one[0], three[0, :, 0])
+    np.testing.assert_array_equal(three, five[:, :, :3])
+    key = jax.random.fold_in(measure._key(7, "input", "gaussian"), 2)
+    expected = tasks.make_input("gaussian")(key, 4, 2, jnp.float32)
+    np.testing.assert_allclose(three[0, :, 2], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes, first",
+    [({"gain": 0.0}, -np.inf), ({"init": "normal", "gain": np.inf}, np.nan)],
+)
+def test_a_mean_says_where_a_sequence_has_no_logarithm(changes, first):
+    (found,) = measure.curves([alone("elman", batch=2, **changes)]).log_norm
+    assert np.isfinite(found[-1])
+    np.testing.assert_array_equal(found[0], first)
+
+
+def test_settings_of_the_user_move_no_number():
+    run = alone("elman")
+    before = measure.curves([run])
+    with (
+        jax.enable_x64(not jax.config.jax_enable_x64),
+        jax.default_prng_impl("rbg"),
+        jax.threefry_partitionable(False),
+        jax.default_matmul_precision("bfloat16"),
+    ):
+        same(before, measure.curves([run]))
+
+
+def test_other_runs_of_a_shape_compile_nothing():
+    names = []
+    first = alone("elman", hidden=6)
+    measure.curves([first])
+
+    def listen(name, seconds, **_):
+        names.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        measure.curves([first._replace(gain=0.7, seed=3, input_scale=0.1, bias_scale=0.2)])
+        assert names.count("/jax/core/compile/backend_compile_duration") == 0
+        misses = measure._tied.cache_info().misses
+        measure.curves([first._replace(init="normal")])
+        assert measure._tied.cache_info().misses == misses
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def spawned(tmp_path, name, devices, cut=":", optimized=True):
+    setup = "" if optimized else 'jax.config.update("jax_disable_most_optimizations", True)'
+    out = tmp_path / f"{name}.npy"
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1",
+    }  # fmt: skip
+    script = SCRIPT.format(setup=setup, cut=cut)
+    folder = str(tmp_path / f"compiled-{optimized}")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(out), folder],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    compiled, count, setting = done.stdout.split()
+    assert int(count) == devices and setting == "None"
+    return np.load(out), int(compiled)
+
+
+def test_eight_devices_give_the_bits_of_one_and_a_second_start_compiles_nothing(tmp_path):
+    """With XLA's optimizations on, as in a sweep; three runs together, and the first one alone."""
+    one, first = spawned(tmp_path, "one", 1)
+    eight, _ = spawned(tmp_path, "eight", 8, cut=":1")
+    again, second = spawned(tmp_path, "again", 1)
+    np.testing.assert_array_equal(one, eight)
+    np.testing.assert_array_equal(one, again)
+    assert first > 0 and second == 0
+
+
+def test_the_users_own_cache_is_left_alone(tmp_path):
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+        "jax_persistent_cache_enable_xla_caches",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    with pytest.raises(KeyError), _compiled.kept(tmp_path / "a"):
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "a")
+        raise KeyError
+    assert {name: getattr(jax.config, name) for name in names} == before
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
+        with _compiled.kept(tmp_path / "a"):
+            assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before["jax_compilation_cache_dir"])
+
+
+def test_a_damaged_memory_of_chunk_sizes_is_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run = alone("elman")
+    chunks._remember(run, 64)
+    assert chunks._remembered(run) == 64
+    for content in (b"", b"{", b"[1]", b'{"a": 1}', b"\xff"):
+        chunks._file().write_bytes(content)
+        assert chunks._remembered(run) is None
+        chunks._remember(run, 16)
+        assert chunks._remembered(run) == 16
+    assert [path.name for path in chunks._file().parent.iterdir()] == ["chunks.json"]
+
+
+def test_memory_bounds_a_chunk(monkeypatch):
+    monkeypatch.setattr(chunks, "_remembered", lambda run: 1000)
+    run = alone("elman")
+    size = functools.partial(chunks.size, run, 1000)
+    assert size() == 1000
+    assert size(budget_bytes=100_000) == 100_000 // (4 * 16 * 5 * 12)
+    assert size(budget_bytes=1) == 1
