@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradlab import cells, tasks
-from gradlab.sweeps import _compiled, chunks, measure, plan
+from gradlab import _files, cells, tasks
+from gradlab.sweeps import _compiled, chunks, cost, measure, plan
 
 SCRIPT = """
 import sys
@@ -205,17 +205,18 @@ def test_a_damaged_memory_of_chunk_sizes_is_measured_again(tmp_path, monkeypatch
     chunks._remember(run, 64)
     assert chunks._remembered(run) == 64
     for content in (b"", b"{", b"[1]", b'{"a": 1}', b"\xff"):
-        chunks._file().write_bytes(content)
+        (_files.cache() / chunks.CACHE).write_bytes(content)
         assert chunks._remembered(run) is None
         chunks._remember(run, 16)
         assert chunks._remembered(run) == 16
-    assert [path.name for path in chunks._file().parent.iterdir()] == ["chunks.json"]
+    assert [path.name for path in _files.cache().iterdir()] == ["chunks.json"]
 
 
 def test_memory_bounds_a_chunk(monkeypatch):
     monkeypatch.setattr(chunks, "_remembered", lambda run: 1000)
     run = alone("elman")
-    size = functools.partial(chunks.size, run, 1000)
-    assert size() == 1000
-    assert size(budget_bytes=100_000) == 100_000 // (4 * 16 * 5 * 12)
-    assert size(budget_bytes=1) == 1
+    assert chunks.size(run, 1000, 10**12) == 1000
+    fits = chunks.size(run, 1000, 400_000)
+    assert 2 < fits < 1000
+    assert cost.chunk(run, fits).bytes <= 400_000 < cost.chunk(run, 2 * fits).bytes
+    assert chunks.size(run, 1000, 1) == 1

@@ -224,7 +224,7 @@ def settings() -> dict[str, Any]:
     return {
         "dtype": "float32",
         "matmul_precision": "highest",
-        "jax_enable_x64": bool(jax.config.read("jax_enable_x64")),
+        "jax_enable_x64": jax.dtypes.canonicalize_dtype("float64") == "float64",
         "platform": devices[0].platform,
         "devices": [str(device.device_kind) for device in devices],
         "cores": os.cpu_count(),
