@@ -6,9 +6,10 @@ is the same ratio of processor time, which other programs on the machine hardly 
 """
 
 import argparse
+import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,53 +73,50 @@ def arithmetic(row: plan.Run) -> float:
     return 2.0 * row.length * row.batch * row.hidden * gates * per_step
 
 
-def fractions(names: list[str], widths: list[int]) -> list[dict[str, Any]]:
+def chunked(group: list[plan.Run]) -> Callable[[], Any]:
+    """What a sweep does with a group, store and frames apart."""
+    count = chunks.size(group[0], len(group))
+    parts = [group[place : place + count] for place in range(0, len(group), count)]
+    return lambda: [measure.curves(part, recurrent=False) for part in parts]
+
+
+def fractions(names: list[str], widths: list[int]) -> Iterator[dict[str, Any]]:
     """Useful arithmetic per second over sgemm's."""
     square, square_work = products()
-    rows = []
     for batch, count in ((BATCH, jax.local_device_count()), (1, REPLICAS)):
         for width in widths:
             for name in names:
                 group = runs(name, width, LENGTH, batch, count)
                 work = count * arithmetic(group[0])
-                wall, cpu = in_turn(
-                    {"sgemm": square, "sweep": lambda g=group: measure.curves(g, recurrent=False)}
-                )
+                wall, cpu = in_turn({"sgemm": square, "sweep": chunked(group)})
                 ratio = bench.ratio(wall["sgemm"] / square_work, wall["sweep"] / work, "fraction")
                 used = (cpu["sgemm"] / square_work) / (cpu["sweep"] / work)
-                rows.append(
+                yield (
                     dict(zip(HEAD, ("sgemm", name, width, LENGTH, batch, count), strict=True))
                     | {"ms per run": 1e3 * wall["sweep"].median() / count}
                     | {"sgemm GFLOP/s": square_work / wall["sgemm"].median() / 1e9}
                     | ratio
                     | {"by CPU": used.median()}
                 )
-                print(rows[-1], flush=True)
-    return rows
 
 
-def peers(names: list[str]) -> list[dict[str, Any]]:
+def peers(names: list[str]) -> Iterator[dict[str, Any]]:
     """How many times PyTorch's loop takes per run."""
     import bench_torch
 
-    rows = []
     for length in PEER_LENGTHS:
         for name in names:
             group = runs(name, PEER_WIDTH, length, 1, PEER_RUNS)
             cores = jax.local_device_count()
             loop = bench_torch.peers(name, length, 1, INPUTS, PEER_WIDTH, cores)["loop"]
-            wall, cpu = in_turn(
-                {"PyTorch": loop, "sweep": lambda g=group: measure.curves(g, recurrent=False)}
-            )
-            rows.append(
+            wall, cpu = in_turn({"PyTorch": loop, "sweep": chunked(group)})
+            yield (
                 dict(zip(HEAD, ("PyTorch", name, PEER_WIDTH, length, 1, PEER_RUNS), strict=True))
                 | {"ms per run": 1e3 * wall["sweep"].median() / PEER_RUNS}
                 | {"PyTorch ms": 1e3 * wall["PyTorch"].median()}
                 | bench.ratio(wall["PyTorch"], wall["sweep"] / PEER_RUNS, "times faster")
                 | {"by CPU": (cpu["PyTorch"] / cpu["sweep"] * PEER_RUNS).median()}
             )
-            print(rows[-1], flush=True)
-    return rows
 
 
 def main() -> None:
@@ -129,13 +127,8 @@ def main() -> None:
     parser.add_argument("--widths", nargs="*", type=int, default=list(WIDTHS))
     asked = parser.parse_args()
     chunks.use_cores()
+    chunks.keep_memory()
     load = os.getloadavg()[0]
-    rows = fractions(asked.cells, asked.widths)
-    try:
-        rows += peers(asked.cells)
-    except ImportError:
-        print("PyTorch left out: pip install torch==2.13.0", flush=True)
-    frame = pd.DataFrame(rows)
     note = (
         f"float32, {INPUTS} inputs, {jax.local_device_count()} devices, one for each core. "
         "fraction: arithmetic of the matrix products that the gradient needs, 2 B H (H + I) G "
@@ -144,11 +137,18 @@ def main() -> None:
         f"PyTorch with retain_grad() over the time per run here. Medians of {ROUNDS} rounds in "
         f"turn. by CPU: the same of processor time. Load before: {load:.2f}."
     )
-    page = f"# sweep\n\n{note}\n\n{bench.markdown(frame)}\n\n{bench.machine()}\n"
-    print(page)
     asked.out.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(asked.out / "sweep.csv", index=False)
-    (asked.out / "sweep.md").write_text(page)
+    rows = []
+    try:
+        for row in itertools.chain(fractions(asked.cells, asked.widths), peers(asked.cells)):
+            rows.append(row)
+            print({name: x for name, x in row.items() if name not in ("q1", "q3")}, flush=True)
+            frame = pd.DataFrame(rows)
+            page = f"# sweep\n\n{note}\n\n{bench.markdown(frame)}\n\n{bench.machine()}\n"
+            frame.to_csv(asked.out / "sweep.csv", index=False)
+            (asked.out / "sweep.md").write_text(page)
+    except ImportError:
+        print("PyTorch left out: pip install torch==2.13.0", flush=True)
 
 
 if __name__ == "__main__":

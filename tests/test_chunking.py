@@ -49,9 +49,7 @@ def alone(name, **changes):
         length=12, hidden=5, inputs=3, batch=1, seed=0,
     )  # fmt: skip
     lacks = {
-        field: None
-        for field, option in plan.OPTIONS.items()
-        if option not in cells.options(name)
+        field: None for field, option in plan.OPTIONS.items() if option not in cells.options(name)
     }
     return plan.Run(**{**base, **lacks, **changes})
 

@@ -109,6 +109,7 @@ def sweep(
     if out is None:
         raise ValueError("no folder for the results; give one with --out DIR (or --dry-run)")
     sweeps.use_cores()
+    sweeps.keep_memory()
     before = spec.read_bytes()
     with _Progress() as progress:
         report = sweeps.sweep(

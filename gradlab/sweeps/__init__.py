@@ -1,6 +1,6 @@
 """Sweeps: spec -> plan -> run -> store."""
 
-from gradlab.sweeps.chunks import use_cores
+from gradlab.sweeps.chunks import keep_memory, use_cores
 from gradlab.sweeps.estimate import Estimate, estimate
 from gradlab.sweeps.run import Report, sweep
 from gradlab.sweeps.spec import Spec, load, parse
@@ -12,6 +12,7 @@ __all__ = [
     "Spec",
     "Status",
     "estimate",
+    "keep_memory",
     "load",
     "parse",
     "status",
