@@ -1,6 +1,5 @@
 """A run's numbers do not depend on its company, the chunk, the devices or JAX's settings."""
 
-import functools
 import os
 import subprocess
 import sys
