@@ -340,9 +340,7 @@ def train(
         block = -(-block // trace_every) * trace_every
     if not isinstance(sample, jax.tree_util.Partial):
         sample = jax.tree_util.Partial(sample)
-    call = partial(
-        _advance, loss, has_aux=has_aux, trace_every=trace_every, batch_axis=batch_axis
-    )
+    call = partial(_advance, loss, has_aux=has_aux, trace_every=trace_every, batch_axis=batch_axis)
 
     state = first = start(params, optimizer, key)
     saved = _Checkpoint(checkpoint, save_every)

@@ -16,6 +16,7 @@ import rich.progress
 import rich.table
 import typer
 
+from gradlab._files import Folder
 from gradlab.cli import data, sentiment
 from gradlab.cli.report import report
 
@@ -219,13 +220,14 @@ def reproduce(
 def _print_report(report: Report) -> None:
     from gradlab import frames
 
-    out, results = console(), report.results
+    out, folder = console(), Folder(report.folder)
     for name in report.damaged:
         out.print(f"damaged chunk {name}: its runs were run again")
-    if isinstance(results, frames.TrainingResults):
-        out.print(_trained(frames.trained_summary(results.runs)))
+    points = frames.read_summary(folder)
+    if frames.read_manifest(folder)["kind"] == "training":
+        out.print(_trained(points))
     else:
-        out.print(_verdicts(frames.verdict_table(results.runs)))
+        out.print(_verdicts(frames.verdicts(points)))
     out.print(
         f"{report.computed} of {report.total} runs measured now, the others before, "
         f"in {report.seconds:.1f} s"

@@ -164,9 +164,7 @@ def theory(
 _RING = {"marker": "o", "ms": 7, "mfc": "none", "mec": "black", "mew": 0.7, "ls": ""}
 
 
-def _theory_points(
-    above: Axes, below: Axes, rows: pd.DataFrame, colour: Any, marker: str
-) -> None:
+def _theory_points(above: Axes, below: Axes, rows: pd.DataFrame, colour: Any, marker: str) -> None:
     known = rows[rows["predicted_rate"].notna()]
     style = {"color": colour, "ls": "", "marker": marker, "ms": 3, "elinewidth": 0.7}
     for part, fill in ((known, colour), (rows.drop(known.index), "white")):

@@ -1,10 +1,10 @@
 """Sweeps: spec -> plan -> run -> store."""
 
 from gradlab.sweeps.chunks import keep_memory, use_cores
-from gradlab.sweeps.estimate import Estimate, estimate
+from gradlab.sweeps.forecast import Estimate, estimate
+from gradlab.sweeps.progress import Status, status
 from gradlab.sweeps.run import Report, sweep
 from gradlab.sweeps.spec import Spec, load, parse
-from gradlab.sweeps.status import Status, status
 
 __all__ = [
     "Estimate",

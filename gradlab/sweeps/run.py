@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gradlab import frames
 from gradlab._files import filled
-from gradlab.sweeps import _compiled, cost
+from gradlab.sweeps import _compiled, cost, forecast
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.spec import Spec, TrainingSpec
@@ -183,8 +183,14 @@ def _measuring(scheduler: str | None, workers: int, told: _Told) -> Iterator[Mea
 
 
 def _here(told: _Told, chunks: Iterator[Chunk]) -> Measured:
-    for chunk in chunks:
-        yield chunk, compute(chunk, told)
+    reached: dict[str, float] = {}
+    try:
+        for chunk in chunks:
+            parts = compute(chunk, told)
+            forecast.note(reached, chunk, sum(part.seconds for part in parts))
+            yield chunk, parts
+    finally:
+        forecast.remember(reached)
 
 
 def _run(
@@ -206,7 +212,7 @@ def _run(
     with contextlib.closing(measured(wanted())) as ended:
         for chunk, parts in ended:
             for part in parts:
-                store.add(*part)
+                store.add(part.run_ids, part.content)
             told.finished += len(chunk.runs)
             told(label(chunk.runs[0]))
     if told.stopping and told.finished < told.total:

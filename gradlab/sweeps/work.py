@@ -89,10 +89,11 @@ class Chunk(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The content of one file of the store, and the runs in it."""
+    """The content of one file of the store, the runs in it, and what they took together."""
 
     run_ids: list[str]
     content: bytes
+    seconds: float
 
 
 def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
@@ -125,7 +126,7 @@ def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Pa
     facts |= {"host": socket.gethostname(), "size": chunk.size}
     failed = sum(row["status"] == "failed" for row in rows)
     content = encode(SWEEPS[chunk.kind].kind, rows, facts | ({"failed": failed} if failed else {}))
-    return Part([row["run_id"] for row in rows], content)
+    return Part([row["run_id"] for row in rows], content, facts.get("seconds", 0.0))
 
 
 def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:

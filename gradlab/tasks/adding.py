@@ -39,9 +39,7 @@ def adding(length: int = 100) -> Task:
     """
     check_least("adding", 2, length=length)
 
-    def sample(
-        key: PRNGKeyArray, dtype=None
-    ) -> tuple[Float[Array, "length 2"], Float[Array, ""]]:
+    def sample(key: PRNGKeyArray, dtype=None) -> tuple[Float[Array, "length 2"], Float[Array, ""]]:
         values_key, first_key, second_key = jax.random.split(key, 3)
         u = jax.random.uniform(values_key, (length,), _checks.floating(dtype))
         # int32 whatever jax_enable_x64 says, so that both settings mark the same steps.

@@ -124,6 +124,7 @@ def batch_loss(
     >>> value.shape, sorted(metrics)
     ((), ['error'])
     """
+
     def loss(params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
         xs, targets = batch
         outputs = jax.vmap(network.apply, in_axes=(None, 0))(params, xs)

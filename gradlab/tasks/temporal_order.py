@@ -53,9 +53,7 @@ def temporal_order(length: int = 100, symbols: int = 2) -> Task:
     check_least("temporal_order", 10, length=length)
     starts, ends = np.array(WINDOWS[symbols], np.int32).T * length // 100
 
-    def sample(
-        key: PRNGKeyArray, dtype=None
-    ) -> tuple[Float[Array, "length 6"], Int[Array, ""]]:
+    def sample(key: PRNGKeyArray, dtype=None) -> tuple[Float[Array, "length 6"], Int[Array, ""]]:
         dtype = _checks.floating(dtype)
         where_key, what_key, rest_key = jax.random.split(key, 3)
         where = jax.random.randint(where_key, (symbols,), starts, ends, jnp.int32)

@@ -175,8 +175,7 @@ def _open(
         return None
     inner = [[slot for slot in cut.kept if slot not in cut.program.ins] for cut in cuts]
     types = [
-        [cut.program.avals[slot] for slot in slots]
-        for cut, slots in zip(cuts, inner, strict=True)
+        [cut.program.avals[slot] for slot in slots] for cut, slots in zip(cuts, inner, strict=True)
     ]
     kept = list(range(len(avals), len(avals) + sum(map(len, types))))
     avals.extend(itertools.chain(*types))
@@ -223,4 +222,3 @@ def _open(
     walk.adopt(maker, walk.sites_of(node))
     walk.adopt(reader, [])
     return [maker, reader]
-

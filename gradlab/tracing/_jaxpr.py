@@ -362,8 +362,9 @@ def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
 
 def is_reversible(flat: Program, args: Sequence[Any], count: int) -> bool:
     """Whether JAX itself can differentiate the first result by the first `count` arguments."""
-    is_moved = [i < count and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-                for i, x in enumerate(args)]
+    is_moved = [
+        i < count and jnp.issubdtype(jnp.result_type(x), jnp.inexact) for i, x in enumerate(args)
+    ]
 
     def value(moved: list[Any]) -> Any:
         rest = iter(moved)

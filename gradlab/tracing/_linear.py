@@ -282,7 +282,8 @@ def _storage(program: Program, sizes: tuple[int, int], num_ys: int) -> Storage:
         fixed=fixed,
         x=tuple((slot, i) for i, slot in enumerate(x_ids) if slot in used),
         y=tuple(
-            (ref, i) for i, ref in enumerate(y_refs)
+            (ref, i)
+            for i, ref in enumerate(y_refs)
             if ref in used and ref not in x_ids and y_refs.index(ref) == i and ref in varying
         ),
         own=tuple(sorted(stored)),
@@ -356,10 +357,16 @@ def find_sums(part: Transposed, targets: Sequence[int | Lit], fixed: set[int]) -
     # Where rows are kept for a product, a bias's plain sum over them comes along.
     chains = [expand(ref, rows) for ref in targets]
     parts = {slot: node for chain in chains if chain for slot, node in chain.items()}
-    products = [n for n in program.nodes if n.outs and n is parts.get(n.outs[0], 0)
-                and n.kind == "dot_general"]
-    tail = [n for n in program.nodes if n.outs and n is parts.get(n.outs[0], 0)
-            and n.kind != "dot_general"]
+    products = [
+        n
+        for n in program.nodes
+        if n.outs and n is parts.get(n.outs[0], 0) and n.kind == "dot_general"
+    ]
+    tail = [
+        n
+        for n in program.nodes
+        if n.outs and n is parts.get(n.outs[0], 0) and n.kind != "dot_general"
+    ]
     plain = tuple(sorted(slot for slot, node in parts.items() if node is None))
     rows = {ref for n in products for ref in n.ins if not isinstance(ref, Lit)} | set(plain)
     return Sums(

@@ -44,9 +44,7 @@ def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
     squares = tuple(_sum_of_squares(x, axis, dtype) for x in leaves)
     limit = jnp.finfo(dtype).maxexp // 2
     low, high = 2.0**-limit, 2.0**limit
-    healthy = functools.reduce(
-        jnp.logical_and, [jnp.all((low < s) & (s < high)) for s in squares]
-    )
+    healthy = functools.reduce(jnp.logical_and, [jnp.all((low < s) & (s < high)) for s in squares])
     # Inside shard_map both branches must say the same of where their results may differ.
     axes = frozenset().union(*(_jaxpr.varies_over(jax.typeof(x)) for x in leaves))
 

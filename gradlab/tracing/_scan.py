@@ -302,8 +302,13 @@ def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
             return *pull.rows(carry, again, arrived, length), None
 
         carry, recorded, _ = _in_chunks(
-            segment, carry, (xs, arrived), starts, step.length,
-            plan.options.segment or step.length, not step.reverse,
+            segment,
+            carry,
+            (xs, arrived),
+            starts,
+            step.length,
+            plan.options.segment or step.length,
+            not step.reverse,
         )
     mu, e, late, grads = carry
     logs, measured_rows, xs_ct, inner = recorded

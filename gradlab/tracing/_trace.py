@@ -467,7 +467,7 @@ def _run(
 
 def _nothing_to_trace(walk: Walk, program: Any) -> str:
     hint = (
-        "mark the states where they are made: `h = gl.tap(h, \"h\")`, or "
+        'mark the states where they are made: `h = gl.tap(h, "h")`, or '
         '`hs = gl.tap(hs, "h", axis=0)` for a stack over time'
     )
     loops = list(walk.loops(program))
@@ -491,9 +491,7 @@ def _obstacles(walk: Walk, program: Any) -> str:
     loops = list(walk.loops(program))
     if not loops:
         return "callback"
-    return (
-        f"while_loop at {' or '.join(loops)}, whose number of steps is not known beforehand"
-    )
+    return f"while_loop at {' or '.join(loops)}, whose number of steps is not known beforehand"
 
 
 def _told_apart(sites: Sequence[Site]) -> list[Site]:
@@ -556,8 +554,7 @@ def _result(site: Site, slots: Slots) -> ScanTrace:
     def leaves(part: str) -> dict[str, jax.Array]:
         several = len(site.leaf_names) > 1
         return {
-            name: logs[f"{part}:{i}" if several else part]
-            for i, name in enumerate(site.leaf_names)
+            name: logs[f"{part}:{i}" if several else part] for i, name in enumerate(site.leaf_names)
         }
 
     time, length = len(site.outer), site.length or 0

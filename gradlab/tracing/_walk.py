@@ -242,9 +242,7 @@ class Walk:
         env = self.run(nodes, env, self.share(program, iter(slots)))
         return [_jaxpr.read(env, ref) for ref in program.outs]
 
-    def share(
-        self, program: _jaxpr.Program, slots: Iterator[Slots]
-    ) -> dict[int, Sequence[Slots]]:
+    def share(self, program: _jaxpr.Program, slots: Iterator[Slots]) -> dict[int, Sequence[Slots]]:
         """Deal slots out to the nodes they belong to, by the node's first result."""
         shares = {}
         for node in program.nodes:
@@ -359,9 +357,7 @@ class Walk:
             readout=lambda consts, *rest: readout([consts[i] for i in places], *rest),
         )
         consts = [consts[refs.index(ref)] for ref in once]
-        final, ys = traced_scan(
-            step, self.options, site.leaf_names, consts, init, xs, own, inner
-        )
+        final, ys = traced_scan(step, self.options, site.leaf_names, consts, init, xs, own, inner)
         return [*final, *ys]
 
     def _map(self, parts: Any, consts: Any, init: Any, xs: Any, inner: list[Slots]) -> Any:

@@ -15,7 +15,7 @@ from gradlab._files import Folder
 from gradlab.sweeps import cost, plan
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.store import chunk_names
-from gradlab.sweeps.work import SWEEPS
+from gradlab.sweeps.work import SWEEPS, Chunk
 
 # Seconds that XLA takes to compile one program, and the share of this machine's matrix products
 # that a sweep reaches where nothing was measured yet: batch 1, width 128.
@@ -141,10 +141,18 @@ def speeds() -> dict[str, float]:
     return _files.remembered(SPEEDS).get(_device(), {})
 
 
-def remember(done: dict[str, tuple[float, float]]) -> None:
-    """Keep what a sweep reached: operations and seconds, by cell, width and batch."""
-    new = {name: flops / seconds for name, (flops, seconds) in done.items() if seconds > 0}
-    _files.remember(SPEEDS, {_device(): speeds() | new})
+def note(reached: dict[str, float], chunk: Chunk, seconds: float) -> None:
+    """Note the speed of a chunk, where it is the best of its shape: the first one was compiled."""
+    if seconds > 0 and isinstance(chunk.runs[0], plan.Run):
+        speed = sum(map(cost.flops, chunk.runs)) / seconds
+        name = _key(chunk.runs[0])
+        reached[name] = max(speed, reached.get(name, 0.0))
+
+
+def remember(reached: dict[str, float]) -> None:
+    """Keep what a sweep reached, for the estimates of others."""
+    if reached:
+        _files.remember(SPEEDS, {_device(): speeds() | reached})
 
 
 def _speed(run: Any, known: dict[str, float]) -> tuple[float, str]:
