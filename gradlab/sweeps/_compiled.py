@@ -22,7 +22,7 @@ def kept(folder: str | Path | None = None) -> Iterator[None]:
     at the end. The folder is gradlab's own in the user's cache, one for each kind of processor:
     a program made for another one might not run.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009  (pyright knows none)
         yield
         return
     wanted = {

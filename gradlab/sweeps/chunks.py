@@ -54,7 +54,7 @@ def use_cores() -> None:
     devices already, nothing happens. Numbers are the same either way.
     """
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if chosen or jax.config.jax_num_cpu_devices > 0:
+    if chosen or getattr(jax.config, "jax_num_cpu_devices") > 0:  # noqa: B009
         return
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with contextlib.suppress(RuntimeError):  # JAX has started

@@ -22,6 +22,8 @@ PRECISION = "float32"
 LOG_EPS = math.log(np.finfo(np.float32).eps)
 # Random draws run for milliseconds; full optimization would compile them for seconds.
 DRAWING = {"xla_backend_optimization_level": 1}
+# Cells whose sums XLA orders by how many runs are mapped at once.
+ROUNDED_TOGETHER = "layer_norm"
 # Cores are shared out by runs; threads inside a product would decide how it is rounded.
 ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 
@@ -63,8 +65,8 @@ def curves(runs: Sequence[Run], recurrent: bool = True) -> Curves:
     default key type and whether 64-bit numbers are on. One ulp would be enough to part the curves
     of a chaotic network. So runs of one sequence are always mapped at least two at once on each
     device, since XLA makes another program of one alone, whose sums are rounded differently; runs
-    of several sequences go through one device one by one, as products of whole matrices; and one
-    thread adds up each product. Where not: another processor, another kind of device or another
+    of several sequences, and of cells that normalize a layer, go through one device one by one, in
+    the same program each; and one thread adds up each product. Where not: another processor, another kind of device or another
     version of JAX rounds differently; on a GPU the guarantee is not tested.
 
     Memory: runs of one sequence are all held at once, those of several one per device.
@@ -72,8 +74,9 @@ def curves(runs: Sequence[Run], recurrent: bool = True) -> Curves:
     first = runs[0]
     devices = jax.local_devices()
     # One at a time, a run that only fills up a chunk would cost as much as another.
-    distinct = list(dict.fromkeys(runs)) if first.batch > 1 else list(runs)
-    share = 1 if first.batch > 1 else max(2, -(-len(runs) // len(devices)))
+    lone = first.batch > 1 or first.cell.startswith(ROUNDED_TOGETHER)
+    distinct = list(dict.fromkeys(runs)) if lone else list(runs)
+    share = 1 if lone else max(2, -(-len(runs) // len(devices)))
     size = share * len(devices)
     filled = distinct + [distinct[-1]] * (-len(distinct) % size)
     with pinned():
