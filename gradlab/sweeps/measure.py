@@ -66,10 +66,11 @@ def curves(runs: Sequence[Run], recurrent: bool = True) -> Curves:
     of a chaotic network. So runs of one sequence are always mapped at least two at once on each
     device, since XLA makes another program of one alone, whose sums are rounded differently; runs
     of several sequences, and of cells that normalize a layer, go through one device one by one, in
-    the same program each; and one thread adds up each product. Where not: another processor, another kind of device or another
-    version of JAX rounds differently; on a GPU the guarantee is not tested.
+    the same program each; and one thread adds up each product. Where not: another processor,
+    another kind of device or another version of JAX rounds differently; on a GPU the guarantee is
+    not tested.
 
-    Memory: runs of one sequence are all held at once, those of several one per device.
+    Memory: runs that are mapped are all held at once, those that go one by one one per device.
     """
     first = runs[0]
     devices = jax.local_devices()
