@@ -33,7 +33,7 @@ def size(run: Run, wanted: int, budget: int) -> int:
     chunks of any size. Memory bounds all: the peak of a chunk is below the `budget` of bytes, as
     `cost.chunk` has it.
     """
-    if run.batch > 1:
+    if measure.one_by_one(run):
         return max(1, min(wanted, ONE_BY_ONE * jax.local_device_count()))
     best = wanted
     if wanted >= FIRST * FACTOR:

@@ -22,6 +22,8 @@ PRECISION = "float32"
 LOG_EPS = math.log(np.finfo(np.float32).eps)
 # Random draws run for milliseconds; full optimization would compile them for seconds.
 DRAWING = {"xla_backend_optimization_level": 1}
+# Cells whose sums XLA orders by how many runs are mapped at once.
+ROUNDED_TOGETHER = "layer_norm"
 # Cores are shared out by runs; threads inside a product would decide how it is rounded.
 ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 
@@ -63,15 +65,16 @@ def curves(runs: Sequence[Run], recurrent: bool = True) -> Curves:
     default key type and whether 64-bit numbers are on. One ulp would be enough to part the curves
     of a chaotic network. So runs of one sequence are always mapped at least two at once on each
     device, since XLA makes another program of one alone, whose sums are rounded differently; runs
-    of several sequences go through one device one by one, as products of whole matrices; and one
-    thread adds up each product. Where not: another processor, another kind of device or another
-    version of JAX rounds differently; on a GPU the guarantee is not tested.
+    of several sequences, and of cells that normalize a layer, go through one device one by one, in
+    the same program each; and one thread adds up each product. Where not: another processor,
+    another kind of device or another version of JAX rounds differently; on a GPU the guarantee is
+    not tested.
 
-    Memory: runs of one sequence are all held at once, those of several one per device.
+    Memory: runs that are mapped are all held at once, those that go one by one one per device.
     """
     first = runs[0]
     # One at a time, a run that only fills up a chunk would cost as much as another.
-    distinct = list(dict.fromkeys(runs)) if first.batch > 1 else list(runs)
+    distinct = list(dict.fromkeys(runs)) if one_by_one(first) else list(runs)
     size = together(first, len(runs))
     filled = distinct + [distinct[-1]] * (-len(distinct) % size)
     with pinned():
@@ -94,6 +97,11 @@ def curves(runs: Sequence[Run], recurrent: bool = True) -> Curves:
     return Curves(mean, finite, matrices, None if kept is None else kept.astype(np.float64))
 
 
+def one_by_one(run: Run) -> bool:
+    """Whether the devices take one run of the kind after the other, not several at once."""
+    return run.batch > 1 or run.cell.startswith(ROUNDED_TOGETHER)
+
+
 def together(run: Run, count: int) -> int:
     """How many runs one call of the program takes where `count` like this one are to be measured.
 
@@ -103,7 +111,7 @@ def together(run: Run, count: int) -> int:
     True
     """
     devices = jax.local_device_count()
-    share = 1 if run.batch > 1 else max(2, -(-count // devices))
+    share = 1 if one_by_one(run) else max(2, -(-count // devices))
     return share * devices
 
 
