@@ -27,6 +27,7 @@ SPEC = {
     "seeds": 8,
 }
 CHUNK = 4
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def sweep(folder: Path, log: Path) -> None:
@@ -70,10 +71,12 @@ def main(place: Path, kills: int, seed: int) -> None:
     killed, repeats_allowed, log = 0, [], place / "killed.log"
     while True:
         before = len(begun(log))
+        start = time.monotonic()
         pid = child(place / "killed", log)
         if killed < kills:
-            # Late enough for some work, often enough before the end.
-            time.sleep(usual * rng.uniform(0.2, 0.9))
+            end = start + usual * rng.uniform(0.1, 1.0)
+            while time.monotonic() < end and not os.waitid(os.P_PID, pid, ENDED):
+                time.sleep(0.01)
             os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
         chunks = begun(log)[before:]
@@ -84,7 +87,8 @@ def main(place: Path, kills: int, seed: int) -> None:
             assert status == 0, f"the sweep failed after {killed} kills"
             if killed >= kills:
                 break
-            # It had ended before the blow: begin again, so that every kill hits a sweep.
+            # It had ended before the blow, as programs are compiled already: half of it again.
+            usual = time.monotonic() - start
             for path in sorted((place / "killed" / "chunks").glob("*"))[::2]:
                 for name in gl.sweeps.store.decode(path).run_ids:
                     repeats_allowed.append([name])

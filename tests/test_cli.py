@@ -105,7 +105,7 @@ def test_reproduce_compares_with_a_summary(folder, tmp_path):
     [
         (["sweep", "{}/none.toml", "--out", "{}/x"], 1, "no such file"),
         (["sweep", "{}/spec.toml", "--out", "{}/spec.toml"], 1, "not a folder"),
-        (["sweep", "{}/spec.toml"], 2, "--out"),
+        (["sweep", "{}/spec.toml"], 1, "--out"),
         (["swep"], 2, "swep"),
         (["figures", "{}/nothing"], 1, "no results in"),
         (["csv", "{}/nothing"], 1, "no results in"),

@@ -89,11 +89,11 @@ def sweep(
     A sweep that is stopped keeps every chunk that was finished; the same call goes on from there.
 
     >>> import tempfile, gradlab as gl
-    >>> axes = {"cell": "elman", "init": "orthogonal", "gain": [0.5, 1.0], "length": 20}
+    >>> axes = {"cell": "elman", "init": "orthogonal", "gain": [0.5, 2.0], "length": 20}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     report = gl.sweep(axes, folder, set={"hidden": 8, "activation": "linear"})
     ...     report.results.runs[["gain", "rate"]].round(3).values.tolist()
-    [[0.5, -0.693], [1.0, 0.0]]
+    [[0.5, -0.693], [2.0, 0.693]]
     """
     start = time.perf_counter()
     budget = cost.budget() if memory is None else cost.parse_memory(memory)

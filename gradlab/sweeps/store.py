@@ -333,7 +333,8 @@ def _refuse_others(
     stored = set(store.done)
     if not manifest:
         with contextlib.suppress(pa.ArrowException, OSError):
-            stored.update(decode(store.folder.open("runs.parquet")).run_ids)
+            content = store.folder.read("runs.parquet")
+            stored.update(decode(pa.BufferReader(content)).run_ids)
     if stored and not foreign:
         foreign = len(stored) - sum(run.run_id in stored for run in plan)
     if foreign:
