@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab import cells
-from gradlab.sweeps import chunks, measure, plan
+from gradlab.sweeps import chunks, cost, measure, plan
 
 INPUTS, LENGTH, ROUNDS, SQUARE = 3, 100, 5, 1024
 WIDTHS, BATCH, REPLICAS = (64, 128, 256), 128, 128
@@ -75,7 +75,7 @@ def arithmetic(row: plan.Run) -> float:
 
 def chunked(group: list[plan.Run]) -> Callable[[], Any]:
     """What a sweep does with a group, store and frames apart."""
-    count = chunks.size(group[0], len(group))
+    count = chunks.size(group[0], len(group), cost.budget())
     parts = [group[place : place + count] for place in range(0, len(group), count)]
     return lambda: [measure.curves(part, recurrent=False) for part in parts]
 
