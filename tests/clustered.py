@@ -48,7 +48,9 @@ def small_chunks() -> None:
 
     figures.draw = lambda *_: []
 
-    run.SWEEPS["gradients"] = run.SWEEPS["gradients"]._replace(size=lambda *_: 4)
+    run.SWEEPS["gradients"] = run.SWEEPS["gradients"]._replace(
+        size=lambda *_: 4, calls=lambda *_: 1
+    )
 
 
 def swept_while(folder: Path, address: str, blow, after: int) -> str:

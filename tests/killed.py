@@ -42,7 +42,7 @@ def sweep(folder: Path, log: Path) -> None:
 
     run.compute = logged
     how = run.SWEEPS["gradients"]
-    run.SWEEPS["gradients"] = how._replace(size=lambda *_: CHUNK)
+    run.SWEEPS["gradients"] = how._replace(size=lambda *_: CHUNK, calls=lambda *_: 1)
     gl.sweep(SPEC, folder)
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gradlab.sweeps import _compiled
-from gradlab.sweeps.work import Chunk, Part, compute, failed_part, halves
+from gradlab.sweeps.work import Chunk, Part, compute, failed_part, halved
 
 # Seconds to wait for a scheduler that does not answer, and between two looks at one that did.
 PATIENCE, LOOK = 10, 1.0
@@ -57,8 +57,8 @@ def measured(
 ) -> Generator[tuple[Chunk, list[Part]], None, None]:
     """Measure the chunks on a client's workers, one at a time each, in the order they end.
 
-    A chunk whose workers die again and again, as they do where memory runs out, is halved and
-    tried again, down to single runs.
+    A chunk whose workers die again and again, as they do where memory runs out, is tried again
+    in calls of half the size, down to single runs.
 
     Raises:
         OSError: where the scheduler goes away.
@@ -83,7 +83,7 @@ def measured(
                     parts = future.result()
                 except distributed.KilledWorker as error:
                     if chunk.size > 1:
-                        chunks = itertools.chain(halves(chunk), chunks)
+                        chunks = itertools.chain([halved(chunk)], chunks)
                         continue
                     parts = [failed_part(chunk, error)]
                 except ImportError as error:

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gradlab import frames, initializers
-from gradlab.sweeps import measure
+from gradlab import initializers
+from gradlab.sweeps import cost, measure
 from gradlab.sweeps.consolidate import lists
 from gradlab.sweeps.plan import Run
 from gradlab.sweeps.store import Kind
+
+# Arithmetic of a chunk's runs, some seconds of it, and the most runs whatever little they take.
+WORK, MOST = 2e10, 512
 
 
 def label(run: Run) -> str:
@@ -23,11 +26,20 @@ def label(run: Run) -> str:
 def measure_all(
     runs: Sequence[Run], size: int, tell: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Measure runs that share a program, as one call for `size` runs."""
-    # A short last chunk is filled up, so that the group needs one compiled program.
-    padded = [*runs, *[runs[-1]] * (size - len(runs))]
-    measured = measure.curves(padded, recurrent=_AUDITS.lacks(runs))
-    return measure.records(runs, measured, _AUDITS(runs, measured))
+    """Measure runs that share a program, by calls for `size` runs each."""
+    rows = []
+    for place in range(0, len(runs), size):
+        batch = runs[place : place + size]
+        # A short last one is filled up, so that the group needs one compiled program.
+        padded = [*batch, *[batch[-1]] * (size - len(batch))]
+        measured = measure.curves(padded, recurrent=_AUDITS.lacks(batch))
+        rows += measure.records(batch, measured, _AUDITS(batch, measured))
+    return rows
+
+
+def calls(run: Run, size: int) -> int:
+    """How many calls for `size` runs make one chunk: seconds of work, for a file of its own."""
+    return max(1, min(MOST // size, round(WORK / (size * cost.flops(run)))))
 
 
 def failed(run: Run) -> dict[str, Any]:
@@ -102,7 +114,6 @@ _AUDITS = _Audits()
 
 KIND = Kind(
     name="gradients",
-    rows=frames.runs_frame,
     lists={"lags": pa.int64(), "log_norms": pa.float64()},
     split=_split,
 )

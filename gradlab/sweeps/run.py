@@ -149,7 +149,8 @@ def _chunks(how: Sweep, plan: Plan, done: set[str], budget: int, workers: int) -
         most = sum(math.prod(map(len, axes.values())) for axes in grids)
         size = how.size(first, -(-most // max(workers, 1)), budget)
         missing = itertools.chain([first], missing)
-        while batch := tuple(itertools.islice(missing, size)):
+        count = size * how.calls(first, size)
+        while batch := tuple(itertools.islice(missing, count)):
             yield Chunk(how.kind.name, batch, size)
 
 

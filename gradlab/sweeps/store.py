@@ -32,10 +32,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import filelock
 import jax
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradlab import _names, frames
 from gradlab._files import Folder
 from gradlab.frames import FORMAT, KINDS
 from gradlab.sweeps import consolidate
@@ -56,13 +56,11 @@ class Kind(NamedTuple):
 
     Attributes:
         name: the key in `frames.KINDS`, which names the frames.
-        rows: the frame of a chunk's rows, without the lists.
         lists: the columns that hold a list for each run, and the type of its items.
         split: the tables of some rows, lists and all, for each name of `frames.KINDS` but runs.
     """
 
     name: str
-    rows: Callable[[Sequence[dict[str, Any]]], pd.DataFrame]
     lists: dict[str, pa.DataType]
     split: Callable[[pa.Table], tuple[pa.Table, ...]]
 
@@ -73,14 +71,22 @@ class Kind(NamedTuple):
 
 
 def encode(kind: Kind, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) -> bytes:
-    """The rows of one chunk as the content of a file; facts are its metadata."""
-    plain = [{k: v for k, v in row.items() if k not in kind.lists} for row in rows]
-    table = pa.Table.from_pandas(kind.rows(plain), preserve_index=False)
+    """The rows of one chunk as the content of a file; facts are its metadata.
+
+    Raises:
+        ValueError: where a row has a column that the frames do not know, or another type of value.
+    """
+    schema = frames.arrow_schema(frames.KINDS[kind.name]["runs"])
     for name, item in kind.lists.items():
-        values = pa.array([row.get(name, ()) for row in rows], pa.list_(item))
-        table = table.append_column(name, values)
+        schema = schema.append(pa.field(name, pa.list_(item)))
+    for name in {name for row in rows for name in row}:
+        _names.choose("column of runs", name, schema.names)
+    columns = [
+        pa.array([row.get(field.name) for row in rows], field.type, from_pandas=True)
+        for field in schema
+    ]
     said = json.dumps({"format": FORMAT, **facts}).encode()
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), _METADATA: said})
+    table = pa.table(columns, schema.with_metadata({_METADATA: said}))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()

@@ -369,7 +369,6 @@ def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 KIND = Kind(
     name="training",
-    rows=frames.trained_frame,
     lists={
         "training_steps": pa.int64(),
         "losses": pa.float64(),

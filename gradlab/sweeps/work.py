@@ -26,7 +26,8 @@ class Sweep(NamedTuple):
         run: the type of its runs.
         check: (plan) raises where a run cannot be built.
         label: a run -> what a progress bar says of it.
-        size: (run, wanted, budget in bytes) -> the most runs of its program in one chunk.
+        size: (run, wanted, budget in bytes) -> the most runs of its program in one call.
+        calls: (run, size) -> how many calls make one chunk.
         measure: (runs, size, tell) -> a row per run.
         failed: a run -> the row of one that failed, but for the reason.
     """
@@ -37,6 +38,7 @@ class Sweep(NamedTuple):
     check: Callable[[Plan], None]
     label: Callable[[Any], str]
     size: Callable[[Any, int, int], int]
+    calls: Callable[[Any, int], int]
     measure: Callable[[Sequence[Any], int, Tell], list[dict[str, Any]]]
     failed: Callable[[Any], dict[str, Any]]
 
@@ -59,6 +61,7 @@ SWEEPS = {
             lambda _: None,
             gradients.label,
             chunks.size,
+            gradients.calls,
             gradients.measure_all,
             gradients.failed,
         ),
@@ -69,6 +72,7 @@ SWEEPS = {
             training.check,
             training.label,
             _trained_together,
+            lambda run, size: 1,
             lambda runs, _, tell: training.train(runs, tell),
             training.failed,
         ),
@@ -77,9 +81,9 @@ SWEEPS = {
 
 
 class Chunk(NamedTuple):
-    """Runs that share a program and are measured together, as one call for `size` runs.
+    """Runs that share a program and are stored together, measured by calls for `size` runs each.
 
-    `halved` counts how often a larger chunk was cut because memory ran out.
+    `halved` counts how often the size was halved because memory ran out.
     """
 
     kind: str
@@ -99,7 +103,7 @@ class Part(NamedTuple):
 def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
     """Measure the runs of a chunk: a part with their rows, and one with those that failed.
 
-    A chunk for which memory runs out is halved and tried again, down to single runs. Whatever
+    Where memory runs out, calls of half the size are tried, down to single runs. Whatever
     else goes wrong is the reason in the rows of its runs.
     """
     started, start = now(), time.perf_counter()
@@ -114,12 +118,9 @@ def failed_part(chunk: Chunk, error: Exception) -> Part:
     return _part(chunk, _failed(chunk, error), {"started": now()})
 
 
-def halves(chunk: Chunk) -> list[Chunk]:
-    """A chunk of more than one run's size, as one or two of half the size."""
-    size = (chunk.size + 1) // 2
-    smaller = chunk._replace(size=size, halved=chunk.halved + 1)
-    parts = chunk.runs[:size], chunk.runs[size:]
-    return [smaller._replace(runs=part) for part in parts if part]
+def halved(chunk: Chunk) -> Chunk:
+    """The same runs in calls of half the size."""
+    return chunk._replace(size=(chunk.size + 1) // 2, halved=chunk.halved + 1)
 
 
 def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Part:
@@ -138,7 +139,7 @@ def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:
     else:
         return [row | {"halved": chunk.halved} for row in rows]
     # Not inside the handler, where the error would keep what the chunk had allocated.
-    return [row for half in halves(chunk) for row in _rows(half, tell)]
+    return _rows(halved(chunk), tell)
 
 
 def _failed(chunk: Chunk, error: Exception) -> list[dict[str, Any]]:
