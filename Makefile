@@ -15,7 +15,7 @@ PIP = -m pip install -qq --disable-pip-version-check
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures reproduce theory training sentiment test test-latest lint bench clean
+.PHONY: help sweep figures report reproduce theory training sentiment test test-long test-latest lint bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ sweep: $(STAMP) ## measure the grid SPEC into OUT; a second call runs only what 
 
 figures: $(STAMP) ## redraw the figures of OUT from its dataframes
 	@$(BIN)/gradlab figures $(OUT)
+
+report: $(STAMP) ## one HTML page of OUT's results, to be mailed
+	@$(BIN)/gradlab report $(OUT)
 
 reproduce: $(STAMP) ## run the default sweep afresh and compare with the committed results
 	@$(BIN)/gradlab reproduce experiments/vanishing.toml results/reference/summary.csv
@@ -50,6 +53,11 @@ sentiment: $(STAMP) ## sentiment of the packaged review snippets (DATA=PATH for 
 test: $(STAMP) ## run the tests (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
+test-long: $(STAMP) ## a sweep killed thirty times, on a scheduler, and the frames of 10^8 rows
+	@GRADLAB_KILLS=30 $(BIN)/python -m pytest tests/test_kill.py
+	@$(BIN)/python experiments/memory_store.py --tasks consolidate figures "read one point"
+	@$(BIN)/python experiments/memory.py
+
 test-latest: ## run the tests on the newest Python and the newest JAX in range, in .venv-latest
 	@latest=; \
 	for p in python3.13 "$$HOME"/.pyenv/versions/3.13.*/bin/python3 \
@@ -68,9 +76,10 @@ lint: $(STAMP) ## ruff, pyright and the import contracts
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## tables of what tracing, spectra and training cost (ARGS="cost torch long compile spectrum training")
+bench: $(STAMP) ## tables of what it costs (ARGS="sweep cost torch long compile spectrum training")
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python $(PIP) torch==2.13.0
-	@$(BIN)/python experiments/bench.py $(ARGS)
+	@$(if $(filter-out sweep,$(or $(ARGS),all)),$(BIN)/python experiments/bench.py $(filter-out sweep,$(ARGS)))
+	@$(if $(filter sweep,$(or $(ARGS),sweep)),$(BIN)/python experiments/bench_sweep.py)
 
 clean: ## remove the environments and caches, keep the results
 	rm -rf .venv .venv-latest build *.egg-info .pytest_cache .ruff_cache .hypothesis

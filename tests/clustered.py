@@ -48,9 +48,8 @@ def small_chunks() -> None:
 
     figures.draw = lambda *_: []
 
-    run.SWEEPS["gradients"] = run.SWEEPS["gradients"]._replace(
-        size=lambda *_: 4, calls=lambda *_: 1
-    )
+    small = {"size": lambda *_: 4, "calls": lambda *_: 1}
+    run.SWEEPS["gradients"] = run.SWEEPS["gradients"]._replace(**small)
 
 
 def swept_while(folder: Path, address: str, blow, after: int) -> str:

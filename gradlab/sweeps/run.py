@@ -146,10 +146,11 @@ def _chunks(how: Sweep, plan: Plan, done: set[str], budget: int, workers: int) -
         first = next(missing, None)
         if first is None:
             continue
-        most = sum(math.prod(map(len, axes.values())) for axes in grids)
-        size = how.size(first, -(-most // max(workers, 1)), budget)
+        # Something for every worker.
+        share = -(-sum(math.prod(map(len, axes.values())) for axes in grids) // max(workers, 1))
+        size = how.size(first, share, budget)
+        count = min(size * how.calls(first, size), max(size, share))
         missing = itertools.chain([first], missing)
-        count = size * how.calls(first, size)
         while batch := tuple(itertools.islice(missing, count)):
             yield Chunk(how.kind.name, batch, size)
 

@@ -76,9 +76,7 @@ def encode(kind: Kind, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) ->
     Raises:
         ValueError: where a row has a column that the frames do not know, or another type of value.
     """
-    schema = frames.arrow_schema(frames.KINDS[kind.name]["runs"])
-    for name, item in kind.lists.items():
-        schema = schema.append(pa.field(name, pa.list_(item)))
+    schema = _schema(kind.name, tuple(kind.lists.items()))
     for name in {name for row in rows for name in row}:
         _names.choose("column of runs", name, schema.names)
     columns = [
@@ -90,6 +88,14 @@ def encode(kind: Kind, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) ->
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
+
+
+@functools.cache
+def _schema(kind: str, lists: tuple[tuple[str, pa.DataType], ...]) -> pa.Schema:
+    schema = frames.arrow_schema(frames.KINDS[kind]["runs"])
+    for name, item in lists:
+        schema = schema.append(pa.field(name, pa.list_(item)))
+    return schema
 
 
 class Chunk(NamedTuple):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import scipy.linalg  # noqa: F401  (whose BLAS XLA factorizes with: it has to be there to be limited)
+import threadpoolctl
 
 from gradlab.sweeps import chunks, cost, gradients, plan, training
 from gradlab.sweeps.plan import Plan
@@ -107,7 +109,9 @@ def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
     else goes wrong is the reason in the rows of its runs.
     """
     started, start = now(), time.perf_counter()
-    rows = _rows(chunk, tell)
+    # Threads of a small factorization wait for each other, for long where a core is taken.
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        rows = _rows(chunk, tell)
     facts = {"started": started, "seconds": round(time.perf_counter() - start, 4)}
     split = ([row for row in rows if (row["status"] == "failed") == bad] for bad in (False, True))
     return [_part(chunk, part, facts) for part in split if part]
