@@ -72,9 +72,6 @@ class Folder:
     def __str__(self) -> str:
         return self.address
 
-    def __truediv__(self, name: str) -> Folder:
-        return Folder(f"{self.address.rstrip('/')}/{name}")
-
     def names(self) -> list[str]:
         """Every file in the folder and below, sorted; none where there is no folder."""
         if self.local is not None:

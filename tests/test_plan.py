@@ -4,6 +4,7 @@ import itertools
 import random
 import re
 
+import numpy as np
 import pytest
 
 from gradlab import cells, sweeps
@@ -94,6 +95,24 @@ def test_zipped_axes_go_together():
     assert found == {(8, 2, 4, 1), (16, 3, 4, 1), (8, 2, 5, 2), (16, 3, 5, 2)}
 
 
+def test_a_block_keeps_the_zipped_axes_outside_of_it():
+    outer, inner = {"hidden": [8, 16], "inputs": [2, 3]}, {"gain": [0.5, 1.0], "length": [10, 20]}
+    lazy = planned(FLAT | {"zip": [outer], "blocks": [{"zip": [inner]}, {"cell": "elman"}]})
+    found = {(r.hidden, r.inputs, r.gain, r.length) for r in lazy if r.cell == "gru"}
+    assert found == {(8, 2, 0.5, 10), (8, 2, 1.0, 20), (16, 3, 0.5, 10), (16, 3, 1.0, 20)}
+    assert {(r.hidden, r.inputs) for r in lazy if r.cell == "elman"} == {(8, 2), (16, 3)}
+    # A spacing in a block's zip is one there as well.
+    spaced = {"gain": {"linspace": [0, 1, 2]}, "length": [10, 20]}
+    assert {(r.gain, r.length) for r in planned(FLAT | {"blocks": [{"zip": [spaced]}]})} == {
+        (0.0, 10), (1.0, 20)
+    }  # fmt: skip
+
+
+def test_axes_may_be_arrays_tuples_and_ranges():
+    axes = {"gain": np.linspace(0, 1, 3), "length": (5, 6), "seed": range(2), "hidden": np.int64(8)}
+    assert len(planned(FLAT | axes)) == 2 * 3 * 2 * 2
+
+
 def test_a_condition_varies_an_axis_where_it_holds():
     table = FLAT | {"cell": ["lstm", "lstm_peephole"], "forget_bias": [0.0, 1.0, 2.0]}
     found = [
@@ -133,6 +152,11 @@ def test_overrides_stand_in_place_of_what_stands_anywhere():
         ({"when": {"gain": {"cel": "gru"}}}, {}, "unknown axis in when.gain 'cel'"),
         ({"when": {"gain": {"cell": "lstn"}}}, {}, "when.gain.cell: unknown cell 'lstn'"),
         ({"when": {"gain": "lstm"}}, {}, "when.gain maps other axes to values, got 'lstm'"),
+        ({"zip": [{}]}, {}, r"zip must be tables: \[\[zip\]\]"),
+        ({"zip": 5}, {}, r"zip must be tables: \[\[zip\]\]"),
+        ({"blocks": [{"zip": "x"}]}, {}, r"blocks\[0\].zip must be tables: \[\[zip\]\]"),
+        ({"zip": [{"hidden": [8], "inputs": [3]}], "blocks": [{"hidden": 4}]}, {},
+         "a block gives hidden, which is zipped with inputs outside of it"),
         ({}, {"hiden": 8}, "unknown key to set 'hiden'; did you mean 'hidden'"),
         ({}, {"hidden": 0}, "hidden.0.: .*greater than or equal to 1, got 0"),
         ({"zip": [{"hidden": [8], "inputs": [3]}]}, {"hidden": 8}, "hidden is zipped with hidden"),

@@ -258,6 +258,31 @@ def test_a_manifest_that_changes_under_a_sweep_is_told(tmp_path, monkeypatch):
     assert len(list((tmp_path / "out" / "chunks").iterdir())) == RUNS // 4
 
 
+def test_a_spec_that_was_begun_by_mistake_does_not_lock_the_folder(tmp_path):
+    """Going back to fewer seeds is refused only where there are results of the others."""
+    sweeps.sweep(SPEC | {"seeds": 2}, tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        sweeps.sweep(SPEC | {"seeds": 4}, tmp_path / "out", progress=stop_at(0))
+    assert sweeps.sweep(SPEC | {"seeds": 2}, tmp_path / "out").computed == 0
+
+
+@pytest.mark.parametrize("manifest", ["{}", '{"format": "x"}', '{"spec": {"cel": 1}}', "nonsense"])
+def test_status_of_a_manifest_that_says_nothing(tmp_path, manifest):
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(ValueError) as error:
+        sweeps.status(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_an_estimate_knows_what_is_stored(whole, tmp_path):
+    assert sweeps.estimate(SPEC, whole).stored == RUNS
+    found = sweeps.estimate(SPEC | {"seeds": 5}, whole)
+    assert (found.runs, found.stored) == (30, RUNS)
+    assert sweeps.estimate(SPEC, tmp_path / "none").stored == 0
+    with pytest.raises(ValueError, match="holds results of another spec"):
+        sweeps.estimate(SPEC | {"length": [11]}, whole)
+
+
 # Runs that fail
 
 
@@ -444,6 +469,27 @@ def test_a_second_sweep_of_an_address_is_refused_and_a_dead_one_is_not(remote, m
     _files.Folder(remote).write(".lock", lambda file: file.write(b"[]"))
     assert sweeps.sweep(SPEC | {"seeds": 5}, remote).computed == 6
     assert threading.active_count() < 20
+
+
+def test_of_two_sweeps_that_begin_together_one_holds_an_address(remote, monkeypatch):
+    monkeypatch.setattr(store, "BEAT", 0.4)
+    held, refused, gate = [], [], threading.Barrier(2)
+
+    def enter():
+        gate.wait()
+        try:
+            with store._held(_files.Folder(remote)):
+                held.append(1)
+                time.sleep(1.0)
+        except ValueError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=enter) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(held), len(refused)) == (1, 1)
 
 
 def test_an_address_that_nobody_answers_is_one_message(tmp_path):

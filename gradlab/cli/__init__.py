@@ -16,7 +16,7 @@ import rich.progress
 import rich.table
 import typer
 
-from gradlab._files import Folder
+from gradlab._files import Folder, filled
 from gradlab.cli import data, sentiment
 from gradlab.cli.report import report
 
@@ -111,7 +111,7 @@ def sweep(
         raise ValueError("no folder for the results; give one with --out DIR (or --dry-run)")
     sweeps.use_cores()
     sweeps.keep_memory()
-    before = spec.read_bytes()
+    before = _content(spec)
     with _Progress() as progress:
         report = sweeps.sweep(
             grid,
@@ -123,9 +123,16 @@ def sweep(
             progress=progress,
         )
     _print_report(report)
-    if spec.read_bytes() != before:
+    if _content(spec) != before:
         print(f"{spec} changed while the sweep ran; {out} answers it as it was", file=sys.stderr)
     return SOME_FAILED if report.failed else 0
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def _overrides(given: list[str]) -> dict[str, Any]:
@@ -171,16 +178,22 @@ def status(dir: Address) -> None:
 
 
 @app.command()
-def figures(dir: Results) -> None:
+def figures(dir: Address) -> None:
     """Redraw the figures of DIR from its dataframes, running nothing."""
     from gradlab import figures as drawing
 
-    for path in drawing.draw(dir, dir / "figures"):
-        print(path)
+    folder = Folder(dir)
+    if folder.local is not None:
+        for path in drawing.draw(folder, folder.local / "figures"):
+            print(path)
+        return
+    with filled(folder, "figures") as made:
+        for path in drawing.draw(folder, made):
+            print(f"{folder}/figures/{path.name}")
 
 
 @app.command()
-def csv(dir: Results) -> None:
+def csv(dir: Address) -> None:
     """Export the dataframes of DIR as CSV."""
     from gradlab import frames
 
@@ -258,6 +271,7 @@ def _verdicts(frame: pd.DataFrame) -> rich.table.Table:
     for row in frame.to_dict("records"):
         shares = [_shares(row, length) for length in lengths]
         span = f"{row['rate_min']:+.3f} to {row['rate_max']:+.3f}"
+        span = "none" if row["rate_min"] != row["rate_min"] else span
         table.add_row(row["cell"], row["init"], span, *shares)
     return table
 

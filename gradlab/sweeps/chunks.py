@@ -36,11 +36,13 @@ def size(run: Run, wanted: int, budget: int) -> int:
     """
     if measure.one_by_one(run):
         return max(1, min(wanted, ONE_BY_ONE * jax.local_device_count()))
-    best = wanted
-    if wanted >= FIRST * FACTOR:
-        best = _remembered(run) or _measure(run, wanted)
+    longest = max(run.length, PROBE_STEPS)
     alike = run._replace(**_ALIKE, init=run.init and "normal", gain=run.gain and 1.0)
-    return cost.fits(lambda count: _peak(alike, count), min(best, wanted), budget)
+    alike = alike._replace(length=longest)
+    most = cost.fits(lambda count: _peak(alike, count), wanted, budget)
+    if most < FIRST * FACTOR:
+        return most
+    return min(_remembered(run) or _measure(run, most), most)
 
 
 # What is drawn does not change the memory that runs take, but for what has no option for it.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator, Iterator
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from importlib.metadata import version
 from typing import Any
@@ -39,6 +41,7 @@ def connected(scheduler: str | None, workers: int | None) -> Iterator[Any]:
         options: Any = {"threads_per_worker": 1, "dashboard_address": None}
         cluster = distributed.LocalCluster(n_workers=workers, **options)
         with cluster, distributed.Client(cluster) as client:
+            client.register_plugin(_deaf())
             yield client
         return
     try:
@@ -52,10 +55,25 @@ def connected(scheduler: str | None, workers: int | None) -> Iterator[Any]:
         yield client
 
 
+def _deaf() -> Any:
+    """A plugin that keeps a terminal's Ctrl-C from workers: it goes to the sweep, which waits."""
+    import distributed
+
+    class Deaf(distributed.WorkerPlugin):
+        name = "gradlab-deaf"
+
+        def setup(self, worker: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Deaf()
+
+
 def measured(
-    client: Any, chunks: Iterator[Chunk]
+    client: Any, stopping: Callable[[], bool], chunks: Iterator[Chunk]
 ) -> Generator[tuple[Chunk, list[Part]], None, None]:
     """Measure the chunks on a client's workers, one at a time each, in the order they end.
+
+    Where there are no workers it waits for some, and says so, unless `stopping()`.
 
     A chunk whose workers die again and again, as they do where memory runs out, is tried again
     in calls of half the size, down to single runs.
@@ -68,9 +86,18 @@ def measured(
 
     here = {name: version(name) for name in _DEPENDS_ON}
     running: dict[Any, Chunk] = {}
+    alone = told = 0.0
     try:
         while True:
-            idle = max(1, len(client.nthreads())) - len(running)
+            workers = len(client.nthreads())
+            alone = alone + LOOK if not workers else 0.0
+            if not workers and stopping():
+                return
+            if alone > PATIENCE and not told:
+                told = alone
+                print("no workers at the scheduler; waiting for some", file=sys.stderr)
+            stopping()
+            idle = max(1, workers) - len(running)
             for chunk in itertools.islice(chunks, max(0, idle)):
                 running[client.submit(_remote, chunk, here, pure=False)] = chunk
             if not running:

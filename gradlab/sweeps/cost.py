@@ -16,8 +16,6 @@ from gradlab import cells, frames
 from gradlab.sweeps import measure, plan, training
 from gradlab.tracing import Cost, cost, step_flops
 
-of = cost
-
 # Bytes on the disk, as parquet with zstd, measured on sweeps of 2 to 128 runs of 20 to 2000 steps:
 # a row of steps, in its chunk and in the frame; a run's columns, in its chunk and in the frames;
 # the schema and the columns' facts, in each chunk and in the frames.

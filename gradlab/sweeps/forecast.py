@@ -13,14 +13,17 @@ import numpy as np
 from gradlab import _files
 from gradlab._files import Folder
 from gradlab.sweeps import cost, plan
+from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan
-from gradlab.sweeps.store import chunk_names
-from gradlab.sweeps.work import SWEEPS, Chunk
+from gradlab.sweeps.progress import stored_runs
+from gradlab.sweeps.work import SWEEPS, Chunk, Part
 
 # Seconds that XLA takes to compile one program, and the share of this machine's matrix products
 # that a sweep reaches where nothing was measured yet: batch 1, width 128.
 COMPILATION, SHARE = 0.5, 0.05
 SPEEDS = "speeds.json"
+# Arithmetic below which the time of a chunk is that of everything else.
+ENOUGH = 1e9
 
 
 class Estimate(NamedTuple):
@@ -63,15 +66,17 @@ def estimate(spec: Any, out: str | Path | None = None) -> Estimate:
     """What a sweep of a spec will take, without running any of it.
 
     Args:
-        spec: what `gradlab.sweeps.load` gives.
+        spec: as in `gradlab.sweeps.sweep`.
         out: the folder, where one may hold a part of the runs already.
 
     Returns:
         An `Estimate`. The time rests on sweeps that this device ran before, on the same cell and
         width where there was one; else on a matrix product that is timed now.
     """
+    spec = specs.made(spec)
     how = next(how for how in SWEEPS.values() if isinstance(spec, how.spec))
     made = Plan(spec, how.run)
+    how.check(made)
     known = speeds()
     flops, written, seconds, programs, sources = 0.0, 0, 0.0, set(), {}
     for grids in made.programs().values():
@@ -84,7 +89,7 @@ def estimate(spec: Any, out: str | Path | None = None) -> Estimate:
         written += cost.written(run.length or 1, count, -(-count // 64))
         seconds += count * each / speed
         sources[source] = sources.get(source, 0.0) + count * each
-    stored = _stored(out)
+    stored = _stored(out, made)
     share = 1 - min(stored / max(len(made), 1), 1)
     return Estimate(
         runs=len(made),
@@ -111,17 +116,15 @@ def _flops(run: Any) -> float:
     return cost.flops(run) if isinstance(run, plan.Run) else cost.chunk(run, 1).flops
 
 
-def _stored(out: str | Path | None) -> int:
+def _stored(out: str | Path | None, made: Plan) -> int:
     if out is None:
         return 0
-    import pyarrow.parquet as pq
-
-    folder = Folder(out)
-    stored = 0
-    for name in chunk_names(folder):
-        with folder.open(name) as file:
-            stored += pq.ParquetFile(file).metadata.num_rows
-    return stored
+    found, _ = stored_runs(Folder(out), [])
+    ids = set(found["run_id"])
+    known = sum(run.run_id in ids for run in made) if ids else 0
+    if known < len(ids):
+        raise ValueError(f"{out} holds results of another spec; give another folder with --out")
+    return known
 
 
 # Speeds that sweeps reached, by device, cell, width and batch.
@@ -141,26 +144,40 @@ def speeds() -> dict[str, float]:
     return _files.remembered(SPEEDS).get(_device(), {})
 
 
-def note(reached: dict[str, float], chunk: Chunk, seconds: float) -> None:
-    """Note the speed of a chunk, where it is the best of its shape: the first one was compiled."""
-    if seconds > 0 and isinstance(chunk.runs[0], plan.Run):
-        speed = sum(map(cost.flops, chunk.runs)) / seconds
-        name = _key(chunk.runs[0])
-        reached[name] = max(speed, reached.get(name, 0.0))
+def note(reached: dict[str, float], seen: set[Any], chunk: Chunk, parts: list[Part]) -> None:
+    """Note the speed of a chunk, where it is the best of its shape.
+
+    Left out are the first chunk of a program, which compiles it, and what is too little to tell.
+    """
+    run = chunk.runs[0]
+    if not isinstance(run, plan.Run) or sum(len(part.run_ids) for part in parts if part.failed):
+        return
+    program, seconds = compiled(run), sum(part.seconds for part in parts)
+    flops = sum(map(cost.flops, chunk.runs))
+    if program in seen and seconds > 0 and flops > ENOUGH:
+        reached[_key(run)] = max(flops / seconds, reached.get(_key(run), 0.0))
+    seen.add(program)
 
 
 def remember(reached: dict[str, float]) -> None:
     """Keep what a sweep reached, for the estimates of others."""
-    if reached:
-        _files.remember(SPEEDS, {_device(): speeds() | reached})
+    known = speeds()
+    best = {name: max(speed, known.get(name, 0.0)) for name, speed in reached.items()}
+    if best:
+        _files.remember(SPEEDS, {_device(): known | best})
 
 
 def _speed(run: Any, known: dict[str, float]) -> tuple[float, str]:
     if _key(run) in known:
         return known[_key(run)], "as sweeps of the same shapes ran here"
-    near = [speed for name, speed in known.items() if name.split()[2] == str(run.batch)]
-    if near:
-        return float(np.median(near)), "as other sweeps ran here"
+    alike = {}
+    for name, speed in known.items():
+        cell, hidden, batch = name.split()
+        if (cell, batch) == (run.cell, str(run.batch)):
+            alike[int(hidden)] = speed
+    if alike:
+        nearest = min(alike, key=lambda hidden: abs(math.log(hidden / run.hidden)))
+        return alike[nearest], "as sweeps of the nearest width ran here"
     return SHARE * _products(), f"{SHARE:.0%} of this machine's matrix products"
 
 

@@ -80,13 +80,18 @@ def status(dir: str | Path) -> Status:
     manifest = frames.read_manifest(folder)
     kind = manifest.get("kind", "gradients")
     how, by = SWEEPS[kind], _BY[kind]
-    plan = Plan(how.spec(**manifest["spec"]), how.run)
+    try:
+        plan = Plan(how.spec(**manifest["spec"]), how.run)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"the manifest of {folder} has no spec that this version of gradlab reads"
+        ) from None
     planned: collections.Counter[Any] = collections.Counter()
     for axes in plan.grids:
         each = math.prod(len(v) for k, v in axes.items() if k not in by)
         for point in itertools.product(*(axes[name] for name in by)):
             planned[point] += each
-    stored, damaged = _stored(folder, by)
+    stored, damaged = stored_runs(folder, by)
     bad = stored["status"] == "failed"
     counts = pd.DataFrame([dict(zip(by, point, strict=True)) for point in planned]).fillna("none")
     counts["planned"] = list(planned.values())
@@ -108,15 +113,16 @@ def status(dir: str | Path) -> Status:
     )
 
 
-def _stored(folder: Folder, by: list[str]) -> tuple[pd.DataFrame, int]:
+def stored_runs(folder: Folder, by: list[str]) -> tuple[pd.DataFrame, int]:
     """A row per stored run, and how many files cannot be read."""
     columns = ["run_id", "status", "reason", *by]
     parts, damaged = [], 0
     for name in chunk_names(folder):
         try:
-            file = pq.ParquetFile(pa.BufferReader(folder.read(name)))
-            known = [column for column in columns if column in file.schema_arrow.names]
-            parts.append(file.read(columns=known).to_pandas())
+            with folder.open(name) as opened:
+                file = pq.ParquetFile(opened)
+                known = [column for column in columns if column in file.schema_arrow.names]
+                parts.append(file.read(columns=known).to_pandas())
         except (pa.ArrowException, FileNotFoundError):
             damaged += 1
     stored = pd.concat(parts) if parts else pd.DataFrame(columns=columns)

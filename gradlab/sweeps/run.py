@@ -97,7 +97,7 @@ def sweep(
     """
     start = time.perf_counter()
     budget = cost.budget() if memory is None else cost.parse_memory(memory)
-    spec = _spec(spec, set)
+    spec = specs.made(spec, set)
     how = next(how for how in SWEEPS.values() if isinstance(spec, how.spec))
     plan = Plan(spec, how.run)
     how.check(plan)
@@ -113,8 +113,8 @@ def sweep(
             store.write_manifest(spec.model_dump(), status="running", runs=total)
         if computed:
             told = _Told(progress, finished, total)
-            chunks = _chunks(how, plan, store.done, budget, workers)
-            with _compiled.kept(), _measuring(scheduler, workers, told) as measured:
+            with _compiled.kept(), _measuring(scheduler, workers, told) as (measured, width):
+                chunks = _chunks(how, plan, store.done, budget // max(workers, 1), width)
                 _run(measured, chunks, how.label, store, told)
         if not complete:
             _finish(how, store, spec, start)
@@ -130,14 +130,6 @@ def sweep(
     )
 
 
-def _spec(given: Any, overrides: Mapping[str, Any] | None) -> Spec | TrainingSpec:
-    if isinstance(given, str | Path):
-        return specs.load(given, overrides)
-    if isinstance(given, Mapping):
-        return specs.parse(given, overrides)
-    return specs.parse(given.model_dump(exclude_defaults=True), overrides) if overrides else given
-
-
 def _chunks(how: Sweep, plan: Plan, done: set[str], budget: int, workers: int) -> Iterator[Chunk]:
     """The missing runs, those that share a program together."""
     for grids in plan.programs().values():
@@ -147,7 +139,7 @@ def _chunks(how: Sweep, plan: Plan, done: set[str], budget: int, workers: int) -
         if first is None:
             continue
         # Something for every worker.
-        share = -(-sum(math.prod(map(len, axes.values())) for axes in grids) // max(workers, 1))
+        share = -(-sum(math.prod(map(len, axes.values())) for axes in grids) // workers)
         size = how.size(first, share, budget)
         count = min(size * how.calls(first, size), max(size, share))
         missing = itertools.chain([first], missing)
@@ -163,8 +155,15 @@ class _Told:
         self.finished = finished
         self.total = total
         self.stopping = False
+        self.label = ""
+
+    def again(self) -> bool:
+        """Tell the same once more; whether to stop."""
+        self(self.label)
+        return self.stopping
 
     def __call__(self, label: str) -> None:
+        self.label = label
         if self.progress is not None and not self.stopping:
             try:
                 self.progress(self.finished, self.total, label)
@@ -173,23 +172,25 @@ class _Told:
 
 
 @contextlib.contextmanager
-def _measuring(scheduler: str | None, workers: int, told: _Told) -> Iterator[Measure]:
-    """What measures chunks: this process, or the workers of a dask scheduler."""
+def _measuring(scheduler: str | None, workers: int, told: _Told) -> Iterator[tuple[Measure, int]]:
+    """What measures chunks, and how many at a time: this process, or workers of a scheduler."""
     if scheduler is None and not workers:
-        yield functools.partial(_here, told)
+        yield functools.partial(_here, told), 1
         return
     from gradlab.sweeps import cluster
 
     with cluster.connected(scheduler, workers) as client:
-        yield functools.partial(cluster.measured, client)
+        width = max(1, len(client.nthreads()))
+        yield functools.partial(cluster.measured, client, told.again), width
 
 
 def _here(told: _Told, chunks: Iterator[Chunk]) -> Measured:
     reached: dict[str, float] = {}
+    compiled: set[Any] = set()
     try:
         for chunk in chunks:
             parts = compute(chunk, told)
-            forecast.note(reached, chunk, sum(part.seconds for part in parts))
+            forecast.note(reached, compiled, chunk, parts)
             yield chunk, parts
     finally:
         forecast.remember(reached)

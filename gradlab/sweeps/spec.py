@@ -123,7 +123,7 @@ class _Grid(pydantic.BaseModel):
             return [
                 grid
                 for block in self.blocks
-                for grid in type(self)(**_without(whole, block), **block).grids()
+                for grid in type(self)(**_merged(whole, block)).grids()
             ]
         if not self.zip:
             return [self]
@@ -208,10 +208,20 @@ class _Grid(pydantic.BaseModel):
 _SHAPING = ("blocks", "zip", "when")
 
 
-def _without(whole: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
-    """A grid's values but for those that a block gives, itself or in its zipped axes."""
+def _merged(whole: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
+    """A grid's values with those of a block in their place, itself or in its zipped axes."""
     given = {*block, *(axis for group in block.get("zip", ()) for axis in group)}
-    return {name: value for name, value in whole.items() if name not in given}
+    groups = []
+    for group in whole.get("zip", ()):
+        taken = given.intersection(group)
+        if taken and taken != set(group):
+            raise ValueError(
+                f"a block gives {', '.join(sorted(taken))}, which is zipped with "
+                f"{', '.join(sorted(set(group) - taken))} outside of it"
+            )
+        groups += [] if taken else [group]
+    rest = {name: value for name, value in whole.items() if name not in given}
+    return rest | block | {"zip": [*groups, *block.get("zip", ())]}
 
 
 def _rows(group: dict[str, list[Any]]) -> list[tuple[Any, ...]]:
@@ -337,6 +347,15 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Spec |
         raise ValueError(f"{path}: {error}") from None
 
 
+def made(given: Any, overrides: Mapping[str, Any] | None = None) -> Spec | TrainingSpec:
+    """A spec from a TOML file, from its content or its axes as a mapping, or from a spec."""
+    if isinstance(given, str | Path):
+        return load(given, overrides)
+    if isinstance(given, Mapping):
+        return parse(given, overrides)
+    return parse(given.model_dump(exclude_defaults=True), overrides) if overrides else given
+
+
 def parse(
     table: Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> Spec | TrainingSpec:
@@ -362,9 +381,10 @@ def parse(
     if not all(isinstance(content, dict) for content in sections.values()):
         sections = sections if {"axes", "fixed"} & sections.keys() else {"": sections}
     blocks, zipped = shaping.get("blocks", []), shaping.get("zip", [])
-    for name, tables in (("blocks", blocks), ("zip", zipped)):
-        if not isinstance(tables, list) or not all(isinstance(each, dict) for each in tables):
-            raise ValueError(f"{name} must be tables: [[{name}]]")
+    _check_tables("blocks", blocks)
+    _check_tables("zip", zipped)
+    for i, block in enumerate(blocks):
+        _check_tables(f"blocks[{i}].zip", block.get("zip", []))
     overrides = dict(overrides or {})
     everywhere = [*(c for c in sections.values() if isinstance(c, dict)), *blocks, *zipped]
     training = any("task" in content for content in (*everywhere, overrides))
@@ -405,12 +425,21 @@ def parse(
         return _checked(model, values, places)
     for i, block in enumerate(made):
         named = {field: f"blocks[{i}].{field}" for field in block}
-        _checked(model, _without(values, block) | block, places | named)
+        _checked(model, _merged(values, block), places | named)
     # What only blocks give has to stand somewhere outside as well: no block leaves it as it is.
-    first = {axis: v[:1] for group in made[0].get("zip", ()) for axis, v in group.items()}
+    first = {
+        axis: _values(v, model._integer(axis))[:1]
+        for group in made[0].get("zip", ())
+        for axis, v in group.items()
+    }
     needed = {k: v for k, v in (first | made[0]).items() if k in model.axes()}
     needed = {k: v for k, v in needed.items() if model.default(k) is None}
     return _checked(model, needed | values | {"blocks": made}, places)
+
+
+def _check_tables(name: str, tables: Any) -> None:
+    if not isinstance(tables, list) or not all(isinstance(each, dict) and each for each in tables):
+        raise ValueError(f"{name} must be tables: [[{name.rpartition('].')[2]}]]")
 
 
 def _field(model: type[_Grid], key: str, what: str) -> str:
@@ -422,6 +451,10 @@ def _field(model: type[_Grid], key: str, what: str) -> str:
 
 def _listed(model: type[_Grid], key: str, value: Any) -> Any:
     """One value of an axis as a list; a number of seeds and what is no axis stay as they are."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, tuple | range):
+        value = list(value)
     if isinstance(value, list | dict) or key == "seeds" or key not in model.axes():
         return value
     return [value]

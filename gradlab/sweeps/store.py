@@ -290,7 +290,8 @@ def open_store(
     folder = Folder(address)
     _refuse_strangers(folder)
     manifest = read_manifest(folder)
-    if manifest.get("format", 0) > FORMAT:
+    form = manifest.get("format", 0)
+    if not isinstance(form, int) or form > FORMAT:
         raise Newer(folder)
     with _held(folder):
         try:
@@ -333,7 +334,7 @@ def _refuse_others(
             f"{store.kind.name}); give another folder with --out"
         )
     foreign = 0
-    if "spec" in manifest:
+    if "spec" in manifest and not store.done and manifest.get("status") == "complete":
         try:
             before = of(manifest["spec"])
         except (TypeError, ValueError, AttributeError):
@@ -344,7 +345,7 @@ def _refuse_others(
         foreign = len(before) if not plan.covers(before) else 0
     stored = set(store.done)
     if not manifest:
-        with contextlib.suppress(pa.ArrowException, OSError):
+        with contextlib.suppress(pa.ArrowException, OSError, KeyError):
             content = store.folder.read("runs.parquet")
             stored.update(decode(pa.BufferReader(content)).run_ids)
     if stored and not foreign:
@@ -392,32 +393,48 @@ def _held_local(folder: Folder, path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _held_remote(folder: Folder) -> Iterator[None]:
     """Hold a folder that has no locks by a file that changes as long as its holder lives."""
-    holder = uuid.uuid4().hex
+    holder, lock = uuid.uuid4().hex, ".lock"
+
+    def renew(count: int) -> None:
+        said = json.dumps([holder, count]).encode()
+        folder.write(lock, functools.partial(_put, said))
+
+    def is_mine() -> bool:
+        try:
+            return holder.encode() in folder.read(lock)
+        except FileNotFoundError:
+            return False
+
     try:
-        if is_held(folder):
-            raise ValueError(f"{folder} is in use by another sweep")
-        ended = threading.Event()
-
-        def beat() -> None:
-            count = 0
-            while True:
-                said = json.dumps([holder, count]).encode()
-                with contextlib.suppress(OSError):
-                    folder.write(".lock", functools.partial(_put, said))
-                count += 1
-                if ended.wait(BEAT):
-                    return
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
+        held = is_held(folder)
+        if not held:
+            renew(0)
+            # Of two that begin at once, the one that wrote last has it.
+            time.sleep(BEAT / 2)
+            held = not is_mine()
     except OSError as error:
         raise ValueError(f"cannot write to {folder}: {error.strerror or error}") from None
+    if held:
+        raise ValueError(f"{folder} is in use by another sweep")
+    ended = threading.Event()
+
+    def beat() -> None:
+        count = 1
+        while not ended.wait(BEAT):
+            # A backend that is away for a moment, with whatever error of its own, may come back.
+            with contextlib.suppress(Exception):
+                renew(count)
+            count += 1
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-        folder.remove(".lock")
+        if is_mine():
+            folder.remove(lock)
 
 
 def is_held(folder: Folder) -> bool:
@@ -433,11 +450,12 @@ def is_held(folder: Folder) -> bool:
             return True
         except OSError:  # a folder of somebody else's, that cannot be written
             return False
-    if not folder.exists(".lock"):
+    try:
+        before = folder.read(".lock")
+        time.sleep(2.5 * BEAT)
+        return folder.read(".lock") != before
+    except FileNotFoundError:
         return False
-    before = folder.read(".lock")
-    time.sleep(2.5 * BEAT)
-    return folder.exists(".lock") and folder.read(".lock") != before
 
 
 def _put(content: bytes, file: BinaryIO) -> None:

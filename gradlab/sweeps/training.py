@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from gradlab import cells, frames, initializers, remedies, tasks, tracing, training
 from gradlab.sweeps.consolidate import lists
-from gradlab.sweeps.measure import PRECISION, _key, rate
+from gradlab.sweeps.measure import ONE_THREAD, PRECISION, _key, pinned, rate
 from gradlab.sweeps.plan import OPTIONS, Axes, Plan
 from gradlab.sweeps.store import Kind
 
@@ -202,7 +202,8 @@ def _programs(run: Run) -> _Programs:
     def each(function: Any) -> Any:
         if side_by_side:
             return jax.jit(jax.vmap(function))
-        return jax.jit(lambda *args: jax.lax.map(lambda row: function(*row), args))
+        loop = lambda *args: jax.lax.map(lambda row: function(*row), args)  # noqa: E731
+        return jax.jit(loop, compiler_options=ONE_THREAD)
 
     build = functools.partial(_build, run, task)
 
@@ -276,7 +277,7 @@ def train(batch: Sequence[Run], tell: Callable[[str], None]) -> list[dict[str, A
     }
     points: list[list[tuple[int, float, float, np.ndarray]]] = [[] for _ in batch]
     ended = np.zeros(len(batch), bool)
-    with jax.default_matmul_precision("highest"):
+    with pinned():
         programs = _programs(first.program)
         states = programs.start(seeds, scalars)
         for made in range(0, first.updates + 1, first.evaluate_every):

@@ -53,6 +53,11 @@ def _trained_together(run: Any, wanted: int, budget: int) -> int:
     return cost.fits(lambda count: cost.chunk(run, count).bytes, wanted, budget)
 
 
+def _train(runs: Sequence[Any], size: int, tell: Tell) -> list[dict[str, Any]]:
+    parts = (runs[place : place + size] for place in range(0, len(runs), size))
+    return [row for part in parts for row in training.train(part, tell)]
+
+
 SWEEPS = {
     sweep.kind.name: sweep
     for sweep in (
@@ -75,7 +80,7 @@ SWEEPS = {
             training.label,
             _trained_together,
             lambda run, size: 1,
-            lambda runs, _, tell: training.train(runs, tell),
+            _train,
             training.failed,
         ),
     )
@@ -95,11 +100,12 @@ class Chunk(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The content of one file of the store, the runs in it, and what they took together."""
+    """The content of one file of the store, the runs in it, their time, and whether they failed."""
 
     run_ids: list[str]
     content: bytes
     seconds: float
+    failed: bool
 
 
 def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
@@ -128,10 +134,10 @@ def halved(chunk: Chunk) -> Chunk:
 
 
 def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Part:
-    facts |= {"host": socket.gethostname(), "size": chunk.size}
+    facts = facts | {"host": socket.gethostname(), "size": chunk.size}
     failed = sum(row["status"] == "failed" for row in rows)
     content = encode(SWEEPS[chunk.kind].kind, rows, facts | ({"failed": failed} if failed else {}))
-    return Part([row["run_id"] for row in rows], content, facts.get("seconds", 0.0))
+    return Part([row["run_id"] for row in rows], content, facts.get("seconds", 0.0), failed > 0)
 
 
 def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:
