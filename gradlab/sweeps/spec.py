@@ -438,7 +438,11 @@ def parse(
 
 
 def _check_tables(name: str, tables: Any) -> None:
-    if not isinstance(tables, list) or not all(isinstance(each, dict) and each for each in tables):
+    # A block may leave all as it is; axes that go together are at least one.
+    least = 0 if name == "blocks" else 1
+    if not isinstance(tables, list) or not all(
+        isinstance(each, dict) and len(each) >= least for each in tables
+    ):
         raise ValueError(f"{name} must be tables: [[{name.rpartition('].')[2]}]]")
 
 

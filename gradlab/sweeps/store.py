@@ -80,7 +80,12 @@ def encode(kind: Kind, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) ->
     for name in {name for row in rows for name in row}:
         _names.choose("column of runs", name, schema.names)
     columns = [
-        pa.array([row.get(field.name) for row in rows], field.type, from_pandas=True)
+        # A number that is missing is none; within a list NaN is a norm that is not finite.
+        pa.array(
+            [row.get(field.name) for row in rows],
+            field.type,
+            from_pandas=field.name not in kind.lists,
+        )
         for field in schema
     ]
     said = json.dumps({"format": FORMAT, **facts}).encode()

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from gradlab import cells, frames, initializers, remedies, tasks, tracing, training
 from gradlab.sweeps.consolidate import lists
-from gradlab.sweeps.measure import ONE_THREAD, PRECISION, _key, pinned, rate
+from gradlab.sweeps.measure import PRECISION, _key, pinned, rate
 from gradlab.sweeps.plan import OPTIONS, Axes, Plan
 from gradlab.sweeps.store import Kind
 
@@ -202,8 +202,7 @@ def _programs(run: Run) -> _Programs:
     def each(function: Any) -> Any:
         if side_by_side:
             return jax.jit(jax.vmap(function))
-        loop = lambda *args: jax.lax.map(lambda row: function(*row), args)  # noqa: E731
-        return jax.jit(loop, compiler_options=ONE_THREAD)
+        return jax.jit(lambda *args: jax.lax.map(lambda row: function(*row), args))
 
     build = functools.partial(_build, run, task)
 
