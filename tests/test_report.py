@@ -15,6 +15,7 @@ from synthetic import GAINS, sweep
 
 from gradlab import _files, figures, frames, report
 from gradlab.cli.report import report as command
+from gradlab.report import _tables
 from gradlab.sweeps import Spec, parse
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>owned = 1</script>"
@@ -347,3 +348,15 @@ def test_results_behind_an_address(folder, text):
     there.remove("report.html")
     assert report.write("memory://report") == "memory://report/report.html"
     assert there.read("report.html").decode() == text
+
+
+def test_shares_are_those_of_the_frames_whatever_columns_were_read():
+    record = dict(cell="gru", init="normal", gain=1, input="gaussian", length=10, hidden=4,
+                  inputs=2, status="ok", rate=-0.5)  # fmt: skip
+    verdicts = ("vanishing", "vanishing", "exploding", "stable")
+    runs = frames.runs_frame(
+        record | dict(run_id=str(i), seed=i, verdict=each) for i, each in enumerate(verdicts)
+    )
+    table = _tables.verdicts(runs[list(report.COLUMNS["gradients"])])
+    assert table is not None
+    assert [cell.share for cell in table.rows[0]][-2:] == [0.5, 0.25]

@@ -135,17 +135,19 @@ def verdicts(points: pd.DataFrame) -> pd.DataFrame:
 
 
 TOLERANCES: dict[str, float] = {
-    "rate_median": 0.005,
-    "rate_min": 0.01,
-    "rate_max": 0.01,
+    "rate_median": 0.015,
+    "rate_min": 0.02,
+    "rate_max": 0.02,
     "log_gain_median": 0.5,
-    **dict.fromkeys((*VERDICTS, "zero"), 0.2),
+    **dict.fromkeys((*VERDICTS, "zero"), 0.4),
     "spectral_radius": 1e-3,
     "orthogonality_error": 1e-3,
 }
 """How far a summary may lie from another run of the same spec, per column: rates in nats per step,
-log_gain in nats, shares as a share (one seed of five), the audit relative to its size. Float32
-results of chaotic networks differ between machines; their statistics do not."""
+log_gain in nats, shares as a share (two seeds of five), the audit relative to its size. Float32
+results of chaotic networks differ between machines and so, by less, do statistics over five of them:
+between two programs that round differently 3 of 1,560 medians of the default sweep moved by more
+than 0.005, at most by 0.0094, and at two points two seeds of five changed their verdict."""
 
 
 def compare(summary: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:

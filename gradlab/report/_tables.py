@@ -106,8 +106,8 @@ def verdicts(runs: pd.DataFrame) -> Table | None:
     """`frames.verdict_table` for the page; None where no run was measured."""
     if runs.empty:
         return None
-    # The statistics that it does not show need not be read.
-    rest = {name: np.nan for name in frames.RUNS if name not in runs}
+    # The statistics that it does not show need not be read; runs are counted by their ids.
+    rest = {name: "" if name == "run_id" else np.nan for name in frames.RUNS if name not in runs}
     plain = {name: runs[name].astype("str") for name in ("cell", "init", "verdict")}
     plain["init"] = plain["init"].where(runs["init"].notna())
     table = frames.verdict_table(runs.assign(**plain, **rest))
