@@ -145,7 +145,7 @@ TOLERANCES: dict[str, float] = {
 }
 """How far a summary may lie from another run of the same spec, per column: rates in nats per step,
 log_gain in nats, shares as a share (two seeds of five), the audit relative to its size. Float32
-results of chaotic networks differ between machines and so, by less, do statistics over five of them:
+results of chaotic networks differ between machines and so, by less, do statistics over five seeds:
 between two programs that round differently 3 of 1,560 medians of the default sweep moved by more
 than 0.005, at most by 0.0094, and at two points two seeds of five changed their verdict."""
 
