@@ -117,8 +117,6 @@ def optimized():
     [
         (run("elman", hidden=32, length=300), 8),
         (run("lstm", hidden=128, length=100), 2),
-        (run("lru", hidden=32, length=300), 8),
-        (run("orthogonal", hidden=128, length=60), 2),
         (run("elman", hidden=64, length=64, weights="untied"), 2),
     ],
     ids=lambda value: (
