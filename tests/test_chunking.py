@@ -216,7 +216,7 @@ def test_a_damaged_memory_of_chunk_sizes_is_measured_again(tmp_path, monkeypatch
 
 def test_memory_bounds_a_chunk(monkeypatch):
     monkeypatch.setattr(chunks, "_remembered", lambda run: 1000)
-    run = alone("elman")
+    run = alone("elman", length=chunks.PROBE_STEPS)
     assert chunks.size(run, 1000, 10**12) == 1000
     fits = chunks.size(run, 1000, 400_000)
     assert 2 < fits < 1000
