@@ -28,7 +28,10 @@ TINY = {"WAITING": 2**14, "BLOCK": 2**13, "PIECE": 2**10}
 def chunk_table(kind, records):
     """The table of a chunk, as the store keeps it."""
     plain = [{k: v for k, v in row.items() if k not in kind.lists} for row in records]
-    table = pa.Table.from_pandas(kind.rows(plain), preserve_index=False)
+    table = pa.Table.from_pandas(
+        {"gradients": frames.runs_frame, "training": frames.trained_frame}[kind.name](plain),
+        preserve_index=False,
+    )
     for name, item in kind.lists.items():
         values = pa.array([row[name] for row in records], pa.list_(item))
         table = table.append_column(name, values)
