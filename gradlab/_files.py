@@ -119,6 +119,10 @@ class Folder:
             self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             self._fs.put_file(file.name, target)
 
+    def put(self, name: str, content: bytes) -> None:
+        """Give the file this content, whole or not at all."""
+        self.write(name, lambda file: file.write(content))
+
     def remove(self, name: str) -> None:
         """Remove the file, if there is one."""
         if self.local is not None:
@@ -139,7 +143,7 @@ def filled(folder: Folder, below: str) -> Iterator[Path]:
         for path in sorted(Path(made).rglob("*")):
             if path.is_file():
                 name = f"{below}/{path.relative_to(made).as_posix()}"
-                folder.write(name, lambda file, path=path: file.write(path.read_bytes()))
+                folder.put(name, path.read_bytes())
 
 
 def cache() -> Path:

@@ -44,12 +44,12 @@ def answers(port: int) -> bool:
 def small_chunks() -> None:
     """Many chunks and no figures: what is tested is what happens between them."""
     from gradlab import figures
-    from gradlab.sweeps import run
+    from gradlab.sweeps import work
 
     figures.draw = lambda *_: []
 
     small = {"size": lambda *_: 4, "calls": lambda *_: 1}
-    run.SWEEPS["gradients"] = run.SWEEPS["gradients"]._replace(**small)
+    work.SWEEPS["gradients"] = work.SWEEPS["gradients"]._replace(**small)
 
 
 def swept_while(folder: Path, address: str, blow, after: int) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import gradlab as gl
 from gradlab import figures
-from gradlab.sweeps import run
+from gradlab.sweeps import run, work
 
 SPEC = {
     "cell": ["elman", "gru"],
@@ -41,8 +41,8 @@ def sweep(folder: Path, log: Path) -> None:
         return plain(chunk, tell)
 
     run.compute = logged
-    how = run.SWEEPS["gradients"]
-    run.SWEEPS["gradients"] = how._replace(size=lambda *_: CHUNK, calls=lambda *_: 1)
+    how = work.SWEEPS["gradients"]
+    work.SWEEPS["gradients"] = how._replace(size=lambda *_: CHUNK, calls=lambda *_: 1)
     gl.sweep(SPEC, folder)
 
 

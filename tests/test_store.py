@@ -19,7 +19,7 @@ import pytest
 
 import gradlab as gl
 from gradlab import _files, cli, figures, frames, sweeps
-from gradlab.sweeps import measure, run, store, work
+from gradlab.sweeps import measure, store, work
 
 SPEC = {
     "cell": ["lru", "min_gru"], "init": "normal", "gain": 1.0, "length": [10, 20],
@@ -500,4 +500,4 @@ def test_an_address_that_nobody_answers_is_one_message(tmp_path):
 def test_chunks_hold_one_row_per_run(whole):
     tables = [pq.read_table(path) for path in (whole / "chunks").iterdir()]
     assert sum(table.num_rows for table in tables) == RUNS
-    assert run.SWEEPS is work.SWEEPS
+    assert work.sweep_of(sweeps.parse(SPEC)) is work.SWEEPS["gradients"]

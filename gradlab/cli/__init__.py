@@ -40,7 +40,6 @@ SpecPath = Annotated[Path, typer.Argument(help="the sweep's spec, a TOML file", 
 Address = Annotated[
     str, typer.Argument(help="a folder that a sweep writes, or an fsspec address", metavar="DIR")
 ]
-Results = Annotated[Path, typer.Argument(help="a folder that a sweep wrote", metavar="DIR")]
 
 
 # typer turns Ctrl-C into this return value, the shells' own for SIGINT.

@@ -79,13 +79,13 @@ def write(dir: str | Path, out: str | Path | None = None) -> str:
     }
     text = page(runs, manifest, pictures, failed=_failed(folder, kind)).encode()
     if out is None:
-        folder.write("report.html", lambda file: file.write(text))
+        folder.put("report.html", text)
         return f"{str(dir).rstrip('/')}/report.html"
     if Path(out).is_dir():
         raise ValueError(f"{out} is a folder; --out needs the name of a file")
     place, _, name = str(out).rpartition("/")
     target = _files.Folder(place if "://" in str(out) else Path(out).parent)
-    target.write(name, lambda file: file.write(text))
+    target.put(name, text)
     return str(out)
 
 

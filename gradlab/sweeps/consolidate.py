@@ -13,6 +13,7 @@ order, into a temporary file, and merged from there.
 from __future__ import annotations
 
 import collections
+import functools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -94,6 +95,15 @@ def consolidate(
 
     _together(folder, files, fill)
     return counts
+
+
+@functools.cache
+def chunk_schema(kind: str, lists: tuple[tuple[str, pa.DataType], ...]) -> pa.Schema:
+    """The columns of a chunk: those of runs, and the lists that the other frames are made of."""
+    schema = frames.arrow_schema(frames.KINDS[kind]["runs"])
+    for name, item in lists:
+        schema = schema.append(pa.field(name, pa.list_(item)))
+    return schema
 
 
 def lists(rows: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -258,9 +268,7 @@ class _Source:
 
 def _ordered(folder: Folder, names: Sequence[str], kind: Kind, index: _Index) -> Iterator[pa.Table]:
     """All rows in their order, a block at a time."""
-    schema = frames.arrow_schema(frames.KINDS[kind.name]["runs"])
-    for name, item in kind.lists.items():
-        schema = schema.append(pa.field(name, pa.list_(item)))
+    schema = chunk_schema(kind.name, tuple(kind.lists.items()))
     total = len(index.points)
     starts = np.array([places[places >= 0].min(initial=total) for places in index.places])
     queue = [int(chunk) for chunk in np.argsort(starts, kind="stable") if starts[chunk] < total]

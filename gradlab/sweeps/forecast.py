@@ -16,7 +16,7 @@ from gradlab.sweeps import cost, plan
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.progress import stored_runs
-from gradlab.sweeps.work import SWEEPS, Chunk, Part
+from gradlab.sweeps.work import Chunk, Part, sweep_of
 
 # Seconds that XLA takes to compile one program, and the share of this machine's matrix products
 # that a sweep reaches where nothing was measured yet: batch 1, width 128.
@@ -74,13 +74,13 @@ def estimate(spec: Any, out: str | Path | None = None) -> Estimate:
         width where there was one; else on a matrix product that is timed now.
     """
     spec = specs.made(spec)
-    how = next(how for how in SWEEPS.values() if isinstance(spec, how.spec))
+    how = sweep_of(spec)
     made = Plan(spec, how.run)
     how.check(made)
     known = speeds()
     flops, written, seconds, programs, sources = 0.0, 0, 0.0, set(), {}
     for grids in made.programs().values():
-        count = sum(math.prod(map(len, axes.values())) for axes in grids)
+        count = plan.count(grids)
         run = next(made.runs(grids[0]))
         each = _flops(run)
         speed, source = _speed(run, known)

@@ -118,7 +118,7 @@ class Plan:
                     self.grids += _outside(new, self.grids)
 
     def __len__(self) -> int:
-        return sum(_size(axes) for axes in self.grids)
+        return count(self.grids)
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.chain.from_iterable(self.runs(axes) for axes in self.grids)
@@ -147,8 +147,9 @@ class Plan:
         return not any(_outside(axes, self.grids) for axes in other.grids)
 
 
-def _size(axes: Axes) -> int:
-    return math.prod(map(len, axes.values()))
+def count(grids: Iterable[Axes]) -> int:
+    """How many runs disjoint grids have."""
+    return sum(math.prod(map(len, axes.values())) for axes in grids)
 
 
 def _conditioned(grid: Any, axes: Axes) -> list[Axes]:
@@ -160,7 +161,7 @@ def _conditioned(grid: Any, axes: Axes) -> list[Axes]:
         cut = []
         for part in parts:
             met = part | {k: tuple(v for v in part[k] if v in condition[k]) for k in condition}
-            cut += [met] if _size(met) else []
+            cut += [met] if count([met]) else []
             cut += [rest | {axis: otherwise} for rest in _outside(part, [met])]
         parts = cut
     return parts

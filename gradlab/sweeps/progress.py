@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from gradlab import frames
 from gradlab._files import Folder
-from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.store import chunk_names, is_held
 from gradlab.sweeps.work import SWEEPS
 
@@ -81,7 +80,7 @@ def status(dir: str | Path) -> Status:
     kind = manifest.get("kind", "gradients")
     how, by = SWEEPS[kind], _BY[kind]
     try:
-        plan = Plan(how.spec(**manifest["spec"]), how.run)
+        plan = how.plan_of(manifest["spec"])
     except (KeyError, TypeError, ValueError):
         raise ValueError(
             f"the manifest of {folder} has no spec that this version of gradlab reads"

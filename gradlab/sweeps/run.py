@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -15,10 +14,10 @@ from gradlab import frames
 from gradlab._files import filled
 from gradlab.sweeps import _compiled, cost, forecast
 from gradlab.sweeps import spec as specs
-from gradlab.sweeps.plan import Plan
+from gradlab.sweeps.plan import Plan, count
 from gradlab.sweeps.spec import Spec, TrainingSpec
 from gradlab.sweeps.store import Store, open_store, read_manifest
-from gradlab.sweeps.work import SWEEPS, Chunk, Part, Sweep, compute
+from gradlab.sweeps.work import Chunk, Part, Sweep, compute, sweep_of
 
 Progress = Callable[[int, int, str], None]
 Measured = Generator[tuple[Chunk, list[Part]], None, None]
@@ -98,11 +97,10 @@ def sweep(
     start = time.perf_counter()
     budget = cost.budget() if memory is None else cost.parse_memory(memory)
     spec = specs.made(spec, set)
-    how = next(how for how in SWEEPS.values() if isinstance(spec, how.spec))
+    how = sweep_of(spec)
     plan = Plan(spec, how.run)
     how.check(plan)
-    of = lambda content: Plan(how.spec(**content), how.run)  # noqa: E731
-    with open_store(out, how.kind, plan, of) as store:
+    with open_store(out, how.kind, plan, how.plan_of) as store:
         if retry:
             store.forget_failures()
         total = len(plan)
@@ -139,11 +137,11 @@ def _chunks(how: Sweep, plan: Plan, done: set[str], budget: int, workers: int) -
         if first is None:
             continue
         # Something for every worker.
-        share = -(-sum(math.prod(map(len, axes.values())) for axes in grids) // workers)
+        share = -(-count(grids) // workers)
         size = how.size(first, share, budget)
-        count = min(size * how.calls(first, size), max(size, share))
+        together = min(size * how.calls(first, size), max(size, share))
         missing = itertools.chain([first], missing)
-        while batch := tuple(itertools.islice(missing, count)):
+        while batch := tuple(itertools.islice(missing, together)):
             yield Chunk(how.kind.name, batch, size)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import math
+import operator
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -129,11 +131,14 @@ class _Grid(pydantic.BaseModel):
             return [self]
         whole = self.model_dump(exclude={"zip"})
         together = [
-            [{axis: [v] for axis, v in zip(group, row, strict=True)} for row in _rows(group)]
+            [
+                {axis: [v] for axis, v in zip(group, row, strict=True)}
+                for row in zip(*group.values(), strict=True)
+            ]
             for group in self.zip
         ]
-        choices = itertools.product(*together)
-        return [type(self)(**whole | dict(itertools.chain(*map(dict.items, c)))) for c in choices]
+        rows = itertools.product(*together)
+        return [type(self)(**functools.reduce(operator.or_, row, whole)) for row in rows]
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -222,10 +227,6 @@ def _merged(whole: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
         groups += [] if taken else [group]
     rest = {name: value for name, value in whole.items() if name not in given}
     return rest | block | {"zip": [*groups, *block.get("zip", ())]}
-
-
-def _rows(group: dict[str, list[Any]]) -> list[tuple[Any, ...]]:
-    return list(zip(*group.values(), strict=True))
 
 
 class Spec(_Grid):
@@ -480,7 +481,9 @@ def _block(model: type[_Grid], i: int, block: dict[str, Any]) -> dict[str, Any]:
 def _checked(model: type[_Grid], values: dict[str, Any], places: dict[str, str]) -> Any:
     try:
         made = model(**values)
-        made.grids()
+        # Blocks were checked one by one.
+        if not made.blocks:
+            made.grids()
         return made
     except pydantic.ValidationError as error:
         raise ValueError(_explain(error, places)) from None
@@ -488,16 +491,16 @@ def _checked(model: type[_Grid], values: dict[str, Any], places: dict[str, str])
 
 def _explain(error: pydantic.ValidationError, places: dict[str, str]) -> str:
     first = error.errors()[0]
+    what = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:  # about several fields at once
-        return first["msg"].removeprefix("Value error, ")
+        return what
     field, *index = first["loc"]
     if first["type"] == "missing":
         return f"{field} is missing; give it as a list in [axes] or as one value in [fixed]"
     place = places.get(str(field), str(field))
     if field in _SHAPING and first["type"] == "value_error":
-        return first["msg"].removeprefix("Value error, ")
+        return what
     if not place.startswith("fixed."):
         place += "".join(f"[{i}]" for i in index)
-    what = first["msg"].removeprefix("Value error, ")
     shown = "" if first["type"] == "value_error" else f", got {first['input']!r}"
     return f"{place}: {what}{shown}"

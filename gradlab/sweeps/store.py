@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import datetime
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -28,14 +27,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import filelock
 import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradlab import _names, frames
+from gradlab import _names
 from gradlab._files import Folder
 from gradlab.frames import FORMAT, KINDS
 from gradlab.sweeps import consolidate
@@ -76,7 +75,7 @@ def encode(kind: Kind, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) ->
     Raises:
         ValueError: where a row has a column that the frames do not know, or another type of value.
     """
-    schema = _schema(kind.name, tuple(kind.lists.items()))
+    schema = consolidate.chunk_schema(kind.name, tuple(kind.lists.items()))
     for name in {name for row in rows for name in row}:
         _names.choose("column of runs", name, schema.names)
     columns = [
@@ -93,14 +92,6 @@ def encode(kind: Kind, rows: Sequence[dict[str, Any]], facts: dict[str, Any]) ->
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
-
-
-@functools.cache
-def _schema(kind: str, lists: tuple[tuple[str, pa.DataType], ...]) -> pa.Schema:
-    schema = frames.arrow_schema(frames.KINDS[kind]["runs"])
-    for name, item in lists:
-        schema = schema.append(pa.field(name, pa.list_(item)))
-    return schema
 
 
 class Chunk(NamedTuple):
@@ -224,7 +215,7 @@ class Store:
 
     def _write(self, name: str, content: bytes) -> None:
         try:
-            self.folder.write(name, functools.partial(_put, content))
+            self.folder.put(name, content)
         except OSError as error:
             raise OSError(
                 f"cannot write to {self.folder}: {error.strerror or error}; what was finished is "
@@ -401,8 +392,7 @@ def _held_remote(folder: Folder) -> Iterator[None]:
     holder, lock = uuid.uuid4().hex, ".lock"
 
     def renew(count: int) -> None:
-        said = json.dumps([holder, count]).encode()
-        folder.write(lock, functools.partial(_put, said))
+        folder.put(lock, json.dumps([holder, count]).encode())
 
     def is_mine() -> bool:
         try:
@@ -461,10 +451,6 @@ def is_held(folder: Folder) -> bool:
         return folder.read(".lock") != before
     except FileNotFoundError:
         return False
-
-
-def _put(content: bytes, file: BinaryIO) -> None:
-    file.write(content)
 
 
 def _checksum(content: bytes) -> str:

@@ -44,6 +44,10 @@ class Sweep(NamedTuple):
     measure: Callable[[Sequence[Any], int, Tell], list[dict[str, Any]]]
     failed: Callable[[Any], dict[str, Any]]
 
+    def plan_of(self, content: dict[str, Any]) -> Plan:
+        """The plan of a spec as a manifest holds it."""
+        return Plan(self.spec(**content), self.run)
+
 
 def _trained_together(run: Any, wanted: int, budget: int) -> int:
     """The most runs that are trained in one chunk."""
@@ -85,6 +89,11 @@ SWEEPS = {
         ),
     )
 }
+
+
+def sweep_of(spec: Any) -> Sweep:
+    """What the sweep of a spec needs."""
+    return next(sweep for sweep in SWEEPS.values() if isinstance(spec, sweep.spec))
 
 
 class Chunk(NamedTuple):
