@@ -47,6 +47,16 @@ def near(value, tolerance):
     return pytest.approx(value, rel=0, abs=float(tolerance))
 
 
+def mean_near(samples, value, bias):
+    """Whether the mean over the first axis is `value`, but for a bias of the method.
+
+    Chaos follows the last bit: another processor draws other samples, so that a bound must hold
+    for all that could be drawn. Five standard errors leave one draw in a thousand and less.
+    """
+    error = np.std(samples, axis=0, ddof=1) / math.sqrt(len(samples))
+    return np.all(np.abs(np.mean(samples, axis=0) - value) <= bias + 5 * error)
+
+
 def gaussian(seed, n, dtype=np.float64):
     """W_ij ~ N(0, 1/n) and a state."""
     rng = np.random.default_rng(seed)
@@ -83,7 +93,7 @@ def discrete_theory(case, gain):
 
 
 SIM_GAINS = (0.5, 0.9, 1.5, 2.0, 3.0, 5.0)
-SIM_SEEDS = (0, 1)
+SIM_SEEDS = range(4)
 FORMS = {
     "tanhW": lambda W, g, h: jnp.tanh(g * (W @ h)),
     "Wtanh": lambda W, g, h: g * (W @ jnp.tanh(h)),
@@ -92,13 +102,13 @@ FORMS = {
 
 @functools.cache
 def simulated(form):
-    """λ_1 for each seed and gain at N = 500 in float32, over 2000 steps after 600."""
+    """λ_1 for each seed and gain at N = 500 in float32, over 1200 steps after 600."""
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(None, None, 0))
     def run(W, h, gain):
         spectrum = gl.spectrum.lyapunov(
-            lambda h: FORMS[form](W, gain, h), h, steps=2000, burn_in=600, k=1, qr_every=8
+            lambda h: FORMS[form](W, gain, h), h, steps=1200, burn_in=600, k=1, qr_every=8
         )
         return spectrum.exponents[0]
 
@@ -118,9 +128,9 @@ def simulated_networks(case, form, gain):
         for seed, exponent in zip(SIM_SEEDS, exponents, strict=True):
             assert exponent == near(log_radius(seed) + math.log(float(gain)), 2e-3)
     elif float(gain) < 2:
-        assert exponents.mean() == near(case["value"]["mean"], 0.02)
+        assert mean_near(exponents, case["value"]["mean"], 0.01)
     else:
-        assert exponents.mean() == near(case["value"]["finite_N_corrected"], 0.005)
+        assert mean_near(exponents, case["value"]["finite_N_corrected"], 0.003)
 
 
 @checks("finite_N_lambda1")
@@ -142,7 +152,7 @@ LEAKY = [case["id"] for case in CASES if case["id"].startswith("lyap_theory_delt
 
 @functools.cache
 def leaky():
-    """λ_1 per unit of time for each seed and LEAKY at N = 1000, over 1600 steps after 400."""
+    """λ_1 per unit of time for each seed and LEAKY at N = 1000, over 800 steps after 400."""
     delta, gain = (
         jnp.array([float(re.findall(r"[\d.]+", name)[i]) for name in LEAKY], jnp.float32)
         for i in (0, 1)
@@ -154,18 +164,17 @@ def leaky():
         def step(x):
             return (1 - delta) * x + delta * gain * (W @ jnp.tanh(x))
 
-        spectrum = gl.spectrum.lyapunov(step, x, steps=1600, burn_in=400, k=1, qr_every=8, dt=delta)
+        spectrum = gl.spectrum.lyapunov(step, x, steps=800, burn_in=400, k=1, qr_every=8, dt=delta)
         return spectrum.exponents[0]
 
-    return np.array([run(*gaussian(seed, 1000, np.float32), delta, gain) for seed in range(3)])
+    return np.array([run(*gaussian(seed, 1000, np.float32), delta, gain) for seed in range(8)])
 
 
 @checks(r"lyap_theory_delta(0\.\d+)_g(.*)")
 def leaky_networks(case, _delta, _gain):
     exponents = leaky()[:, LEAKY.index(case["id"])]
-    error = exponents.std(ddof=1) / math.sqrt(len(exponents))
-    # The reference's own tolerance at this width, and two standard errors over the seeds.
-    assert exponents.mean() == near(case["value"], 0.015 + 2 * error)
+    # At this width 0.006 to 0.016 below the infinite one (24 matrices; their mean is good to 0.002).
+    assert mean_near(exponents, case["value"], 0.016)
 
 
 for _case in CASES:
@@ -175,7 +184,7 @@ for _case in CASES:
             "0.17 (g = 20) below, so a simulation that runs in seconds cannot tell"
         )
 
-WIDE, WIDE_GAINS, WIDE_SEEDS = 200, (1.5, 2.0, 2.5), (0, 1)
+WIDE, WIDE_GAINS, WIDE_SEEDS = 200, (1.5, 2.0, 2.5), range(8)
 
 
 @functools.cache
@@ -198,20 +207,18 @@ def full_spectra():
 def full_spectrum(case, gain):
     exponents = full_spectra()[:, WIDE_GAINS.index(float(gain))]
     expected = case["value"]
-    # 1 % at N = 4096, and what is missing at a finite width goes as 1/N. At g = 1.5, near the onset
-    # of chaos, two matrices differ by more than that.
-    spread = 1 if float(gain) >= 2 else 2
-    slack = 0.01 * 4096 / WIDE * spread
-    dimension = gl.spectrum.kaplan_yorke(exponents).mean() / WIDE
-    entropy = gl.spectrum.entropy_rate(exponents).mean() / WIDE
-    assert dimension == pytest.approx(expected["D_KY_over_N"], rel=slack)
-    assert entropy == pytest.approx(expected["entropy_rate_over_N"], rel=1.5 * slack)
-    assert np.mean(exponents > 0) == pytest.approx(expected["unstable_fraction"], rel=slack)
-    descending = np.sort(exponents)[:, ::-1].mean(0)
+    # 1 % at N = 4096, and what is missing at a finite width goes as 1/N.
+    bias = 0.01 * 4096 / WIDE
+    for name, samples, factor in (
+        ("D_KY_over_N", gl.spectrum.kaplan_yorke(exponents) / WIDE, 1),
+        ("entropy_rate_over_N", gl.spectrum.entropy_rate(exponents) / WIDE, 1.5),
+        ("unstable_fraction", np.mean(exponents > 0, axis=1), 1),
+    ):
+        assert mean_near(samples, expected[name], factor * bias * expected[name]), name
     places = (np.arange(WIDE) + 0.5) / WIDE
     for place, value in expected["quantiles"].items():
-        quantile = np.interp(float(place), places, descending)
-        assert quantile == pytest.approx(value, rel=0.05, abs=0.05 * spread)
+        samples = [np.interp(float(place), places, -np.sort(-each)) for each in exponents]
+        assert mean_near(samples, value, 0.03 + 0.03 * abs(value)), place
 
 
 @checks("sum_rule")
@@ -257,9 +264,8 @@ def henon(case):
     starts = np.random.default_rng(0).uniform(-0.1, 0.1, (1000, 2))
     exponents = np.asarray(jax.jit(run)(starts).exponents)
     # The reference's 2e-4 would be half a standard error at its 1e6 steps; these are 5e6.
-    error = exponents[:, 0].std() / math.sqrt(1000)
-    assert error < 2e-4
-    assert exponents.mean(0)[0] == near(case["value"]["lambda1"], 3 * error)
+    assert exponents[:, 0].std() / math.sqrt(1000) < 2e-4
+    assert mean_near(exponents[:, 0], case["value"]["lambda1"], 0)
     assert exponents.sum(1) == near(case["value"]["sum"], 1e-10)
     assert gl.spectrum.kaplan_yorke(exponents.mean(0)) == near(case["value"]["D_KY"], 5e-4)
 
@@ -284,10 +290,12 @@ def lorenz(case):
         )
     )
     starts = np.random.default_rng(0).uniform(-1, 1, (400, 3)) + np.array([0, 0, 25])
-    exponents = np.asarray(jax.jit(run)(starts)).mean(0)
-    # 60,000 units of time; RK4 does not contract by exactly the trace.
-    assert exponents == near(case["value"]["lambda_"], 0.003)
-    assert exponents.sum() == near(case["value"]["sum"], 1e-3)
+    exponents = np.asarray(jax.jit(run)(starts))
+    # 60,000 units of time; the second carries what the start has not yet forgotten.
+    assert (exponents.std(0) / 20 < 1e-3).all()
+    assert mean_near(exponents, case["value"]["lambda_"], 1e-4)
+    # RK4 does not contract by exactly the trace.
+    assert exponents.mean(0).sum() == near(case["value"]["sum"], 1e-3)
 
 
 # Exact values.

@@ -14,6 +14,16 @@ from gradlab import cells, initializers
 
 T, N = 10_000, 4
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimized():
+    """Here it is the long runs that take the time, above all those in bfloat16."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 # How far a logarithm may be off, in parts of its size and in nats: a rounding at every step.
 PRECISION = {"float32": (2e-6, 2e-3), "bfloat16": (5e-3, 1.0)}
 

@@ -165,7 +165,8 @@ def test_qr_every_gives_the_same_exponents():
         ).exponents
 
     assert run(qr_every=3, k=2) == pytest.approx(np.asarray(run(k=2)), abs=1e-9)
-    assert run(qr_every=6, dt=0.5) == pytest.approx(np.asarray(run()) / 0.5, abs=1e-9)
+    # Six steps of exponents 6.5 apart grow a rounding of 1e-16 to 1e-9 and more.
+    assert run(qr_every=6, dt=0.5) == pytest.approx(np.asarray(run()) / 0.5, abs=1e-7)
 
 
 def test_jit_and_vmap_give_the_same():
