@@ -19,3 +19,8 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+from gradlab.figures import _style  # noqa: E402  (after JAX has its options)
+
+# Most of a figure's time goes into cutting TrueType fonts to the glyphs in use.
+_style.STYLE["pdf.fonttype"] = 3
