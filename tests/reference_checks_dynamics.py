@@ -173,7 +173,7 @@ def leaky():
 @checks(r"lyap_theory_delta(0\.\d+)_g(.*)")
 def leaky_networks(case, _delta, _gain):
     exponents = leaky()[:, LEAKY.index(case["id"])]
-    # At this width 0.006 to 0.016 below the infinite one (24 matrices; their mean is good to 0.002).
+    # At this width 0.006 to 0.016 below the infinite one, by the mean over 24 matrices.
     assert mean_near(exponents, case["value"], 0.016)
 
 

@@ -158,6 +158,8 @@ def spawned(tmp_path, name, devices, cut=":", optimized=True):
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1",
     }  # fmt: skip
+    if optimized:
+        environment.pop("XLA_FLAGS", None)
     script = SCRIPT.format(setup=setup, cut=cut)
     folder = str(tmp_path / f"compiled-{optimized}")
     done = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import itertools
 import math
@@ -109,13 +110,18 @@ class Plan:
 
     def __init__(self, spec: Any, kind: Any) -> None:
         self.kind = kind
-        self.grids: list[Axes] = []
+        self._union = _Union(kind._fields)
         for grid in spec.grids():
             values = {name: getattr(grid, name) for name in kind._fields}
             axes = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in values.items()}
             for part in _conditioned(grid, axes):
                 for new in kind.narrow(part):
-                    self.grids += _outside(new, self.grids)
+                    self._union.add(new)
+
+    @property
+    def grids(self) -> list[Axes]:
+        """The disjoint grids."""
+        return self._union.grids
 
     def __len__(self) -> int:
         return count(self.grids)
@@ -144,7 +150,7 @@ class Plan:
 
     def covers(self, other: Plan) -> bool:
         """Whether every run of another plan is one of this plan."""
-        return not any(_outside(axes, self.grids) for axes in other.grids)
+        return not any(map(self._union.outside, other.grids))
 
 
 def count(grids: Iterable[Axes]) -> int:
@@ -165,6 +171,33 @@ def _conditioned(grid: Any, axes: Axes) -> list[Axes]:
             cut += [rest | {axis: otherwise} for rest in _outside(part, [met])]
         parts = cut
     return parts
+
+
+class _Union:
+    """Disjoint grids, which are found by the values on their axes."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.grids: list[Axes] = []
+        self._places: dict[str, dict[Any, list[int]]]
+        self._places = {name: collections.defaultdict(list) for name in names}
+
+    def add(self, axes: Axes) -> None:
+        """Take in the points of a grid that lie in no other."""
+        for part in self.outside(axes):
+            for name, values in part.items():
+                for value in values:
+                    self._places[name][value].append(len(self.grids))
+            self.grids.append(part)
+
+    def outside(self, axes: Axes) -> list[Axes]:
+        """Disjoint grids of the points of a grid that lie in none of these."""
+        shared = [
+            [places[value] for value in axes[name] if value in places]
+            for name, places in self._places.items()
+        ]
+        fewest = min(shared, key=lambda lists: sum(map(len, lists)))
+        near = sorted(set(itertools.chain.from_iterable(fewest)))
+        return _outside(axes, [self.grids[place] for place in near])
 
 
 def _outside(axes: Axes, others: Iterable[Axes]) -> list[Axes]:
