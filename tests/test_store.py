@@ -19,7 +19,7 @@ import pytest
 
 import gradlab as gl
 from gradlab import _files, cli, figures, frames, sweeps
-from gradlab.sweeps import measure, store, work
+from gradlab.sweeps import cost, measure, plan, store, work
 
 SPEC = {
     "cell": ["lru", "min_gru"], "init": "normal", "gain": 1.0, "length": [10, 20],
@@ -349,6 +349,25 @@ def test_a_single_run_that_does_not_fit_has_failed(tmp_path, monkeypatch):
     assert (runs.loc[20, "status"] == "failed").all() and (runs.loc[10, "status"] == "ok").all()
     assert (runs.loc[20, "reason"] == "MemoryError: 99 bytes").all()
     assert runs.loc[20, "halved"].max() == 2
+
+
+def test_a_run_above_the_memory_that_is_given_has_failed(tmp_path):
+    spec, ours = SPEC | {"cell": "min_gru"}, tmp_path / "out"
+    longest = list(plan.Plan(sweeps.parse(spec), plan.Run))[-1]
+    need = cost.peak(longest, 1)
+    assert sweeps.estimate(spec, memory=need - 1).too_large == 8
+    report = sweeps.sweep(spec, ours, memory=need - 1)
+    runs = report.results.runs.set_index("length")
+    assert len(report.failed) == 8 and longest.run_id in report.failed
+    assert (runs.loc[20, "status"] == "failed").all() and (runs.loc[10, "status"] == "ok").all()
+    assert runs.loc[20, "reason"].str.fullmatch(r"MemoryError: needs about .*B on 2 dev.*B").all()
+
+    # With more, those alone are measured, to the same numbers.
+    assert sweeps.estimate(spec, memory=need).too_large == 0
+    report = sweeps.sweep(spec, ours, memory=f"{need} B", retry=True)
+    assert report.computed == 8 and not report.failed
+    expected = sweeps.sweep(spec, tmp_path / "whole").results.runs
+    pd.testing.assert_frame_equal(report.results.runs, expected)
 
 
 # The command line

@@ -103,12 +103,12 @@ def sweep(
     from gradlab import sweeps
 
     grid = sweeps.load(spec, _overrides(set or []))
+    sweeps.use_cores()
     if dry_run:
-        print(sweeps.estimate(grid, out))
+        print(sweeps.estimate(grid, out, memory=memory, workers=workers))
         return 0
     if out is None:
         raise ValueError("no folder for the results; give one with --out DIR (or --dry-run)")
-    sweeps.use_cores()
     sweeps.keep_memory()
     before = _content(spec)
     with _Progress() as progress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import time
 
@@ -32,26 +31,15 @@ def size(run: Run, wanted: int, budget: int) -> int:
     devices. A group that is smaller than the second size is one chunk: timing would cost more than
     it saves. Runs of several sequences go through each device one by one, at the same speed in
     chunks of any size. Memory bounds all: the peak of a chunk is below the `budget` of bytes, as
-    `cost.chunk` has it.
+    `cost.peak` has it.
     """
     if measure.one_by_one(run):
         return max(1, min(wanted, ONE_BY_ONE * jax.local_device_count()))
-    longest = max(run.length, PROBE_STEPS)
-    alike = run._replace(**_ALIKE, init=run.init and "normal", gain=run.gain and 1.0)
-    alike = alike._replace(length=longest)
-    most = cost.fits(lambda count: _peak(alike, count), wanted, budget)
+    longest = run._replace(length=max(run.length, PROBE_STEPS))
+    most = cost.fits(lambda count: cost.peak(longest, count), wanted, budget)
     if most < FIRST * FACTOR:
         return most
     return min(_remembered(run) or _measure(run, most), most)
-
-
-# What is drawn does not change the memory that runs take, but for what has no option for it.
-_ALIKE = {"input": "gaussian", "input_scale": 1.0, "seed": 0}
-
-
-@functools.cache
-def _peak(run: Run, count: int) -> int:
-    return cost.chunk(run, count).bytes
 
 
 def use_cores() -> None:

@@ -158,8 +158,8 @@ def fits(use: Callable[[int], int], wanted: int, budget: int) -> int:
     """The largest count of runs, from 1 to `wanted`, whose use stays within a budget.
 
     Args:
-        use: the bytes that a count needs, such as `lambda n: chunk(run, n).bytes`; growing, and
-            nearly affine, so that a few calls find the answer.
+        use: the bytes that a count needs, such as `lambda n: peak(run, n)`; growing, and nearly
+            affine, so that a few calls find the answer.
         wanted: the most runs that are of use.
         budget: bytes.
 
@@ -224,6 +224,39 @@ def parse_memory(text: str | int) -> int:
             f"got {text!r}"
         )
     return size
+
+
+def peak(run: plan.Run | training.Run, count: int) -> int:
+    """The bytes of `chunk`, which are remembered for all runs whose numbers alone differ.
+
+    The smallest call, for a count of 1, takes two runs on each device, or one where they go one by
+    one: see `measure.together`.
+    """
+    if isinstance(run, plan.Run):
+        run = run._replace(**_ALIKE, init=run.init and "normal", gain=run.gain and 1.0)
+    return _peak(run, count)
+
+
+# What is drawn does not change the memory that runs take, but for what has no option for it.
+_ALIKE = {"input": "gaussian", "input_scale": 1.0, "seed": 0}
+
+
+@functools.cache
+def _peak(run: plan.Run | training.Run, count: int) -> int:
+    return chunk(run, count).bytes
+
+
+def scaled(number: float) -> str:
+    """A number in words, for a unit to follow.
+
+    >>> scaled(2_048_000), scaled(12)
+    ('2.05 M', '12 ')
+    """
+    for unit in ("", "k", "M", "G", "T", "P", "E"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} Z"
 
 
 def available() -> int:

@@ -38,6 +38,7 @@ class Estimate(NamedTuple):
         seconds: the time for the missing runs on this device, compilation included.
         speed: floating-point operations per second that the time rests on.
         source: where that comes from.
+        too_large: those of the runs that need more memory than is given, and would fail.
     """
 
     runs: int
@@ -48,26 +49,41 @@ class Estimate(NamedTuple):
     seconds: float
     speed: float
     source: str
+    too_large: int = 0
 
     def __str__(self) -> str:
         lines = [
             f"runs                {self.runs:,}",
             *([f"stored already      {self.stored:,}"] if self.stored else []),
             f"compiled programs   {self.programs:,}",
-            f"arithmetic          {_scaled(self.flops)}FLOP",
-            f"bytes to be written {_scaled(self.bytes)}B",
-            f"estimated time      {_duration(self.seconds)} at {_scaled(self.speed)}FLOP/s, "
+            f"arithmetic          {cost.scaled(self.flops)}FLOP",
+            f"bytes to be written {cost.scaled(self.bytes)}B",
+            f"estimated time      {_duration(self.seconds)} at {cost.scaled(self.speed)}FLOP/s, "
             f"{self.source}",
+            *(
+                [f"above --memory      {self.too_large:,} runs, which fail"]
+                if self.too_large
+                else []
+            ),
         ]
         return "\n".join(lines)
 
 
-def estimate(spec: Any, out: str | Path | None = None) -> Estimate:
+def estimate(
+    spec: Any,
+    out: str | Path | None = None,
+    *,
+    memory: int | str | None = None,
+    workers: int = 0,
+) -> Estimate:
     """What a sweep of a spec will take, without running any of it.
 
     Args:
         spec: as in `gradlab.sweeps.sweep`.
         out: the folder, where one may hold a part of the runs already.
+        memory: as in `gradlab.sweeps.sweep`; every program is traced to compare with it, in
+            seconds for a hundred of them.
+        workers: likewise; they share the memory.
 
     Returns:
         An `Estimate`. The time rests on sweeps that this device ran before, on the same cell and
@@ -78,6 +94,8 @@ def estimate(spec: Any, out: str | Path | None = None) -> Estimate:
     made = Plan(spec, how.run)
     how.check(made)
     known = speeds()
+    limit = None if memory is None else cost.parse_memory(memory) // max(workers, 1)
+    too_large = 0
     flops, written, seconds, programs, sources = 0.0, 0, 0.0, set(), {}
     for grids in made.programs().values():
         count = plan.count(grids)
@@ -85,6 +103,8 @@ def estimate(spec: Any, out: str | Path | None = None) -> Estimate:
         each = _flops(run)
         speed, source = _speed(run, known)
         programs.add(compiled(run))
+        if limit is not None and cost.peak(run, 1) > limit:
+            too_large += count
         flops += count * each
         written += cost.written(run.length or 1, count, -(-count // 64))
         seconds += count * each / speed
@@ -100,6 +120,7 @@ def estimate(spec: Any, out: str | Path | None = None) -> Estimate:
         seconds=seconds * share + (COMPILATION * len(programs) if share else 0),
         speed=flops / seconds if seconds else math.inf,
         source=max(sources, key=lambda name: sources[name], default="nothing to do"),
+        too_large=too_large,
     )
 
 
@@ -195,14 +216,6 @@ def _products() -> float:
 
 
 _TIMED: list[float] = []
-
-
-def _scaled(number: float) -> str:
-    for unit in ("", "k", "M", "G", "T", "P", "E"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} Z"
 
 
 def _duration(seconds: float) -> str:

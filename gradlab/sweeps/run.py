@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from gradlab import frames
 from gradlab._files import filled
 from gradlab.sweeps import _compiled, cost, forecast
@@ -70,8 +72,9 @@ def sweep(
         out: the folder to write, a path or an fsspec address: runs.parquet, steps.parquet,
             manifest.json, summary.csv, figures/.
         set: values of axes in place of those of the spec.
-        memory: what a chunk may use: bytes, or text such as "2GB"; a quarter of what the device
-            has to give if None.
+        memory: what a chunk may use: bytes, or text such as "2GB". A run that needs more has
+            failed, with that as its reason. If None, a quarter of what the device has to give,
+            and a single run may take more.
         workers: processes of this machine that measure side by side; 0 for this one alone.
         scheduler: the address of a dask scheduler whose workers measure, tcp://HOST:PORT.
         retry: whether runs that failed before are tried again.
@@ -112,7 +115,8 @@ def sweep(
         if computed:
             told = _Told(progress, finished, total)
             with _compiled.kept(), _measuring(scheduler, workers, told) as (measured, width):
-                chunks = _chunks(how, plan, store.done, budget // max(workers, 1), width)
+                share = budget // max(workers, 1)
+                chunks = _chunks(how, plan, store.done, share, memory is not None, width)
                 _run(measured, chunks, how.label, store, told)
         if not complete:
             _finish(how, store, spec, start)
@@ -128,8 +132,13 @@ def sweep(
     )
 
 
-def _chunks(how: Sweep, plan: Plan, done: set[str], budget: int, workers: int) -> Iterator[Chunk]:
-    """The missing runs, those that share a program together."""
+def _chunks(
+    how: Sweep, plan: Plan, done: set[str], budget: int, strict: bool, workers: int
+) -> Iterator[Chunk]:
+    """The missing runs, those that share a program together.
+
+    `strict`: whether a run that is above the budget on its own is refused.
+    """
     for grids in plan.programs().values():
         runs = (run for axes in grids for run in plan.runs(axes))
         missing = (run for run in runs if run.run_id not in done)
@@ -138,11 +147,17 @@ def _chunks(how: Sweep, plan: Plan, done: set[str], budget: int, workers: int) -
             continue
         # Something for every worker.
         share = -(-count(grids) // workers)
-        size = how.size(first, share, budget)
+        refusal = None
+        if strict and (needed := cost.peak(first, 1)) > budget:
+            refusal = (
+                f"needs about {cost.scaled(needed)}B on {jax.local_device_count()} devices, "
+                f"and --memory leaves {cost.scaled(budget)}B"
+            )
+        size = 1 if refusal else how.size(first, share, budget)
         together = min(size * how.calls(first, size), max(size, share))
         missing = itertools.chain([first], missing)
         while batch := tuple(itertools.islice(missing, together)):
-            yield Chunk(how.kind.name, batch, size)
+            yield Chunk(how.kind.name, batch, size, refusal=refusal)
 
 
 class _Told:

@@ -54,7 +54,7 @@ def _trained_together(run: Any, wanted: int, budget: int) -> int:
     if jax.default_backend() == "cpu":
         # They would be trained one after the other: each is stored as it ends.
         return 1
-    return cost.fits(lambda count: cost.chunk(run, count).bytes, wanted, budget)
+    return cost.fits(lambda count: cost.peak(run, count), wanted, budget)
 
 
 def _train(runs: Sequence[Any], size: int, tell: Tell) -> list[dict[str, Any]]:
@@ -99,13 +99,15 @@ def sweep_of(spec: Any) -> Sweep:
 class Chunk(NamedTuple):
     """Runs that share a program and are stored together, measured by calls for `size` runs each.
 
-    `halved` counts how often the size was halved because memory ran out.
+    `halved` counts how often the size was halved because memory ran out; `refusal` is the reason
+    why the runs are not to be measured at all.
     """
 
     kind: str
     runs: tuple[Any, ...]
     size: int
     halved: int = 0
+    refusal: str | None = None
 
 
 class Part(NamedTuple):
@@ -150,6 +152,8 @@ def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Pa
 
 
 def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:
+    if chunk.refusal is not None:
+        return _failed(chunk, MemoryError(chunk.refusal))
     try:
         rows = SWEEPS[chunk.kind].measure(chunk.runs, chunk.size, tell)
     except Exception as error:
