@@ -53,8 +53,9 @@ sentiment: $(STAMP) ## sentiment of the packaged review snippets (DATA=PATH for 
 test: $(STAMP) ## run the tests (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
-test-long: $(STAMP) ## thirty kills, every cell in every chunk, 10^8 rows, memory measured
-	@GRADLAB_LONG=1 $(BIN)/python -m pytest tests/test_kill.py tests/test_chunking.py
+test-long: $(STAMP) ## thirty kills, every cell in every chunk, more programs, 10^8 rows, memory
+	@GRADLAB_LONG=1 $(BIN)/python -m pytest tests/test_kill.py tests/test_chunking.py \
+	    tests/test_trace_properties.py
 	@$(BIN)/python experiments/memory_store.py --tasks consolidate figures "read one point"
 	@$(BIN)/python experiments/memory.py
 

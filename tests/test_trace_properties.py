@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import operator
+import os
 
 import hypothesis
 import hypothesis.strategies as st
@@ -20,6 +21,9 @@ import numpy as np
 import gradlab as gl
 
 N, T, B = 3, 3, 2
+
+# Beside the examples that are written out; `make test-long` draws more.
+DRAWN = 100 if "GRADLAB_LONG" in os.environ else 10
 
 SETTINGS = hypothesis.settings(
     derandomize=True,
@@ -572,7 +576,7 @@ def called(model, function, args):
         ("last", "nothing"),
     )
 )
-@hypothesis.settings(SETTINGS, max_examples=25)
+@hypothesis.settings(SETTINGS, max_examples=DRAWN)
 @hypothesis.given(models())
 def test_trace_changes_neither_the_value_nor_the_grads(model):
     loss, args = batched(model, loss_of(model, LaxLoops())), arguments(model)
@@ -637,7 +641,7 @@ def one_scan(reads="outputs", batch=False, **scan):
         output="leaf",
     )
 )
-@hypothesis.settings(SETTINGS, max_examples=12)
+@hypothesis.settings(SETTINGS, max_examples=DRAWN // 2)
 @hypothesis.given(models(singular=False))
 def test_norms_are_those_of_an_unrolled_loop(model):
     loss, args = batched(model, loss_of(model, LaxLoops())), arguments(model)
