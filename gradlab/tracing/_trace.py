@@ -221,7 +221,8 @@ def trace(
     rescaled by powers of two, so the logarithms are right far outside the float's range, while
     value and gradients are the numbers that `jax.value_and_grad` gives. (Where plain reverse mode
     itself leaves the float's range on the way, and gives 0, inf or NaN for it, gradients here can
-    be what exact arithmetic gives.)
+    be what exact arithmetic gives; and the adjoint 0 of a state that is NaN and that L does not
+    depend on is multiplied out here, to NaN, where JAX leaves it away.)
 
     The cost is that of `jax.value_and_grad`: see `results/bench`. Scans are found under jit, vmap,
     remat, cond and shard_map and inside one another; where a function has its own derivative rule
