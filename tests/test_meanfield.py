@@ -288,7 +288,7 @@ def test_an_lstm_against_a_population_of_memories():
     q, q_c, *moments = np.mean(means, axis=0)
     assert (theory.q, theory.q_c) == pytest.approx((q, q_c), rel=5e-3)
     assert np.ravel(theory.moments) == pytest.approx(moments, rel=5e-3)
-    chi = np.max(np.linalg.eigvals(theory.moments))
+    chi = np.max(np.linalg.eigvals(theory.moments).real)
     assert (theory.chi, theory.rate) == pytest.approx((chi, 0.5 * math.log(chi)))
 
 

@@ -287,7 +287,7 @@ def scan_counts(node: Node) -> tuple[int, int, int]:
     """How many consts and carries a scan equation has, and its length."""
     params = node.params
     if "ft_in" in params:
-        consts, carry, _ = params["ft_in"].elts
+        consts, carry, _ = params["ft_in"].unpack()
         return len(consts), len(carry), params["length"]
     return params["num_consts"], params["num_carry"], params["length"]
 
