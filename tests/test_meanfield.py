@@ -56,6 +56,22 @@ def expect(f, q):
     return sum(parts)
 
 
+@pytest.mark.parametrize("variance", [0.0, 1e-6, 0.3, 2.0, 50.0])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_second_moment_by_quadrature(activation, variance):
+    phi, _ = PHI[activation]
+    wanted = expect(lambda x: phi(x) ** 2, variance)
+    found = meanfield.second_moment(activation, variance)
+    assert found == pytest.approx(wanted, rel=1e-9, abs=1e-13)
+
+
+def test_second_moment_refuses():
+    with pytest.raises(ValueError, match="softplus.*tanh"):
+        meanfield.second_moment("softplus", 1.0)
+    with pytest.raises(ValueError, match="variance"):
+        meanfield.second_moment("tanh", -1.0)
+
+
 @pytest.mark.parametrize("gain", [0.3, 0.7, 1.01, 1.3, 3.0, 8.0])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_answer_solves_the_equations(activation, gain):

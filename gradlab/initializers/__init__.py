@@ -5,7 +5,7 @@ An initializer is a function ``(key, shape, dtype) -> array`` for a weight of sh
 is one compiled program.
 """
 
-from gradlab.initializers.audits import audit, gate_time_constants
+from gradlab.initializers.audits import audit, gate_time_constants, time_constants
 from gradlab.initializers.base import Initializer, bias_names, make, names
 from gradlab.initializers.biases import chrono, forget_bias
 from gradlab.initializers.independent import (
@@ -54,5 +54,6 @@ __all__ = [
     "rotations",
     "spectral_radius",
     "stacked_orthogonal",
+    "time_constants",
     "uniform",
 ]

@@ -98,8 +98,32 @@ def gate_time_constants(bias: ArrayLike) -> dict[str, np.ndarray]:
     b = np.asarray(bias, dtype=np.float64)
     if b.ndim == 0 or b.shape[-1] == 0:
         raise ValueError(f"gate_time_constants needs a bias (..., H), got shape {b.shape}")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tau = 1 / np.logaddexp(0.0, -b)
+    with np.errstate(invalid="ignore"):
+        return time_constants(-np.logaddexp(0.0, -b))
+
+
+def time_constants(log_retention: ArrayLike) -> dict[str, np.ndarray]:
+    """Measure how long units remember that are multiplied by k at each step, in float64::
+
+      τ = -1 / ln k
+
+    Args:
+      log_retention: ln k of the units (H,), or a stack of them (..., H), in nats per step, as
+        `gradlab.cells.Cell.log_retention` gives it.
+
+    Returns:
+      ``time_constant_median``, ``time_constant_min`` and ``time_constant_max`` over the units, in
+      steps, each of the shape of the leading axes: inf for a unit that forgets nothing, k = 1, and
+      NaN where a value is NaN.
+
+    >>> {name: float(value) for name, value in time_constants([-0.5, -0.1, 0.0]).items()}
+    {'time_constant_median': 10.0, 'time_constant_min': 2.0, 'time_constant_max': inf}
+
+    Source: Tallec & Ollivier, "Can recurrent neural networks warp time?" (2018), section 2.
+    """
+    with np.errstate(divide="ignore"):
+        # Not -1 / ln k, which would be -inf for a positive zero.
+        tau = 1 / (0.0 - np.asarray(log_retention, dtype=np.float64))
     return {
         f"time_constant_{name}": np.asarray(statistic(tau, axis=-1))
         for name, statistic in (("median", np.median), ("min", np.min), ("max", np.max))

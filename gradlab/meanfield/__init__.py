@@ -14,6 +14,7 @@ from gradlab.meanfield._elman import correlation as correlation
 from gradlab.meanfield._elman import critical_bias_std as critical_bias_std
 from gradlab.meanfield._elman import critical_gain as critical_gain
 from gradlab.meanfield._elman import elman as elman
+from gradlab.meanfield._elman import second_moment as second_moment
 from gradlab.meanfield._gated import GatedMeanField as GatedMeanField
 from gradlab.meanfield._gated import gru as gru
 from gradlab.meanfield._gated import gru_reset_before as gru_reset_before

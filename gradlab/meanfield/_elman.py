@@ -221,6 +221,27 @@ def _departure(slope: Callable[[np.ndarray], np.ndarray], q: float) -> float:
     return low
 
 
+def second_moment(activation: str, variance: float) -> float:
+    """Return what an activation makes of a Gaussian preactivation: E φ(√q z)², z ~ N(0, 1).
+
+    Args:
+      activation: φ, one of tanh, relu, erf, linear.
+      variance: q, of the preactivation.
+
+    Raises:
+      ValueError: for an unknown activation, or a variance that is negative or not finite.
+
+    >>> second_moment("relu", 3.0)
+    1.5
+
+    Source: Poole et al., "Exponential expressivity in deep neural networks through transient
+    chaos" (2016), equation 3; for erf Williams, "Computing with infinite networks" (1997).
+    """
+    choose("activation", activation, KERNELS)
+    check_scales(variance=variance)
+    return float(KERNELS[activation].second(float(variance)))
+
+
 def critical_gain(activation: str, *, bias_std: float = 0.0, input_variance: float = 0.0) -> float:
     """Return σ_w where χ = 1, and a gradient neither vanishes nor explodes.
 

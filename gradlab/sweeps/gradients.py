@@ -71,23 +71,13 @@ class _Audits:
                 for name, value in initializers.audit(measured.recurrent[rows]).items()
             }
             if measured.log_retention is not None:
-                audit |= _time_constants(measured.log_retention[rows])
+                audit |= initializers.time_constants(measured.log_retention[rows])
             if len(self._known) > self.MOST:
                 lost = self._known.keys() - {_drawn(run) for run in batch}
                 self._known = {k: v for k, v in self._known.items() if k not in lost}
             for i, name in enumerate(places):
                 self._known[name] = {key: float(value[i]) for key, value in audit.items()}
         return [self._known[_drawn(run)] for run in batch]
-
-
-def _time_constants(log_retention: np.ndarray) -> dict[str, np.ndarray]:
-    """τ = -1 / ln k over the units of each run, in steps; inf for a unit that forgets nothing."""
-    with np.errstate(divide="ignore"):
-        tau = -1 / log_retention
-    # -1 / 0 would be -inf.
-    tau = np.where(log_retention == 0, np.inf, tau)
-    statistics = {"median": np.median, "min": np.min, "max": np.max}
-    return {f"time_constant_{name}": take(tau, axis=1) for name, take in statistics.items()}
 
 
 def _drawn(run: Run) -> Run:

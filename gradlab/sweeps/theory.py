@@ -7,7 +7,6 @@ import math
 from typing import NamedTuple
 
 from gradlab import meanfield
-from gradlab.meanfield._kernels import KERNELS
 from gradlab.sweeps.plan import Run
 
 # Standard deviation of a standard normal number that is cut at ±2.
@@ -159,7 +158,7 @@ def _gated_field(
     """The rate, and the variance q of the state."""
     if cell == "minimal_rnn":
         # Its features are tanh(U x + b'), embedded by a V of gain 1.
-        features = KERNELS["tanh"].second(input_variance + bias_std**2)
+        features = meanfield.second_moment("tanh", input_variance + bias_std**2)
         field = meanfield.minimal_rnn(spread, feature_variance=features, bias_std=bias_std)
     elif cell == "lstm":
         field = meanfield.lstm(
