@@ -75,9 +75,8 @@ def arithmetic(row: plan.Run) -> float:
 
 def chunked(group: list[plan.Run]) -> Callable[[], Any]:
     """What a sweep does with a group, store and frames apart."""
-    count = chunks.size(group[0], len(group), cost.budget())
-    parts = [group[place : place + count] for place in range(0, len(group), count)]
-    return lambda: [measure.curves(part, recurrent=False) for part in parts]
+    size = chunks.size(group[0], len(group), cost.budget())
+    return lambda: measure.curves(group, recurrent=False, size=size)
 
 
 def fractions(names: list[str], widths: list[int]) -> Iterator[dict[str, Any]]:

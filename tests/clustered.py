@@ -48,7 +48,7 @@ def small_chunks() -> None:
 
     figures.draw = lambda *_: []
 
-    small = {"size": lambda *_: 4, "calls": lambda *_: 1}
+    small = {"size": lambda *_: 4, "filled": lambda *_: 4}
     work.SWEEPS["gradients"] = work.SWEEPS["gradients"]._replace(**small)
 
 

@@ -42,7 +42,7 @@ def sweep(folder: Path, log: Path) -> None:
 
     run.compute = logged
     how = work.SWEEPS["gradients"]
-    work.SWEEPS["gradients"] = how._replace(size=lambda *_: CHUNK, calls=lambda *_: 1)
+    work.SWEEPS["gradients"] = how._replace(size=lambda *_: CHUNK, filled=lambda *_: CHUNK)
     gl.sweep(SPEC, folder)
 
 

@@ -49,7 +49,7 @@ def measure_by(monkeypatch, function):
 
 
 def size_of(monkeypatch, size):
-    change(monkeypatch, size=lambda *_: size, calls=lambda *_: 1)
+    change(monkeypatch, size=lambda *_: size, filled=lambda *_: size)
 
 
 def change(monkeypatch, **parts):

@@ -603,11 +603,34 @@ def test_chunk_size_is_measured_once(tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(measure, "curves", lambda batch, **_: measured.append(len(batch)))
     size = functools.partial(chunks.size, run(), budget=10**10)
-    assert size(15) == 15 and not measured
-    assert size(20) in (4, 16) and set(measured) == {4, 16}
-    chunks._remember(run(), 64)
+    assert size(14) == 7 and not measured
+    assert size(20) in (2, 8) and set(measured) == {4, 16}
+    chunks._remember(run(), 32)
     measured.clear()
-    assert size(1000) == 64 and not measured
+    assert size(1000) == 32 and not measured
+
+
+def test_a_loop_or_a_map_is_chosen_by_measuring(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seconds = {1: 0.004, 4: 0.001, 16: 0.002}
+    clock, asked = [0.0], []
+
+    def curves(batch, recurrent, size):
+        asked.append(size)
+        clock[0] += seconds[size] * len(batch)
+
+    monkeypatch.setattr(measure, "curves", curves)
+    monkeypatch.setattr(chunks.time, "perf_counter", lambda: clock[0])
+    several, wide = run()._replace(batch=3), run()._replace(batch=3, hidden=9)
+    size = functools.partial(chunks.size, budget=10**10)
+    assert size(several, 6) == 1 and not asked  # a loop, where it is not worth measuring
+    assert size(several, 100) == 4 and set(asked) == {1, 4, 16}
+    assert size(several, 6) == 3 and size(several, 1000) == 4
+    seconds[4] = 0.005
+    assert size(wide, 100) == 1 and size(wide, 1000) == 1
+    # Layers that are normalized have a loop whatever is faster.
+    asked.clear()
+    assert size(run()._replace(cell="layer_norm_gru"), 1000) == 1 and not asked
 
 
 def test_compare_finds_a_difference_and_accepts_none(tiny):

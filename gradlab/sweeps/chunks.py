@@ -1,4 +1,4 @@
-"""How many runs share one call of the compiled program: measured once per device and shape."""
+"""How many runs a device takes at once: measured once per device and shape."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from gradlab.sweeps import cost, measure
 from gradlab.sweeps.plan import Run
 
 PROBE_STEPS = 64
-FIRST, FACTOR = 4, 4
+FACTOR = 4
 CACHE = "chunks.json"
-# Runs of several sequences in a chunk, for each device: enough for the store to cost nothing.
-ONE_BY_ONE = 16
 # Of glibc's malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX, MALLOC_ARENA_MAX = -1, -4, -8
 
 
 def size(run: Run, wanted: int, budget: int) -> int:
-    """The fastest number of runs per chunk for programs like this run's, at most `wanted`.
+    """The fastest number of runs at once on every device, for programs like this run's.
 
-    The choice moves no number: see `measure.curves`. Runs of one sequence go through the devices
-    all at once; sizes 4, 16, 64, … are timed on the run's own program at a length of 64 until a
-    larger one is slower per run, and the answer is kept in the user's cache folder for these
-    devices. A group that is smaller than the second size is one chunk: timing would cost more than
-    it saves. Runs of several sequences go through each device one by one, at the same speed in
-    chunks of any size. Memory bounds all: the peak of a chunk is below the `budget` of bytes, as
+    Sizes are timed on the run's own program at a length of 64: for runs of one sequence 2, 8,
+    32, …, for runs of several 1 (a loop), 4, 16, …, until a larger one is slower per run. The
+    answer is kept in the user's cache folder for these devices. What it moves of the numbers is
+    told by `measure.curves`. Of `wanted` runs that are fewer than the second size takes, timing
+    would cost more than it saves. Memory bounds all: the peak is below the `budget` of bytes, as
     `cost.peak` has it.
     """
-    if measure.one_by_one(run):
-        return max(1, min(wanted, ONE_BY_ONE * jax.local_device_count()))
+    if measure.is_alone(run):
+        return 1
     longest = run._replace(length=max(run.length, PROBE_STEPS))
-    most = cost.fits(lambda count: cost.peak(longest, count), wanted, budget)
-    if most < FIRST * FACTOR:
+    most = cost.fits(
+        lambda size: cost.peak(longest, size), -(-wanted // jax.local_device_count()), budget
+    )
+    few = most < FACTOR * measure.least(run)
+    if few and run.batch == 1:
         return most
-    return min(_remembered(run) or _measure(run, most), most)
+    return min(_remembered(run) or (1 if few else _measure(run, most)), most)
 
 
 def use_cores() -> None:
@@ -70,29 +70,30 @@ def keep_memory() -> None:
         library.mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _measure(run: Run, wanted: int) -> int:
-    best, best_time = FIRST, float("inf")
-    count = FIRST
-    while count <= wanted:
+def _measure(run: Run, most: int) -> int:
+    best, best_time = 0, float("inf")
+    size = measure.least(run)
+    while size <= most:
+        count = measure.together(run, size)
         batch = [run._replace(length=PROBE_STEPS, seed=seed) for seed in range(count)]
-        measure.curves(batch, recurrent=False)
+        measure.curves(batch, recurrent=False, size=size)
         times = []
         for _ in range(3):
             start = time.perf_counter()
-            measure.curves(batch, recurrent=False)
+            measure.curves(batch, recurrent=False, size=size)
             times.append((time.perf_counter() - start) / count)
         if min(times) > 0.95 * best_time:
             # Only an answer that the group's own size did not cut short holds for others.
             _remember(run, best)
             break
-        best, best_time = count, min(times)
-        count *= FACTOR
+        best, best_time = size, min(times)
+        size *= FACTOR
     return best
 
 
 def _name(run: Run) -> str:
     device = jax.devices()[0]
-    shape = f"{run.cell} {run.weights} {run.hidden} {run.inputs}"
+    shape = f"{run.cell} {run.weights} {run.hidden} {run.inputs} {run.batch}"
     devices = f"{device.platform} {device.device_kind} {jax.local_device_count()}"
     return f"{devices} x{os.cpu_count()} jax {jax.__version__} {shape}"
 

@@ -92,15 +92,18 @@ class Call(NamedTuple):
     times: int = 1
 
 
-def calls(run: plan.Run | training.Run, count: int) -> list[Call]:
-    """The functions that a chunk of `count` runs like this one calls, in their order."""
-    return _trained(run, count) if isinstance(run, training.Run) else _measured(run, count)
+def calls(run: plan.Run | training.Run, size: int) -> list[Call]:
+    """The functions that `size` runs like this one at once, on every device, need in their order.
+
+    Runs that are trained are all on one device.
+    """
+    return _trained(run, size) if isinstance(run, training.Run) else _measured(run, size)
 
 
-def _measured(run: plan.Run, count: int) -> list[Call]:
+def _measured(run: plan.Run, size: int) -> list[Call]:
     shape, batch = (run.cell, run.activation, run.hidden, run.inputs), run.batch
     init = measure._init(run)
-    count = measure.together(run, count)
+    count = measure.together(run, size)
     seeds = jax.ShapeDtypeStruct((count,), jnp.uint32)
     names = ("gain", "forget_bias", "input_scale", "bias_scale")
     scalars = dict.fromkeys(names, jax.ShapeDtypeStruct((count,), jnp.float32))
@@ -128,22 +131,22 @@ def _trained(run: training.Run, count: int) -> list[Call]:
     ]
 
 
-def chunk(run: plan.Run | training.Run, count: int) -> Cost:
-    """What a chunk of `count` runs like this one costs, in either kind of sweep.
+def chunk(run: plan.Run | training.Run, size: int) -> Cost:
+    """What it costs to take `size` runs like this one at once, in either kind of sweep.
 
     The programs are traced as they will be run, which JAX remembers: the call that follows does
     not trace them again. A training is taken to need all its updates.
 
     Args:
         run: one of the runs; what is not in its `program` does not matter.
-        count: how many of them one call takes.
+        size: how many of them are taken at once: gradients on every device, trainings on one.
 
     Returns:
-        The arithmetic of all `count` runs and the peak of their memory.
+        The arithmetic of all these runs and the peak of their memory.
     """
     arithmetic = peak = 0
     with measure.pinned():
-        for call in calls(run, count):
+        for call in calls(run, size):
             each = cost(call.function, *call.args)
             arithmetic += call.times * each.flops
             peak = max(peak, call.held + each.bytes)
@@ -226,15 +229,14 @@ def parse_memory(text: str | int) -> int:
     return size
 
 
-def peak(run: plan.Run | training.Run, count: int) -> int:
+def peak(run: plan.Run | training.Run, size: int) -> int:
     """The bytes of `chunk`, which are remembered for all runs whose numbers alone differ.
 
-    The smallest call, for a count of 1, takes two runs on each device, or one where they go one by
-    one: see `measure.together`.
+    At the smallest size, 1, runs of one sequence go by two all the same: see `measure.least`.
     """
     if isinstance(run, plan.Run):
         run = run._replace(**_ALIKE, init=run.init and "normal", gain=run.gain and 1.0)
-    return _peak(run, count)
+    return _peak(run, size)
 
 
 # What is drawn does not change the memory that runs take, but for what has no option for it.
@@ -242,8 +244,8 @@ _ALIKE = {"input": "gaussian", "input_scale": 1.0, "seed": 0}
 
 
 @functools.cache
-def _peak(run: plan.Run | training.Run, count: int) -> int:
-    return chunk(run, count).bytes
+def _peak(run: plan.Run | training.Run, size: int) -> int:
+    return chunk(run, size).bytes
 
 
 def scaled(number: float) -> str:

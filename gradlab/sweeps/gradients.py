@@ -26,20 +26,19 @@ def label(run: Run) -> str:
 def measure_all(
     runs: Sequence[Run], size: int, tell: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Measure runs that share a program, by calls for `size` runs each."""
-    rows = []
-    for place in range(0, len(runs), size):
-        batch = runs[place : place + size]
-        # A short last one is filled up, so that the group needs one compiled program.
-        padded = [*batch, *[batch[-1]] * (size - len(batch))]
-        measured = measure.curves(padded, recurrent=_AUDITS.lacks(batch))
+    """Measure runs that share a program, `size` at once on every device."""
+    rows, count = [], measure.together(runs[0], size)
+    for place in range(0, len(runs), count):
+        batch = runs[place : place + count]
+        measured = measure.curves(batch, recurrent=_AUDITS.lacks(batch), size=size)
         rows += measure.records(batch, measured, _AUDITS(batch, measured))
     return rows
 
 
-def calls(run: Run, size: int) -> int:
-    """How many calls for `size` runs make one chunk: seconds of work, for a file of its own."""
-    return max(1, min(MOST // size, round(WORK / (size * cost.flops(run)))))
+def filled(run: Run, size: int) -> int:
+    """How many runs make one chunk: whole calls, seconds of work, for a file of its own."""
+    count = measure.together(run, size)
+    return count * max(1, min(MOST // count, round(WORK / (count * cost.flops(run)))))
 
 
 def failed(run: Run) -> dict[str, Any]:

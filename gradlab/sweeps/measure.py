@@ -49,8 +49,8 @@ class Curves(NamedTuple):
     log_retention: np.ndarray | None
 
 
-def curves(runs: Sequence[Run], recurrent: bool = True) -> Curves:
-    """Trace the probe loss of runs that share a program, on every device that JAX sees.
+def curves(runs: Sequence[Run], recurrent: bool = True, *, size: int = 1) -> Curves:
+    """Trace the probe loss of runs that share a program, `size` at once on every device.
 
     The loss of a run is L = sum_b v.h_T^b over the `batch` input sequences that go through its
     weights, and its log_norm at step t is the mean over them of ln|dL/dh_t^b|: -inf where one is
@@ -64,28 +64,22 @@ def curves(runs: Sequence[Run], recurrent: bool = True) -> Curves:
     the other runs, its place among them, their number, the number of devices and of cores, JAX's
     default key type and whether 64-bit numbers are on. One ulp would be enough to part the curves
     of a chaotic network. So runs of one sequence are always mapped at least two at once on each
-    device, since XLA makes another program of one alone, whose sums are rounded differently; runs
-    of several sequences, and of cells that normalize a layer, go through one device one by one, in
-    the same program each; and one thread adds up each product. Where not: another processor,
-    another kind of device or another version of JAX rounds differently; on a GPU the guarantee is
-    not tested.
-
-    Memory: runs that are mapped are all held at once, those that go one by one one per device.
+    device, since XLA makes another program of one alone, whose sums are rounded differently; cells
+    that normalize a layer are never mapped; and one thread adds up each product. Where not: of
+    several sequences a run is rounded in one way alone and in another one mapped, which moves no
+    state, but a norm's logarithm by some ulps; another processor, another kind of device or another
+    version of JAX rounds differently; on a GPU the guarantee is not tested.
     """
     first = runs[0]
-    # One at a time, a run that only fills up a chunk would cost as much as another.
-    distinct = list(dict.fromkeys(runs)) if one_by_one(first) else list(runs)
-    size = together(first, len(runs))
-    filled = distinct + [distinct[-1]] * (-len(distinct) % size)
+    count = together(first, size)
+    filled = [*runs, *[runs[-1]] * (-len(runs) % count)]
     with pinned():
         parts = [
-            _together(filled[place : place + size], recurrent)
-            for place in range(0, len(filled), size)
+            _together(filled[place : place + count], recurrent)
+            for place in range(0, len(filled), count)
         ]
-        place = {run: i for i, run in enumerate(distinct)}
-        rows = np.array([place[run] for run in runs])
         log_norm, finite, matrices, kept = (
-            None if some[0] is None else np.concatenate([np.asarray(x) for x in some])[rows]
+            None if some[0] is None else np.concatenate([np.asarray(x) for x in some])[: len(runs)]
             for some in zip(*parts, strict=True)
         )
     assert log_norm is not None and finite is not None
@@ -97,22 +91,25 @@ def curves(runs: Sequence[Run], recurrent: bool = True) -> Curves:
     return Curves(mean, finite, matrices, None if kept is None else kept.astype(np.float64))
 
 
-def one_by_one(run: Run) -> bool:
-    """Whether the devices take one run of the kind after the other, not several at once."""
-    return run.batch > 1 or run.cell.startswith(ROUNDED_TOGETHER)
+def least(run: Run) -> int:
+    """The fewest runs of the kind that a device may take at once: see `curves`."""
+    return 1 if run.batch > 1 or is_alone(run) else 2
 
 
-def together(run: Run, count: int) -> int:
-    """How many runs one call of the program takes where `count` like this one are to be measured.
+def is_alone(run: Run) -> bool:
+    """Whether a device must take one run of the kind after the other."""
+    return run.cell.startswith(ROUNDED_TOGETHER)
+
+
+def together(run: Run, size: int) -> int:
+    """How many runs like this one a call of the program takes, `size` at once on every device.
 
     >>> run = Run("elman", "tanh", "normal", 1.0, "tied", None, "gaussian", 1.0, 0.0, length=9,
     ...           hidden=8, inputs=2, batch=1, seed=0)
     >>> together(run, 1) == 2 * jax.local_device_count()
     True
     """
-    devices = jax.local_device_count()
-    share = 1 if one_by_one(run) else max(2, -(-count // devices))
-    return share * devices
+    return jax.local_device_count() * (1 if is_alone(run) else max(least(run), size))
 
 
 @contextlib.contextmanager

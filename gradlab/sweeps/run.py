@@ -154,7 +154,7 @@ def _chunks(
                 f"and --memory leaves {cost.scaled(budget)}B"
             )
         size = 1 if refusal else how.size(first, share, budget)
-        together = min(size * how.calls(first, size), max(size, share))
+        together = min(how.filled(first, size), share)
         missing = itertools.chain([first], missing)
         while batch := tuple(itertools.islice(missing, together)):
             yield Chunk(how.kind.name, batch, size, refusal=refusal)

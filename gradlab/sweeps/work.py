@@ -28,8 +28,8 @@ class Sweep(NamedTuple):
         run: the type of its runs.
         check: (plan) raises where a run cannot be built.
         label: a run -> what a progress bar says of it.
-        size: (run, wanted, budget in bytes) -> the most runs of its program in one call.
-        calls: (run, size) -> how many calls make one chunk.
+        size: (run, wanted, budget in bytes) -> how many runs a device takes at once.
+        filled: (run, size) -> how many runs make one chunk.
         measure: (runs, size, tell) -> a row per run.
         failed: a run -> the row of one that failed, but for the reason.
     """
@@ -40,7 +40,7 @@ class Sweep(NamedTuple):
     check: Callable[[Plan], None]
     label: Callable[[Any], str]
     size: Callable[[Any, int, int], int]
-    calls: Callable[[Any, int], int]
+    filled: Callable[[Any, int], int]
     measure: Callable[[Sequence[Any], int, Tell], list[dict[str, Any]]]
     failed: Callable[[Any], dict[str, Any]]
 
@@ -72,7 +72,7 @@ SWEEPS = {
             lambda _: None,
             gradients.label,
             chunks.size,
-            gradients.calls,
+            gradients.filled,
             gradients.measure_all,
             gradients.failed,
         ),
@@ -83,7 +83,7 @@ SWEEPS = {
             training.check,
             training.label,
             _trained_together,
-            lambda run, size: 1,
+            lambda run, size: size,
             _train,
             training.failed,
         ),
@@ -97,7 +97,7 @@ def sweep_of(spec: Any) -> Sweep:
 
 
 class Chunk(NamedTuple):
-    """Runs that share a program and are stored together, measured by calls for `size` runs each.
+    """Runs that share a program and are stored together, `size` at once on every device.
 
     `halved` counts how often the size was halved because memory ran out; `refusal` is the reason
     why the runs are not to be measured at all.
@@ -140,7 +140,7 @@ def failed_part(chunk: Chunk, error: Exception) -> Part:
 
 
 def halved(chunk: Chunk) -> Chunk:
-    """The same runs in calls of half the size."""
+    """The same runs, half as many at once."""
     return chunk._replace(size=(chunk.size + 1) // 2, halved=chunk.halved + 1)
 
 
