@@ -219,18 +219,18 @@ def test_the_users_own_cache_is_left_alone(tmp_path):
 def test_a_damaged_memory_of_chunk_sizes_is_measured_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     run = alone("elman")
-    chunks._remember(run, 64)
-    assert chunks._remembered(run) == 64
+    chunks._remember(run, 64, 256)
+    assert chunks._remembered(run) == (64, 256)
     for content in (b"", b"{", b"[1]", b'{"a": 1}', b"\xff"):
         (_files.cache() / chunks.CACHE).write_bytes(content)
         assert chunks._remembered(run) is None
-        chunks._remember(run, 16)
-        assert chunks._remembered(run) == 16
+        chunks._remember(run, 16, 16)
+        assert chunks._remembered(run) == (16, 16)
     assert [path.name for path in _files.cache().iterdir()] == ["chunks.json"]
 
 
 def test_memory_bounds_a_chunk(monkeypatch):
-    monkeypatch.setattr(chunks, "_remembered", lambda run: 1000)
+    monkeypatch.setattr(chunks, "_remembered", lambda run: (1000, 4000))
     run = alone("elman", length=chunks.PROBE_STEPS)
     assert chunks.size(run, 5000, 10**12) == 1000
     fits = chunks.size(run, 5000, 400_000)

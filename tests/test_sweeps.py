@@ -605,9 +605,12 @@ def test_chunk_size_is_measured_once(tmp_path, monkeypatch):
     size = functools.partial(chunks.size, run(), budget=10**10)
     assert size(14) == 7 and not measured
     assert size(20) in (2, 8) and set(measured) == {4, 16}
-    chunks._remember(run(), 32)
     measured.clear()
-    assert size(1000) == 32 and not measured
+    assert size(20) in (2, 8) and not measured
+    chunks._remember(run(), 32, 128)
+    assert size(1000) == 32 and size(14) == 7 and not measured
+    chunks._remember(run(), 32, 32)
+    assert size(1000) and measured
 
 
 def test_a_loop_or_a_map_is_chosen_by_measuring(tmp_path, monkeypatch):
@@ -627,7 +630,7 @@ def test_a_loop_or_a_map_is_chosen_by_measuring(tmp_path, monkeypatch):
     assert size(several, 100) == 4 and set(asked) == {1, 4, 16}
     assert size(several, 6) == 3 and size(several, 1000) == 4
     seconds[4] = 0.005
-    assert size(wide, 100) == 1 and size(wide, 1000) == 1
+    assert size(wide, 8) == 1 and size(wide, 1000) == 1
     # Layers that are normalized have a loop whatever is faster.
     asked.clear()
     assert size(run()._replace(cell="layer_norm_gru"), 1000) == 1 and not asked

@@ -36,10 +36,14 @@ def size(run: Run, wanted: int, budget: int) -> int:
     most = cost.fits(
         lambda size: cost.peak(longest, size), -(-wanted // jax.local_device_count()), budget
     )
-    few = most < FACTOR * measure.least(run)
-    if few and run.batch == 1:
-        return most
-    return min(_remembered(run) or (1 if few else _measure(run, most)), most)
+    if (known := _remembered(run)) is not None:
+        best, tried = known
+        # Where the largest was the fastest, a larger one might be faster still.
+        if best < tried or most < FACTOR * tried:
+            return min(best, most)
+    if most < FACTOR * measure.least(run):
+        return most if run.batch == 1 else 1
+    return _measure(run, most)
 
 
 def use_cores() -> None:
@@ -71,9 +75,9 @@ def keep_memory() -> None:
 
 
 def _measure(run: Run, most: int) -> int:
-    best, best_time = 0, float("inf")
+    best, best_time, tried = 0, float("inf"), 0
     size = measure.least(run)
-    while size <= most:
+    while size <= most and best == tried:
         count = measure.together(run, size)
         batch = [run._replace(length=PROBE_STEPS, seed=seed) for seed in range(count)]
         measure.curves(batch, recurrent=False, size=size)
@@ -82,12 +86,11 @@ def _measure(run: Run, most: int) -> int:
             start = time.perf_counter()
             measure.curves(batch, recurrent=False, size=size)
             times.append((time.perf_counter() - start) / count)
-        if min(times) > 0.95 * best_time:
-            # Only an answer that the group's own size did not cut short holds for others.
-            _remember(run, best)
-            break
-        best, best_time = size, min(times)
+        if min(times) < 0.95 * best_time:
+            best, best_time = size, min(times)
+        tried = size
         size *= FACTOR
+    _remember(run, best, tried)
     return best
 
 
@@ -98,10 +101,13 @@ def _name(run: Run) -> str:
     return f"{devices} x{os.cpu_count()} jax {jax.__version__} {shape}"
 
 
-def _remembered(run: Run) -> int | None:
-    count = _files.remembered(CACHE).get(_name(run))
-    return count if isinstance(count, int) and count > 0 else None
+def _remembered(run: Run) -> tuple[int, int] | None:
+    """The fastest size and the largest that was tried."""
+    match _files.remembered(CACHE).get(_name(run)):
+        case [int(best), int(tried)] if 0 < best <= tried:
+            return best, tried
+    return None
 
 
-def _remember(run: Run, count: int) -> None:
-    _files.remember(CACHE, {_name(run): count})
+def _remember(run: Run, best: int, tried: int) -> None:
+    _files.remember(CACHE, {_name(run): [best, tried]})
