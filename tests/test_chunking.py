@@ -1,5 +1,6 @@
 """A run's numbers do not depend on its company, the chunk, the devices or JAX's settings."""
 
+import json
 import os
 import subprocess
 import sys
@@ -219,18 +220,20 @@ def test_the_users_own_cache_is_left_alone(tmp_path):
 def test_a_damaged_memory_of_chunk_sizes_is_measured_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     run = alone("elman")
-    chunks._remember(run, 64, 256)
-    assert chunks._remembered(run) == (64, 256)
-    for content in (b"", b"{", b"[1]", b'{"a": 1}', b"\xff"):
+    timed = {2: (1e-3, 1e-5), 8: (2e-3, 2e-5)}
+    chunks._remember(run, timed)
+    assert chunks._remembered(run) == timed
+    strange = json.dumps({chunks._name(run): {"2": [1.0]}}).encode()
+    for content in (b"", b"{", b"[1]", b'{"a": 1}', b"\xff", strange):
         (_files.cache() / chunks.CACHE).write_bytes(content)
-        assert chunks._remembered(run) is None
-        chunks._remember(run, 16, 16)
-        assert chunks._remembered(run) == (16, 16)
+        assert chunks._remembered(run) == {}
+        chunks._remember(run, timed)
+        assert chunks._remembered(run) == timed
     assert [path.name for path in _files.cache().iterdir()] == ["chunks.json"]
 
 
 def test_memory_bounds_a_chunk(monkeypatch):
-    monkeypatch.setattr(chunks, "_remembered", lambda run: (1000, 4000))
+    monkeypatch.setattr(chunks, "_remembered", lambda run: {1000: (0.0, 1.0), 4000: (0.0, 9.0)})
     run = alone("elman", length=chunks.PROBE_STEPS)
     assert chunks.size(run, 5000, 10**12) == 1000
     fits = chunks.size(run, 5000, 400_000)

@@ -598,42 +598,59 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, tiny, monkeypatch):
     pd.testing.assert_frame_equal(report.results.runs, tiny[1].results.runs, atol=1e-5)
 
 
+def stopwatch(monkeypatch, call, step):
+    """Time is what a call of a size takes and what a step adds; gives the sizes that were timed."""
+    clock, asked = [0.0], []
+
+    def drawn(batch, weights):
+        size = len(batch) // jax.local_device_count()
+        asked.append(size)
+
+        def program():
+            clock[0] += step[size] * batch[0].length * len(batch)
+
+        return program, None
+
+    def curves(batch, recurrent, size):
+        clock[0] += call[size] * len(batch)
+        drawn(batch, False)[0]()
+
+    monkeypatch.setattr(measure, "drawn", drawn)
+    monkeypatch.setattr(measure, "curves", curves)
+    monkeypatch.setattr(chunks.time, "perf_counter", lambda: clock[0])
+    return asked
+
+
 def test_chunk_size_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    measured = []
-    monkeypatch.setattr(measure, "curves", lambda batch, **_: measured.append(len(batch)))
+    even = dict.fromkeys((2, 8, 32, 128), 0.0)
+    asked = stopwatch(monkeypatch, even, {2: 0.004, 8: 0.001, 32: 0.0005, 128: 0.002})
     size = functools.partial(chunks.size, run(), budget=10**10)
-    assert size(14) == 7 and not measured
-    assert size(20) in (2, 8) and set(measured) == {4, 16}
-    measured.clear()
-    assert size(20) in (2, 8) and not measured
-    chunks._remember(run(), 32, 128)
-    assert size(1000) == 32 and size(14) == 7 and not measured
-    chunks._remember(run(), 32, 32)
-    assert size(1000) and measured
+    assert size(14) == 7 and not asked
+    assert size(20) == 8 and set(asked) == {2, 8}
+    asked.clear()
+    assert size(20) == 8 and size(14) == 7 and not asked
+    # The largest was the fastest: in a larger group a larger one may be.
+    assert size(1000) == 32 and set(asked) == {32, 128}
+    asked.clear()
+    assert size(1000) == 32 and size(20) == 10 and not asked
 
 
 def test_a_loop_or_a_map_is_chosen_by_measuring(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    seconds = {1: 0.004, 4: 0.001, 16: 0.002}
-    clock, asked = [0.0], []
-
-    def curves(batch, recurrent, size):
-        asked.append(size)
-        clock[0] += seconds[size] * len(batch)
-
-    monkeypatch.setattr(measure, "curves", curves)
-    monkeypatch.setattr(chunks.time, "perf_counter", lambda: clock[0])
-    several, wide = run()._replace(batch=3), run()._replace(batch=3, hidden=9)
+    # A map saves calls, and each of its steps takes longer.
+    call = {1: 0.1, 4: 0.025, 16: 0.006}
+    asked = stopwatch(monkeypatch, call, {1: 0.001, 4: 0.0011, 16: 0.0013})
+    several = run()._replace(batch=3)
+    short, long = several._replace(length=10), several._replace(length=5000)
     size = functools.partial(chunks.size, budget=10**10)
-    assert size(several, 6) == 1 and not asked  # a loop, where it is not worth measuring
-    assert size(several, 100) == 4 and set(asked) == {1, 4, 16}
-    assert size(several, 6) == 3 and size(several, 1000) == 4
-    seconds[4] = 0.005
-    assert size(wide, 8) == 1 and size(wide, 1000) == 1
-    # Layers that are normalized have a loop whatever is faster.
+    assert size(long, 6) == 1 and not asked  # not worth measuring
+    assert size(long, 100) == 1 and set(asked) == {1, 4}
+    assert size(short, 100) == 16 and size(short, 6) == 3
     asked.clear()
-    assert size(run()._replace(cell="layer_norm_gru"), 1000) == 1 and not asked
+    assert size(long, 1000) == 1 and not asked
+    # Layers that are normalized have a loop whatever is faster.
+    assert size(short._replace(cell="layer_norm_gru"), 1000) == 1 and not asked
 
 
 def test_compare_finds_a_difference_and_accepts_none(tiny):

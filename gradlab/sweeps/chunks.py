@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -13,7 +15,9 @@ from gradlab import _files
 from gradlab.sweeps import cost, measure
 from gradlab.sweeps.plan import Run
 
+# The length at which sizes are timed; seconds of a call and of a step, by size.
 PROBE_STEPS = 64
+Timed = dict[int, tuple[float, float]]
 FACTOR = 4
 CACHE = "chunks.json"
 # Of glibc's malloc.h.
@@ -23,12 +27,12 @@ MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX, MALLOC_ARENA_MAX = -1, -4, -8
 def size(run: Run, wanted: int, budget: int) -> int:
     """The fastest number of runs at once on every device, for programs like this run's.
 
-    Sizes are timed on the run's own program at a length of 64: for runs of one sequence 2, 8,
-    32, …, for runs of several 1 (a loop), 4, 16, …, until a larger one is slower per run. The
-    answer is kept in the user's cache folder for these devices. What it moves of the numbers is
-    told by `measure.curves`. Of `wanted` runs that are fewer than the second size takes, timing
-    would cost more than it saves. Memory bounds all: the peak is below the `budget` of bytes, as
-    `cost.peak` has it.
+    Timed are 2, 8, 32, … runs of one sequence, or 1 (a loop), 4, 16, … runs of several, until a
+    larger number is not faster per run. What a call takes whatever its length, and what a step
+    takes, are told apart, and kept in the user's cache folder for these devices. What the choice
+    moves of the numbers is told by `measure.curves`. Of `wanted` runs that are fewer than the
+    second number takes, timing would cost more than it saves. Memory bounds all: the peak is below
+    the `budget` of bytes, as `cost.peak` has it.
     """
     if measure.is_alone(run):
         return 1
@@ -36,14 +40,16 @@ def size(run: Run, wanted: int, budget: int) -> int:
     most = cost.fits(
         lambda size: cost.peak(longest, size), -(-wanted // jax.local_device_count()), budget
     )
-    if (known := _remembered(run)) is not None:
-        best, tried = known
-        # Where the largest was the fastest, a larger one might be faster still.
-        if best < tried or most < FACTOR * tried:
-            return min(best, most)
-    if most < FACTOR * measure.least(run):
+    timed, first = _remembered(run), measure.least(run)
+    if not timed and most < FACTOR * first:
         return most if run.batch == 1 else 1
-    return _measure(run, most)
+    while True:
+        best, largest = _fastest(run, timed), max(timed, default=0)
+        following = FACTOR * largest or first
+        if best < largest or following > most:
+            return min(best or first, most)
+        timed[following] = _measure(run, following)
+        _remember(run, timed)
 
 
 def use_cores() -> None:
@@ -74,24 +80,35 @@ def keep_memory() -> None:
         library.mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _measure(run: Run, most: int) -> int:
-    best, best_time, tried = 0, float("inf"), 0
-    size = measure.least(run)
-    while size <= most and best == tried:
-        count = measure.together(run, size)
-        batch = [run._replace(length=PROBE_STEPS, seed=seed) for seed in range(count)]
-        measure.curves(batch, recurrent=False, size=size)
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            measure.curves(batch, recurrent=False, size=size)
-            times.append((time.perf_counter() - start) / count)
-        if min(times) < 0.95 * best_time:
-            best, best_time = size, min(times)
-        tried = size
-        size *= FACTOR
-    _remember(run, best, tried)
-    return best
+def _fastest(run: Run, timed: Timed) -> int:
+    """The smallest size that is within 5 % of the fastest, 0 where none was timed."""
+    each = {
+        size: (call + step * run.length) / measure.together(run, size)
+        for size, (call, step) in timed.items()
+    }
+    return min((size for size in each if each[size] <= 1.05 * min(each.values())), default=0)
+
+
+def _measure(run: Run, size: int) -> tuple[float, float]:
+    """Seconds that a call takes, whatever its length, and those that a step adds."""
+    count = measure.together(run, size)
+    batch = [run._replace(length=PROBE_STEPS, seed=seed) for seed in range(count)]
+    whole = _seconds(lambda: measure.curves(batch, recurrent=False, size=size))
+    with measure.pinned():
+        program, _ = measure.drawn(batch, weights=False)
+        steps = _seconds(lambda: jax.block_until_ready(program()))
+    return max(whole - steps, 0.0), steps / PROBE_STEPS
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    """The least of three, once it is compiled."""
+    function()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 def _name(run: Run) -> str:
@@ -101,13 +118,13 @@ def _name(run: Run) -> str:
     return f"{devices} x{os.cpu_count()} jax {jax.__version__} {shape}"
 
 
-def _remembered(run: Run) -> tuple[int, int] | None:
-    """The fastest size and the largest that was tried."""
-    match _files.remembered(CACHE).get(_name(run)):
-        case [int(best), int(tried)] if 0 < best <= tried:
-            return best, tried
-    return None
+def _remembered(run: Run) -> Timed:
+    try:
+        known = _files.remembered(CACHE)[_name(run)].items()
+        return {int(size): (float(call), float(step)) for size, (call, step) in known}
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return {}
 
 
-def _remember(run: Run, best: int, tried: int) -> None:
-    _files.remember(CACHE, {_name(run): [best, tried]})
+def _remember(run: Run, timed: Timed) -> None:
+    _files.remember(CACHE, {_name(run): timed})

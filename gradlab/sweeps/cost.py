@@ -101,7 +101,7 @@ def calls(run: plan.Run | training.Run, size: int) -> list[Call]:
 
 
 def _measured(run: plan.Run, size: int) -> list[Call]:
-    shape, batch = (run.cell, run.activation, run.hidden, run.inputs), run.batch
+    shape, batch = measure._shape(run), run.batch
     init = measure._init(run)
     count = measure.together(run, size)
     seeds = jax.ShapeDtypeStruct((count,), jnp.uint32)

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -126,25 +126,31 @@ def pinned() -> Iterator[None]:
 
 def _together(runs: Sequence[Run], recurrent: bool) -> tuple[Any, ...]:
     """One call of the program: (log_norm, finite, matrices, log_retention), not waited for."""
+    program, params = drawn(runs, recurrent)
+    log_norm, finite = program()
+    matrices, kept = _audited(_shape(runs[0]))(params) if recurrent else (None, None)
+    return log_norm, finite, matrices, kept
+
+
+def drawn(runs: Sequence[Run], weights: bool) -> tuple[Callable[[], Any], Any]:
+    """The program for one call of these runs, and their weights where they are asked for."""
     first = runs[0]
-    shape = first.cell, first.activation, first.hidden, first.inputs
-    init = _init(first)
+    shape, init = _shape(first), _init(first)
     seeds = np.array([run.seed for run in runs], np.uint32)
     scalars = {
         name: np.array([getattr(run, name) or 0.0 for run in runs], np.float32)
         for name in ("gain", "forget_bias", "input_scale", "bias_scale")
     }
-    params = matrices = kept = None
-    if recurrent or first.weights == "tied":
-        params = _draw(init, shape)(seeds, scalars)
+    tied = first.weights == "tied"
+    params = _draw(init, shape)(seeds, scalars) if weights or tied else None
     xs = _inputs(first.input, first.length, first.inputs, first.batch)(seeds)
-    if first.weights == "tied":
-        log_norm, finite = _tied(shape, first.batch)(params, xs, seeds)
-    else:
-        log_norm, finite = _untied(init, shape, first.batch)(seeds, scalars, xs)
-    if recurrent:
-        matrices, kept = _audited(shape)(params)
-    return log_norm, finite, matrices, kept
+    if tied:
+        return functools.partial(_tied(shape, first.batch), params, xs, seeds), params
+    return functools.partial(_untied(init, shape, first.batch), seeds, scalars, xs), params
+
+
+def _shape(run: Run) -> Shape:
+    return run.cell, run.activation, run.hidden, run.inputs
 
 
 def _init(run: Run) -> Init:
