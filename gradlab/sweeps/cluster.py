@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -16,7 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 from gradlab.sweeps import _compiled
-from gradlab.sweeps.work import Chunk, Part, compute, failed_part, halved
+from gradlab.sweeps.work import Chunk, Fit, Part, compute, failed_part, fitted, halved
 
 # Seconds to wait for a scheduler that does not answer, and between two looks at one that did.
 PATIENCE, LOOK = 10, 1.0
@@ -51,8 +52,20 @@ def connected(scheduler: str | None, workers: int | None) -> Iterator[Any]:
             f"no scheduler at {scheduler}: {error}; `dask scheduler` starts one and says its "
             "address, tcp://HOST:PORT"
         ) from None
-    with client:
+    with client, _quiet():
         yield client
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep dask from printing tracebacks of what `measured` says in one line."""
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _deaf() -> Any:
@@ -66,6 +79,43 @@ def _deaf() -> Any:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     return Deaf()
+
+
+class _Workers:
+    """Counts a client's workers, and says so where there have been none for a while."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.alone, self.told = client, 0.0, False
+
+    def count(self) -> int:
+        found = len(self.client.nthreads())
+        self.alone = 0.0 if found else self.alone + LOOK
+        if self.alone > PATIENCE and not self.told:
+            self.told = True
+            print("no workers at the scheduler; waiting for some", file=sys.stderr)
+        return found
+
+
+def asked(client: Any, stopping: Callable[[], bool], *what: Any) -> Fit:
+    """What `work.fitted` says on a client's worker, or what is least where `stopping()`.
+
+    A worker that dies of it leaves single runs to be tried.
+    """
+    import distributed
+
+    workers = _Workers(client)
+    future = client.submit(_remote, fitted, what, _versions(), pure=False, priority=1)
+    while not future.done():
+        with contextlib.suppress(TimeoutError):
+            distributed.wait([future], timeout=LOOK)
+        found = workers.count()
+        if stopping() and not found:
+            future.cancel()
+            return Fit(1, 1)
+    try:
+        return _result(future)
+    except distributed.KilledWorker:
+        return Fit(1, 1)
 
 
 def measured(
@@ -84,22 +134,17 @@ def measured(
     """
     import distributed
 
-    here = {name: version(name) for name in _DEPENDS_ON}
     running: dict[Any, Chunk] = {}
-    alone = told = 0.0
+    workers = _Workers(client)
     try:
         while True:
-            workers = len(client.nthreads())
-            alone = alone + LOOK if not workers else 0.0
-            if not workers and stopping():
+            found = workers.count()
+            if stopping() and not found:
                 return
-            if alone > PATIENCE and not told:
-                told = alone
-                print("no workers at the scheduler; waiting for some", file=sys.stderr)
-            stopping()
-            idle = max(1, workers) - len(running)
+            idle = max(1, found) - len(running)
             for chunk in itertools.islice(chunks, max(0, idle)):
-                running[client.submit(_remote, chunk, here, pure=False)] = chunk
+                future = client.submit(_remote, compute, (chunk,), _versions(), pure=False)
+                running[future] = chunk
             if not running:
                 return
             with contextlib.suppress(TimeoutError):
@@ -107,30 +152,39 @@ def measured(
             for future in [future for future in running if future.done()]:
                 chunk = running.pop(future)
                 try:
-                    parts = future.result()
+                    parts = _result(future)
                 except distributed.KilledWorker as error:
                     if chunk.size > 1:
                         chunks = itertools.chain([halved(chunk)], chunks)
                         continue
                     parts = [failed_part(chunk, error)]
-                except ImportError as error:
-                    raise ValueError(f"a worker cannot run gradlab: {error}") from None
                 yield chunk, parts
     except (CancelledError, OSError, TimeoutError) as error:
         raise OSError(
-            f"the scheduler went away ({error}); what was finished is kept, and the same command "
-            "goes on from there"
+            f"the scheduler went away ({type(error).__name__}); what was finished is kept, and the "
+            "same command goes on from there"
         ) from error
     finally:
         with contextlib.suppress(Exception):
             client.cancel(list(running), force=True)
 
 
-def _remote(chunk: Chunk, versions: dict[str, str]) -> list[Part]:
+def _result(future: Any) -> Any:
+    try:
+        return future.result()
+    except ImportError as error:
+        raise ValueError(f"a worker cannot run gradlab: {error}") from None
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _DEPENDS_ON}
+
+
+def _remote(function: Callable[..., Any], args: tuple[Any, ...], versions: dict[str, str]) -> Any:
     other = {name: version(name) for name in versions if version(name) != versions[name]}
     if other:
         wanted = ", ".join(f"{name} {versions[name]}" for name in other)
         has = ", ".join(f"{name} {found}" for name, found in other.items())
         raise ValueError(f"a worker has {has}, where the sweep has {wanted}: numbers could differ")
     with _compiled.kept():
-        return compute(chunk)
+        return function(*args)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from gradlab import frames
 from gradlab._files import filled
 from gradlab.sweeps import _compiled, cost, forecast
@@ -19,11 +17,12 @@ from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan, count
 from gradlab.sweeps.spec import Spec, TrainingSpec
 from gradlab.sweeps.store import Store, open_store, read_manifest
-from gradlab.sweeps.work import Chunk, Part, Sweep, compute, sweep_of
+from gradlab.sweeps.work import Chunk, Fit, Part, Sweep, compute, fitted, sweep_of
 
 Progress = Callable[[int, int, str], None]
 Measured = Generator[tuple[Chunk, list[Part]], None, None]
 Measure = Callable[[Iterator[Chunk]], Measured]
+Fitted = Callable[[Any, int], Fit]
 
 
 class Report(NamedTuple):
@@ -84,8 +83,8 @@ def sweep(
         A `Report`.
 
     Raises:
-        ValueError: where the spec has a mistake, or the folder cannot be written, is in use, was
-            written by a newer gradlab or holds another spec's results.
+        ValueError: where the spec or an argument has a mistake, or the folder cannot be written, is
+            in use, was written by a newer gradlab or holds another spec's results.
         OSError: where writing fails on the way; what was finished is kept.
 
     A sweep that is stopped keeps every chunk that was finished; the same call goes on from there.
@@ -98,7 +97,8 @@ def sweep(
     [[0.5, -0.693], [2.0, 0.693]]
     """
     start = time.perf_counter()
-    budget = cost.budget() if memory is None else cost.parse_memory(memory)
+    _check(out, workers, scheduler)
+    limit = None if memory is None else cost.parse_memory(memory)
     spec = specs.made(spec, set)
     how = sweep_of(spec)
     plan = Plan(spec, how.run)
@@ -114,13 +114,12 @@ def sweep(
             store.write_manifest(spec.model_dump(), status="running", runs=total)
         if computed:
             told = _Told(progress, finished, total)
-            with _compiled.kept(), _measuring(scheduler, workers, told) as (measured, width):
-                share = budget // max(workers, 1)
-                chunks = _chunks(how, plan, store.done, share, memory is not None, width)
-                _run(measured, chunks, how.label, store, told)
+            made = _measuring(how.kind.name, scheduler, workers, limit, told)
+            with _compiled.kept(), made as (measured, fit):
+                _run(measured, _chunks(how, plan, store.done, fit), how.label, store, told)
         if not complete:
             _finish(how, store, spec, start)
-    made = [name for name in store.folder.names() if name.endswith(".png")]
+    drawn = [name for name in store.folder.names() if name.endswith(".png")]
     return Report(
         computed=computed,
         total=total,
@@ -128,35 +127,35 @@ def sweep(
         seconds=time.perf_counter() - start,
         damaged=tuple(name.removeprefix("chunks/") for name in store.damaged),
         folder=str(out),
-        paths=tuple(f"{out}/{name}" for name in (*how.kind.derived, "manifest.json", *made)),
+        paths=tuple(f"{out}/{name}" for name in (*how.kind.derived, "manifest.json", *drawn)),
     )
 
 
-def _chunks(
-    how: Sweep, plan: Plan, done: set[str], budget: int, strict: bool, workers: int
-) -> Iterator[Chunk]:
-    """The missing runs, those that share a program together.
+def _check(out: str | Path, workers: int, scheduler: str | None) -> None:
+    if not str(out):
+        raise ValueError("out must name a folder or an fsspec address, got an empty text")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise ValueError(f"workers must be a whole number, 0 or more; got {workers!r}")
+    if scheduler is not None and not isinstance(scheduler, str):
+        raise ValueError(f"scheduler must be an address, tcp://HOST:PORT; got {scheduler!r}")
+    if scheduler is not None and workers:
+        raise ValueError(
+            f"workers are started on this machine, and those of {scheduler} are its own; give "
+            "one of both"
+        )
 
-    `strict`: whether a run that is above the budget on its own is refused.
-    """
+
+def _chunks(how: Sweep, plan: Plan, done: set[str], fit: Fitted) -> Iterator[Chunk]:
+    """The missing runs, those that share a program together."""
     for grids in plan.programs().values():
         runs = (run for axes in grids for run in plan.runs(axes))
         missing = (run for run in runs if run.run_id not in done)
         first = next(missing, None)
         if first is None:
             continue
-        # Something for every worker.
-        share = -(-count(grids) // workers)
-        refusal = None
-        if strict and (needed := cost.peak(first, 1)) > budget:
-            refusal = (
-                f"needs about {cost.scaled(needed)}B on {jax.local_device_count()} devices, "
-                f"and --memory leaves {cost.scaled(budget)}B"
-            )
-        size = 1 if refusal else how.size(first, share, budget)
-        together = min(how.filled(first, size), share)
+        size, filled, refusal = fit(first, count(grids))
         missing = itertools.chain([first], missing)
-        while batch := tuple(itertools.islice(missing, together)):
+        while batch := tuple(itertools.islice(missing, filled)):
             yield Chunk(how.kind.name, batch, size, refusal=refusal)
 
 
@@ -185,16 +184,27 @@ class _Told:
 
 
 @contextlib.contextmanager
-def _measuring(scheduler: str | None, workers: int, told: _Told) -> Iterator[tuple[Measure, int]]:
-    """What measures chunks, and how many at a time: this process, or workers of a scheduler."""
+def _measuring(
+    kind: str, scheduler: str | None, workers: int, memory: int | None, told: _Told
+) -> Iterator[tuple[Measure, Fitted]]:
+    """What measures chunks, and says what fits one: this process, or workers of a scheduler."""
     if scheduler is None and not workers:
-        yield functools.partial(_here, told), 1
+        yield (
+            functools.partial(_here, told),
+            lambda run, wanted: fitted(kind, run, wanted, memory, 1),
+        )
         return
     from gradlab.sweeps import cluster
 
     with cluster.connected(scheduler, workers) as client:
-        width = max(1, len(client.nthreads()))
-        yield functools.partial(cluster.measured, client, told.again), width
+
+        def asked(run: Any, wanted: int) -> Fit:
+            # Something for every worker there is by now.
+            each = -(-wanted // max(1, len(client.nthreads())))
+            fit = cluster.asked(client, told.again, kind, run, each, memory, max(workers, 1))
+            return fit._replace(filled=min(fit.filled, each))
+
+        yield functools.partial(cluster.measured, client, told.again), asked
 
 
 def _here(told: _Told, chunks: Iterator[Chunk]) -> Measured:

@@ -110,6 +110,39 @@ class Chunk(NamedTuple):
     refusal: str | None = None
 
 
+class Fit(NamedTuple):
+    """How many runs of a program a device takes at once, how many make one chunk, or neither.
+
+    `refusal` is the reason why the program is not to be measured at all.
+    """
+
+    size: int
+    filled: int
+    refusal: str | None = None
+
+
+def fitted(kind: str, run: Any, wanted: int, memory: int | None, share: int) -> Fit:
+    """What fits this machine's devices of runs like this one, of which `wanted` are to be measured.
+
+    Args:
+        kind: that of the sweep.
+        run: one of the runs.
+        wanted: how many there are.
+        memory: bytes, above which a single run is refused; if None, `cost.budget` and no refusal.
+        share: how many processes have this memory between them.
+    """
+    how = SWEEPS[kind]
+    budget = (cost.budget() if memory is None else memory) // share
+    if memory is not None and (needed := cost.peak(run, 1)) > budget:
+        refusal = (
+            f"needs about {cost.scaled(needed)}B on {jax.local_device_count()} devices, "
+            f"and --memory leaves {cost.scaled(budget)}B"
+        )
+        return Fit(1, how.filled(run, 1), refusal)
+    size = how.size(run, wanted, budget)
+    return Fit(size, how.filled(run, size))
+
+
 class Part(NamedTuple):
     """The content of one file of the store, the runs in it, their time, and whether they failed."""
 
