@@ -56,8 +56,8 @@ test: $(STAMP) ## run the tests (ARGS="-k name" goes to pytest)
 test-long: $(STAMP) ## thirty kills, every cell in every chunk, more programs, 10^8 rows, memory
 	@GRADLAB_LONG=1 $(BIN)/python -m pytest tests/test_kill.py tests/test_chunking.py \
 	    tests/test_trace_properties.py
-	@$(BIN)/python experiments/memory_store.py --tasks consolidate figures "read one point"
-	@$(BIN)/python experiments/memory.py
+	@$(BIN)/python experiments/memory_store.py --out build --tasks consolidate figures "read one point"
+	@$(BIN)/python experiments/memory.py --out build
 
 test-latest: ## run the tests on the newest Python and the newest JAX in range, in .venv-latest
 	@latest=; \

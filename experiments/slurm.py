@@ -28,9 +28,12 @@ import gradlab as gl
 
 
 def seconds(walltime: str) -> int:
-    """Hours, minutes and seconds, HH:MM:SS, as seconds."""
-    hours, minutes, rest = map(int, walltime.split(":"))
-    return 3600 * hours + 60 * minutes + rest
+    """A time as Slurm writes it, in seconds: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    days, dash, rest = walltime.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    # Without days the last of two is seconds, with days minutes.
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    return 86400 * int(days or 0) + sum(a * b for a, b in zip(parts, units, strict=False))
 
 
 def main() -> None:

@@ -390,6 +390,8 @@ CONDITIONS = [
     {"log_norm": slice(-1.0, 0.0), "input": "gaussian"},
     {"cell": "lstm"},
     {"cell": []},
+    {"length": slice(31.5, np.inf)},
+    {"lag": slice(-np.inf, 2.5)},
 ]
 
 
@@ -419,6 +421,21 @@ def test_read_a_part_by_conditions(folder, where):
     found = gl.read(folder, where=where)
     pd.testing.assert_frame_equal(found.runs, runs.reset_index(drop=True))
     pd.testing.assert_frame_equal(found.steps, steps.reset_index(drop=True))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "same"),
+    [
+        (np.array(2.0), 2.0),
+        (pd.Index([0.5, 2.0]), [0.5, 2.0]),
+        (iter([0.5, 2.0]), [0.5, 2.0]),
+        (pd.array([2.0, None], dtype="Float64"), [2.0, None]),
+    ],
+)
+def test_values_come_in_any_collection(folder, wanted, same):
+    found, expected = (gl.read(folder, where={"gain": value}).runs for value in (wanted, same))
+    assert len(found) > 0
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_read_a_part_of_the_columns(folder):
@@ -457,6 +474,9 @@ def test_only_row_groups_with_chosen_runs_are_read(rows, tmp_path, monkeypatch):
     [
         ({"columns": ["gian"]}, "unknown column 'gian'; did you mean 'gain'?"),
         ({"columns": "gain"}, "columns is a list of names, got 'gain'"),
+        ({"where": [("cell", "==", "gru")]}, "where is a mapping of columns to what is wanted"),
+        ({"where": "cell == 'gru'"}, "where is a mapping of columns to what is wanted"),
+        ({"where": {"cell": {"a": 1}}}, "where: column 'cell' is str, got {'a': 1}"),
         ({"where": {"celll": "gru"}}, "unknown column in where 'celll'; did you mean 'cell'?"),
         ({"where": {"length": "long"}}, "where: column 'length' is int64, got 'long'"),
         ({"where": {"length": [10, 1.5]}}, "where: column 'length' is int64, got 10, 1.5"),

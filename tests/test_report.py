@@ -196,6 +196,25 @@ def test_a_head_sorts_by_number_and_back_with_what_is_missing_last(browser, fold
     assert head.get_attribute("aria-sort") is None
 
 
+def test_infinite_losses_are_sorted_as_the_largest(browser, tmp_path):
+    record = dict(task="adding", length=10, cell="gru", init="normal", gain=1.0, hidden=4, seed=0,
+                  optimizer="adam", batch=2, updates=9, trained=9, status="unsolved")  # fmt: skip
+    losses = [0.5, np.inf, 2e30, np.inf, 0.1, np.nan, 3.0]
+    rows = [
+        record | dict(run_id=str(n), learning_rate=0.1 * n, loss=loss, error=loss)
+        for n, loss in enumerate(losses, start=1)
+    ]
+    frames.trained_frame(rows).to_parquet(tmp_path / "runs.parquet")
+    (tmp_path / "manifest.json").write_text(json.dumps({"kind": "training"}))
+    report.write(tmp_path)
+    visit(browser, tmp_path / "report.html")
+    up = ["0.1", "0.5", "3", "2e+30", "inf", "inf"]
+    for expected in (up, up[::-1], up):
+        _, head = column(browser, "trained", "loss")
+        head.find_element("tag name", "button").click()
+        assert column(browser, "trained", "loss")[0] == [*expected, "–"]
+
+
 def test_every_address_in_the_page_is_its_own(text):
     addresses = re.findall(r'(?:src|href|srcset|action)="([^"]*)"', text)
     assert len(addresses) > 5 and all(a.startswith(("data:", "#")) for a in addresses)

@@ -1,6 +1,7 @@
 """Sweeps: what a run measures, and what becomes of results when things go wrong."""
 
 import functools
+import json
 import math
 import re
 import shutil
@@ -45,7 +46,7 @@ def one_figure():
 
     def draw(results, folder):
         folder.mkdir(exist_ok=True)
-        runs = frames.read(results).runs
+        runs = frames.read_frame(results, "gradients", "runs")
         return figures.save(figures.phase(runs), folder / "phase-gaussian")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -576,6 +577,34 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         sweeps.sweep(spec(), tmp_path / "file")
     with pytest.raises(ValueError, match="cannot write to"):
         sweeps.sweep(spec(), tmp_path / "file" / "below")
+
+
+def test_frames_of_a_sweep_that_has_not_ended_say_so(copied):
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
+    for reading in (gl.read, frames.to_csv):
+        with pytest.warns(UserWarning, match="has not ended: its frames are those of before it"):
+            reading(copied)
+    (copied / "runs.parquet").unlink()
+    with pytest.raises(ValueError, match="yet: its sweep has not ended; `gradlab status`"):
+        gl.read(copied)
+
+
+@pytest.mark.parametrize(
+    "out, arguments, message",
+    [
+        ("", {}, "out must name a folder"),
+        ("out", {"workers": -1}, "workers must be a whole number, 0 or more; got -1"),
+        ("out", {"workers": 1.5}, "workers must be a whole number, 0 or more; got 1.5"),
+        ("out", {"scheduler": 3}, "scheduler must be an address, tcp://HOST:PORT; got 3"),
+        ("out", {"scheduler": "tcp://a:1", "workers": 2}, "give one of both"),
+    ],
+)
+def test_arguments_that_cannot_be(tmp_path, monkeypatch, out, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        sweeps.sweep(spec(), out, **arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_in_use_is_refused(copied):

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import tomllib
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +52,9 @@ SOME_FAILED = 3
 def main() -> None:
     """Run the command line; a mistake of the user's is one message and a non-zero status."""
     try:
-        status = app(standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            status = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except (ValueError, OSError, ImportError) as error:
@@ -66,6 +69,10 @@ def main() -> None:
         message = "stopped; what was finished is saved, and the same command goes on from there"
         _fail(message, INTERRUPTED)
     sys.exit(status)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"gradlab: warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str, status: int) -> None:
@@ -180,8 +187,10 @@ def status(dir: Address) -> None:
 def figures(dir: Address) -> None:
     """Redraw the figures of DIR from its dataframes, running nothing."""
     from gradlab import figures as drawing
+    from gradlab import frames
 
     folder = Folder(dir)
+    frames.warn_unfinished(folder, frames.read_manifest(folder))
     if folder.local is not None:
         for path in drawing.draw(folder, folder.local / "figures"):
             print(path)
@@ -270,7 +279,7 @@ def _verdicts(frame: pd.DataFrame) -> rich.table.Table:
     for row in frame.to_dict("records"):
         shares = [_shares(row, length) for length in lengths]
         span = f"{row['rate_min']:+.3f} to {row['rate_max']:+.3f}"
-        span = "none" if row["rate_min"] != row["rate_min"] else span
+        span = "–" if row["rate_min"] != row["rate_min"] else span
         table.add_row(row["cell"], row["init"], span, *shares)
     return table
 
@@ -287,12 +296,18 @@ def _trained(points: pd.DataFrame) -> rich.table.Table:
     for name in (*shown, *columns):
         table.add_column(name.replace("_", " "), justify="left" if name in shown else "right")
     for row in points.to_dict("records"):
-        cells = [str(row[name]) for name in shown]
-        table.add_row(*cells, *(format(row[name], form) for name, form in columns.items()))
+        cells = [_text(row[name], "") for name in shown]
+        table.add_row(*cells, *(_text(row[name], form) for name, form in columns.items()))
     return table
 
 
+def _text(value: Any, form: str) -> str:
+    return "–" if value is None or value != value else format(value, form)
+
+
 def _shares(row: dict[str, Any], length: int) -> str:
+    if row[f"vanishing_{length}"] != row[f"vanishing_{length}"]:
+        return "–"
     text = f"{row[f'vanishing_{length}']:.0%} / {row[f'exploding_{length}']:.0%}"
     bad = row[f"nonfinite_{length}"]
     return f"{text} ({bad:.0%} nonfinite)" if bad > 0 else text

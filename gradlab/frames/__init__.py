@@ -12,6 +12,7 @@ from gradlab.frames.reading import read_frame as read_frame
 from gradlab.frames.reading import read_manifest as read_manifest
 from gradlab.frames.reading import read_summary as read_summary
 from gradlab.frames.reading import to_csv as to_csv
+from gradlab.frames.reading import warn_unfinished as warn_unfinished
 from gradlab.frames.schema import AUDITS as AUDITS
 from gradlab.frames.schema import AXES as AXES
 from gradlab.frames.schema import CURVES as CURVES

@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,19 +72,23 @@ def read(
     """
     folder = dir if isinstance(dir, Folder) else Folder(dir)
     manifest = read_manifest(folder)
+    warn_unfinished(folder, manifest)
     kind = manifest.get("kind", "gradients")
     known = schema.KINDS[kind]
     # A column of runs is met before another frame's of that name.
     every = {name: field for frame in reversed(known.values()) for name, field in frame.items()}
     if isinstance(columns, str):
         raise ValueError(f"columns is a list of names, got {columns!r}")
+    if where is not None and not isinstance(where, Mapping):
+        raise ValueError(f"where is a mapping of columns to what is wanted, got {where!r}")
     wanted = None if columns is None else {"run_id", *columns}
     for name in wanted or ():
         _names.choose("column", name, every)
-    for name, value in (where or {}).items():
+    # Each frame looks at them again.
+    where = {k: list(v) if isinstance(v, Iterator) else v for k, v in (where or {}).items()}
+    for name, value in where.items():
         _names.choose("column in where", name, every)
         _test(name, every[name], value)
-    where = where or {}
     chosen = {name: value for name, value in where.items() if name in known["runs"]}
     others = {name: value for name, value in where.items() if name not in chosen}
     tables: dict[str, pd.DataFrame] = {}
@@ -139,6 +144,16 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     kind = manifest.get("kind", "gradients")
     _names.choose(f"kind of results in {folder}/manifest.json:", kind, schema.KINDS)
     return manifest
+
+
+def warn_unfinished(folder: Folder, manifest: Mapping[str, Any]) -> None:
+    """Warn where the frames are older than the spec: its sweep has not ended."""
+    if manifest.get("status") == "running" and folder.exists("runs.parquet"):
+        warnings.warn(
+            f"the sweep in {str(folder)!r} has not ended: its frames are those of before it; "
+            "`gradlab status` says what is missing",
+            stacklevel=3,
+        )
 
 
 def read_summary(dir: str | Path | Folder) -> pd.DataFrame:
@@ -234,11 +249,16 @@ def _test(name: str, column: Column, wanted: Any) -> Callable[[Any], Any]:
                 "type, None, a list of them, or slice(low, high)"
             ) from None
 
+    def bound(end: Any) -> pa.Scalar:
+        # Between whole numbers any number may lie.
+        between = pa.types.is_integer(kind) and isinstance(end, float | np.floating)
+        return pa.scalar(float(end)) if between else typed([end])[0]
+
     if isinstance(wanted, slice):
         if wanted.step is not None:
             raise ValueError(f"where: a range of {name!r} has two ends and no step")
         bounds = [
-            (compare, typed([end])[0])
+            (compare, bound(end))
             for compare, end in ((pc.greater_equal, wanted.start), (pc.less_equal, wanted.stop))
             if end is not None
         ]
@@ -250,7 +270,9 @@ def _test(name: str, column: Column, wanted: Any) -> Callable[[Any], Any]:
             return found
 
         return within
-    several = isinstance(wanted, list | tuple | set | frozenset | range | np.ndarray | pd.Series)
+    if isinstance(wanted, np.ndarray) and wanted.ndim == 0:
+        wanted = wanted.item()
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes | Mapping)
     values = list(wanted) if several else [wanted]
     missing = [v is None or v is pd.NA or (isinstance(v, float) and np.isnan(v)) for v in values]
     among = typed([v for v, lacks in zip(values, missing, strict=True) if not lacks])
@@ -282,8 +304,12 @@ def _opened(folder: Folder, name: str) -> Iterator[Any]:
     try:
         file = folder.open(name)
     except (FileNotFoundError, NotADirectoryError):
+        begun = name != "manifest.json" and read_manifest(folder).get("status") == "running"
         raise ValueError(
-            f"no results in {str(folder)!r}: {name} missing; "
+            f"no results in {str(folder)!r} yet: its sweep has not ended; `gradlab status` says "
+            "what is missing"
+            if begun
+            else f"no results in {str(folder)!r}: {name} missing; "
             "`gradlab sweep SPEC.toml --out DIR` writes them"
         ) from None
     with file:
@@ -305,7 +331,9 @@ def to_csv(dir: str | Path | Folder) -> list[Path | str]:
     Floats are written in full, a zero's log_norm as `-inf`, a missing value as an empty field.
     """
     folder = dir if isinstance(dir, Folder) else Folder(dir)
-    kind = read_manifest(folder).get("kind", "gradients")
+    manifest = read_manifest(folder)
+    warn_unfinished(folder, manifest)
+    kind = manifest.get("kind", "gradients")
     paths: list[Path | str] = []
     for frame in schema.KINDS[kind]:
         folder.write(f"{frame}.csv", lambda file, frame=frame: _csv(folder, kind, frame, file))

@@ -106,7 +106,8 @@ def verdict_table(runs: pd.DataFrame) -> pd.DataFrame:
 
     `init` is "none" for a cell that draws no recurrent weights. `rate_min` and `rate_max`
     (nats/step) are the range over gains of the median rate at the longest length; then for each
-    length T, `vanishing_T`, `exploding_T` and `nonfinite_T` are shares of all runs of that length.
+    length T, `vanishing_T`, `exploding_T` and `nonfinite_T` are shares of the runs of that length
+    that did not fail, NaN where all did.
 
     >>> from gradlab.frames import runs_frame
     >>> record = dict(cell="gru", init="normal", gain=1, input="gaussian", hidden=4, inputs=2,
@@ -127,10 +128,10 @@ def verdicts(points: pd.DataFrame) -> pd.DataFrame:
     for length in sorted(points["length"].unique()):
         at = points[points["length"] == length]
         groups = [at[key] for key in keys]
-        every = at["runs"].groupby(groups).sum()
+        measured = (at["runs"] * (1 - at["failed"])).round().groupby(groups).sum()
         for verdict in ("vanishing", "exploding", "nonfinite"):
             counts = (at[verdict] * at["runs"]).round().groupby(groups).sum()
-            columns[f"{verdict}_{length}"] = counts / every
+            columns[f"{verdict}_{length}"] = counts / measured.where(measured > 0)
     return pd.DataFrame(columns).rename_axis(keys).reset_index()
 
 

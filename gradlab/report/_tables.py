@@ -206,7 +206,7 @@ def _axis_head(frame: pd.DataFrame, name: str, schema: Mapping[str, frames.Colum
 def _axis(value: Any) -> Cell:
     if pd.isna(value):
         return Cell("–", "")
-    return Cell(_plain(value), _plain(value) if isinstance(value, str | bool) else repr(value))
+    return Cell(_plain(value), _plain(value) if isinstance(value, str | bool) else _sortable(value))
 
 
 def _label(value: Any) -> Cell:
@@ -216,10 +216,15 @@ def _label(value: Any) -> Cell:
 def _number(value: Any, form: str) -> Cell:
     if pd.isna(value):
         return Cell("–", "")
-    return Cell(format(value, form).replace("-", "−"), repr(float(value)))
+    return Cell(format(value, form).replace("-", "−"), _sortable(value))
 
 
 def _share(value: float, tone: str) -> Cell:
     if pd.isna(value):
         return Cell("–", "")
-    return Cell(f"{value:.0%}", repr(float(value)), float(value), tone)
+    return Cell(f"{value:.0%}", _sortable(value), float(value), tone)
+
+
+def _sortable(value: float) -> str:
+    """A number as JavaScript reads it."""
+    return repr(float(value)).replace("inf", "Infinity")

@@ -12,7 +12,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const compare = (a, b) => {
         const [x, y] = [value(a), value(b)];
         if (x === "" || y === "") return (x === "") - (y === "");
-        return sign * (numeric ? x - y : words.compare(x, y));
+        // Not a difference, which two infinite values do not have.
+        const order = (Number(x) > Number(y)) - (Number(x) < Number(y));
+        return sign * (numeric ? order : words.compare(x, y));
       };
       body.append(...[...body.rows].sort(compare));
       for (const other of heads) other.removeAttribute("aria-sort");
