@@ -19,7 +19,7 @@ import pytest
 
 import gradlab as gl
 from gradlab import _files, cli, figures, frames, sweeps
-from gradlab.sweeps import cost, measure, plan, store, work
+from gradlab.sweeps import cost, forecast, measure, plan, store, work
 
 SPEC = {
     "cell": ["lru", "min_gru"], "init": "normal", "gain": 1.0, "length": [10, 20],
@@ -272,6 +272,37 @@ def test_status_of_a_manifest_that_says_nothing(tmp_path, manifest):
     with pytest.raises(ValueError) as error:
         sweeps.status(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_an_estimate_is_of_what_sweeps_took(tmp_path, monkeypatch):
+    """With chunks of known seconds: two to begin a program, one for 1e7 operations."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    begun, clock = set(), [0.0]
+
+    def slow(runs, size, tell):
+        program = forecast.compiled(runs[0])
+        clock[0] += 1e-7 * sum(map(cost.flops, runs)) + 2.0 * (program not in begun)
+        begun.add(program)
+        return rows(runs, size, tell)
+
+    def draw(*_):
+        clock[0] += 30.0
+        return []
+
+    spec = SPEC | {"hidden": 128, "length": [300, 400], "seeds": 12}
+    first = sweeps.estimate(spec)
+    measure_by(monkeypatch, slow)
+    monkeypatch.setattr(figures, "draw", draw)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    assert first.programs == 4 and "matrix products" in first.source
+    report = sweeps.sweep(spec, tmp_path / "a")
+    assert report.seconds == pytest.approx(2.0 * 4 + 30.0 + 1e-7 * first.flops, rel=1e-6)
+    again = sweeps.estimate(spec | {"gain": [0.7, 0.9]})
+    assert again.speed == pytest.approx(1e7)
+    assert again.seconds == pytest.approx(2.0 * 4 + 30.0 + 1e-7 * again.flops, rel=0.05)
+    assert "the same shapes" in again.source
+    assert "the nearest width" in sweeps.estimate(spec | {"hidden": 64}).source
+    assert sweeps.estimate(spec, tmp_path / "a").seconds == 0
 
 
 def test_an_estimate_knows_what_is_stored(whole, tmp_path):

@@ -16,14 +16,14 @@ from gradlab.sweeps import cost, plan
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.progress import stored_runs
-from gradlab.sweeps.work import Chunk, Part, sweep_of
+from gradlab.sweeps.work import Chunk, sweep_of
 
-# Seconds that XLA takes to compile one program, and the share of this machine's matrix products
-# that a sweep reaches where nothing was measured yet: batch 1, width 128.
-COMPILATION, SHARE = 0.5, 0.05
-SPEEDS = "speeds.json"
-# Arithmetic below which the time of a chunk is that of everything else.
-ENOUGH = 1e9
+# Where nothing was measured yet: the share of this machine's matrix products that a sweep reaches
+# (batch 1, width 128), seconds for a program to be begun, and for frames and figures in the end.
+SHARE, START, FINISH = 0.05, 1.0, 10.0
+TIMES = "times.json"
+# Seconds of chunks below which a speed is that of everything else.
+ENOUGH = 0.2
 
 
 class Estimate(NamedTuple):
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
         programs: programs to compile that trace; runs that differ in numbers alone share them.
         flops: arithmetic of the matrix products of all runs, there and back.
         bytes: what the folder will hold.
-        seconds: the time for the missing runs on this device, compilation included.
+        seconds: the time for the missing runs on this device, with compilation, frames and figures.
         speed: floating-point operations per second that the time rests on.
         source: where that comes from.
         too_large: those of the runs that need more memory than is given, and would fail.
@@ -93,7 +93,7 @@ def estimate(
     how = sweep_of(spec)
     made = Plan(spec, how.run)
     how.check(made)
-    known = speeds()
+    known = times()
     limit = None if memory is None else cost.parse_memory(memory) // max(workers, 1)
     too_large = 0
     flops, written, seconds, programs, sources = 0.0, 0, 0.0, set(), {}
@@ -101,7 +101,7 @@ def estimate(
         count = plan.count(grids)
         run = next(made.runs(grids[0]))
         each = _flops(run)
-        speed, source = _speed(run, known)
+        speed, source = _speed(run, known.speeds)
         programs.add(compiled(run))
         if limit is not None and cost.peak(run, 1) > limit:
             too_large += count
@@ -111,13 +111,14 @@ def estimate(
         sources[source] = sources.get(source, 0.0) + count * each
     stored = _stored(out, made)
     share = 1 - min(stored / max(len(made), 1), 1)
+    rest = known.start * len(programs) + known.finish
     return Estimate(
         runs=len(made),
         stored=stored,
         programs=len(programs),
         flops=flops,
         bytes=written,
-        seconds=seconds * share + (COMPILATION * len(programs) if share else 0),
+        seconds=seconds * share + rest if share else 0.0,
         speed=flops / seconds if seconds else math.inf,
         source=max(sources, key=lambda name: sources[name], default="nothing to do"),
         too_large=too_large,
@@ -148,7 +149,22 @@ def _stored(out: str | Path | None, made: Plan) -> int:
     return known
 
 
-# Speeds that sweeps reached, by device, cell, width and batch.
+# What sweeps took on this device.
+
+
+class Times(NamedTuple):
+    """What the last sweeps took on this device.
+
+    Attributes:
+        speeds: floating-point operations per second, by cell, width and batch.
+        start: seconds that a program takes before its first chunk is measured: it is traced,
+            compiled or loaded, and its size is chosen.
+        finish: seconds for the frames and figures.
+    """
+
+    speeds: dict[str, float] = {}
+    start: float = START
+    finish: float = FINISH
 
 
 def _device() -> str:
@@ -160,32 +176,62 @@ def _key(run: Any) -> str:
     return f"{run.cell} {run.hidden} {run.batch}"
 
 
-def speeds() -> dict[str, float]:
-    """What sweeps reached on this device, in floating-point operations per second."""
-    return _files.remembered(SPEEDS).get(_device(), {})
+def times() -> Times:
+    """What sweeps took on this device, as far as any did."""
+    found = _files.remembered(TIMES).get(_device())
+    try:
+        return Times(**found) if isinstance(found, dict) else Times()
+    except TypeError:
+        return Times()
 
 
-def note(reached: dict[str, float], seen: set[Any], chunk: Chunk, parts: list[Part]) -> None:
-    """Note the speed of a chunk, where it is the best of its shape.
+class Watch:
+    """Sees what a sweep takes, for the estimates of others.
 
-    Left out are the first chunk of a program, which compiles it, and what is too little to tell.
+    >>> watch = Watch()
+    >>> watch.finish = 3.0
+    >>> watch.times(Times({"gru 8 1": 1e9}))
+    Times(speeds={'gru 8 1': 1000000000.0}, start=1.0, finish=3.0)
     """
-    run = chunk.runs[0]
-    if not isinstance(run, plan.Run) or sum(len(part.run_ids) for part in parts if part.failed):
-        return
-    program, seconds = compiled(run), sum(part.seconds for part in parts)
-    flops = sum(map(cost.flops, chunk.runs))
-    if program in seen and seconds > 0 and flops > ENOUGH:
-        reached[_key(run)] = max(flops / seconds, reached.get(_key(run), 0.0))
-    seen.add(program)
 
+    def __init__(self) -> None:
+        self.firsts: dict[Any, tuple[str, float, float]] = {}  # program: key, arithmetic, seconds
+        self.later: dict[str, tuple[float, float]] = {}  # key: arithmetic, seconds
+        self.finish: float | None = None
 
-def remember(reached: dict[str, float]) -> None:
-    """Keep what a sweep reached, for the estimates of others."""
-    known = speeds()
-    best = {name: max(speed, known.get(name, 0.0)) for name, speed in reached.items()}
-    if best:
-        _files.remember(SPEEDS, {_device(): known | best})
+    def note(self, chunk: Chunk, seconds: float) -> None:
+        """Note that a chunk took so long, with what came before it."""
+        run = chunk.runs[0]
+        if not isinstance(run, plan.Run) or chunk.refusal or chunk.halved:
+            return
+        program, key, flops = compiled(run), _key(run), float(sum(map(cost.flops, chunk.runs)))
+        if program not in self.firsts:
+            self.firsts[program] = key, flops, seconds
+        else:
+            before = self.later.get(key, (0.0, 0.0))
+            self.later[key] = before[0] + flops, before[1] + seconds
+
+    def times(self, known: Times) -> Times:
+        """What is known now. The first chunk of a program tells what it is to begin one."""
+        speeds = {
+            key: flops / seconds for key, (flops, seconds) in self.later.items() if seconds > ENOUGH
+        }
+        speeds = known.speeds | speeds
+        starts = [
+            max(0.0, seconds - flops / speeds[key])
+            for key, flops, seconds in self.firsts.values()
+            if key in speeds
+        ]
+        return Times(
+            speeds,
+            sum(starts) / len(starts) if starts else known.start,
+            known.finish if self.finish is None else self.finish,
+        )
+
+    def remember(self) -> None:
+        """Keep it for the estimates of others."""
+        if self.firsts or self.finish is not None:
+            _files.remember(TIMES, {_device(): self.times(times())._asdict()})
 
 
 def _speed(run: Any, known: dict[str, float]) -> tuple[float, str]:

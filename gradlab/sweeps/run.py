@@ -114,10 +114,17 @@ def sweep(
             store.write_manifest(spec.model_dump(), status="running", runs=total)
         if computed:
             told = _Told(progress, finished, total)
-            made = _measuring(how.kind.name, scheduler, workers, limit, told)
-            with _compiled.kept(), made as (measured, fit):
-                _run(measured, _chunks(how, plan, store.done, fit), how.label, store, told)
-        if not complete:
+            watch = forecast.Watch()
+            made = _measuring(how.kind.name, scheduler, workers, limit, told, watch)
+            try:
+                with _compiled.kept(), made as (measured, fit):
+                    _run(measured, _chunks(how, plan, store.done, fit), how.label, store, told)
+                before = time.perf_counter()
+                _finish(how, store, spec, start)
+                watch.finish = time.perf_counter() - before
+            finally:
+                watch.remember()
+        elif not complete:
             _finish(how, store, spec, start)
     drawn = [name for name in store.folder.names() if name.endswith(".png")]
     return Report(
@@ -185,12 +192,17 @@ class _Told:
 
 @contextlib.contextmanager
 def _measuring(
-    kind: str, scheduler: str | None, workers: int, memory: int | None, told: _Told
+    kind: str,
+    scheduler: str | None,
+    workers: int,
+    memory: int | None,
+    told: _Told,
+    watch: forecast.Watch,
 ) -> Iterator[tuple[Measure, Fitted]]:
     """What measures chunks, and says what fits one: this process, or workers of a scheduler."""
     if scheduler is None and not workers:
         yield (
-            functools.partial(_here, told),
+            functools.partial(_here, told, watch),
             lambda run, wanted: fitted(kind, run, wanted, memory, 1),
         )
         return
@@ -207,16 +219,14 @@ def _measuring(
         yield functools.partial(cluster.measured, client, told.again), asked
 
 
-def _here(told: _Told, chunks: Iterator[Chunk]) -> Measured:
-    reached: dict[str, float] = {}
-    compiled: set[Any] = set()
-    try:
-        for chunk in chunks:
-            parts = compute(chunk, told)
-            forecast.note(reached, compiled, chunk, parts)
-            yield chunk, parts
-    finally:
-        forecast.remember(reached)
+def _here(told: _Told, watch: forecast.Watch, chunks: Iterator[Chunk]) -> Measured:
+    start = time.perf_counter()
+    for chunk in chunks:
+        parts = compute(chunk, told)
+        now = time.perf_counter()
+        watch.note(chunk, now - start)
+        start = now
+        yield chunk, parts
 
 
 def _run(
