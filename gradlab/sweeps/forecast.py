@@ -20,7 +20,7 @@ from gradlab.sweeps.work import Chunk, sweep_of
 
 # Where nothing was measured yet: the share of this machine's matrix products that a sweep reaches
 # (batch 1, width 128), seconds for a program to be begun, and for frames and figures in the end.
-SHARE, START, FINISH = 0.05, 1.0, 10.0
+SHARE, START, FINISH = 0.05, 3.0, 10.0
 TIMES = "times.json"
 # Seconds of chunks below which a speed is that of everything else.
 ENOUGH = 0.2
@@ -191,7 +191,7 @@ class Watch:
     >>> watch = Watch()
     >>> watch.finish = 3.0
     >>> watch.times(Times({"gru 8 1": 1e9}))
-    Times(speeds={'gru 8 1': 1000000000.0}, start=1.0, finish=3.0)
+    Times(speeds={'gru 8 1': 1000000000.0}, start=3.0, finish=3.0)
     """
 
     def __init__(self) -> None:
