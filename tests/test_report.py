@@ -239,7 +239,8 @@ def test_the_page_says_what_the_results_are(text, results):
     assert "25 runs with 2 seeds, on Some Card, finished 4 January 2026, 09:30 UTC." in words
     assert "10, 316 steps" in words and "took 2 h 30 min" in words
     assert "52a1161f, with changes that are not committed" in words
-    assert "git checkout 52a1161f gradlab sweep spec.toml --out results" in words
+    assert re.search(r"git checkout 52a1161f *, *pip install -e \.", words)
+    assert "gradlab sweep spec.toml --out results" in words
     assert "3, 9.0 s in all, the longest 4.5 s" in words
     assert "first started 1 January 2026, 10:00 UTC, last 3 January 2026, 10:00 UTC" in words
     assert "on node1: 2 on node0: 1" in words

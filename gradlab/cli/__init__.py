@@ -250,7 +250,8 @@ def _print_report(report: Report) -> None:
     else:
         out.print(_verdicts(frames.verdicts(points)))
     out.print(
-        f"{report.computed} of {report.total} runs measured now, the others before, "
+        f"{report.computed} of {report.total} runs measured now"
+        f"{', the others before,' if report.computed < report.total else ''} "
         f"in {report.seconds:.1f} s"
     )
     for path in report.paths:

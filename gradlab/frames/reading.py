@@ -77,7 +77,7 @@ def read(
     known = schema.KINDS[kind]
     # A column of runs is met before another frame's of that name.
     every = {name: field for frame in reversed(known.values()) for name, field in frame.items()}
-    if isinstance(columns, str):
+    if isinstance(columns, str) or not isinstance(columns, Iterable | None):
         raise ValueError(f"columns is a list of names, got {columns!r}")
     if where is not None and not isinstance(where, Mapping):
         raise ValueError(f"where is a mapping of columns to what is wanted, got {where!r}")

@@ -136,7 +136,8 @@ def page(
         failed=failures(failed, names),
         facts=_facts(manifest),
         files=manifest.get("files") or {},
-        commit=_git(manifest).get("commit"),
+        commit=_part(manifest, "git").get("commit"),
+        version=_part(manifest, "versions").get("gradlab"),
         style=markupsafe.Markup(_source("page.css")),
         script=markupsafe.Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -308,9 +309,9 @@ def _spec(spec: Any) -> str:
     return text
 
 
-def _git(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-    git = manifest.get("git")
-    return git if isinstance(git, Mapping) else {}
+def _part(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = manifest.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -19,8 +19,10 @@ CAPTIONS = {
         "The gradient's norm ‖λₜ‖ relative to that at the last step, in decades (log₁₀), against "
         "the lag T − t in steps. A row of panels per initialization, a column per cell, a line "
         "per gain: the median over seeds, the range of the seeds as a band. Marks stand where a "
-        "line's first seed stops being finite (×) or becomes exactly zero (▽). Input: {subject}; "
-        "the longest sequences.",
+        "line's first seed stops being finite (×) or becomes exactly zero (▽). Dotted lines are "
+        "float32's ε and 1/ε, beyond which one of the two gradients is lost beside the other, "
+        "dashed ones its range. A panel without curves was not swept. Input: {subject}; the "
+        "longest sequences.",
     ),
     "phase": Caption(
         "Where gradients vanish and explode",
@@ -32,17 +34,18 @@ CAPTIONS = {
     "length": Caption(
         "What reaches the first step",
         "The gradient's norm at the first step relative to that at the last, in decades (log₁₀), "
-        "against sequence length T in steps. A row of panels per gain, a column per cell, a line "
-        "per initialization: median and range over seeds. The vertical axis is linear within ±1 "
-        "decade and logarithmic beyond. Input: {subject}.",
+        "against sequence length T in steps. A row of panels per gain (of many the lowest, the "
+        "one nearest 1 and the highest), a column per cell, a line per initialization: median and"
+        " range over seeds. The vertical axis is linear within ±1 decade and logarithmic beyond. "
+        "Input: {subject}.",
     ),
     "theory": Caption(
         "Measured rates and theory",
         "Above, the rate in nats per step against gain (dimensionless), mean and standard "
         "deviation over seeds, with theory as a dotted line; hollow points have no theory. Below, "
         "measured minus theory in nats per step: the band is the expected effect of a finite "
-        "width, a bar is three standard errors and one standard deviation of the seeds. Input: "
-        "{subject}; the longest sequences.",
+        "width, a bar is three standard errors and one standard deviation of the seeds; what lies "
+        "beyond both is ringed. Input: {subject}; the longest sequences.",
     ),
     "inputs": Caption(
         "Rates on {subject} and on gaussian input",

@@ -52,7 +52,7 @@ def connected(scheduler: str | None, workers: int | None) -> Iterator[Any]:
             f"no scheduler at {scheduler}: {error}; `dask scheduler` starts one and says its "
             "address, tcp://HOST:PORT"
         ) from None
-    with client, _quiet():
+    with _quiet(), client:
         yield client
 
 
@@ -161,8 +161,8 @@ def measured(
                 yield chunk, parts
     except (CancelledError, OSError, TimeoutError) as error:
         raise OSError(
-            f"the scheduler went away ({type(error).__name__}); what was finished is kept, and the "
-            "same command goes on from there"
+            "the scheduler went away; what was finished is kept, and the same command goes on from "
+            "there"
         ) from error
     finally:
         with contextlib.suppress(Exception):

@@ -348,8 +348,8 @@ def _refuse_others(
         foreign = len(stored) - sum(run.run_id in stored for run in plan)
     if foreign:
         raise ValueError(
-            f"{folder} holds results of another spec ({foreign} runs, not all of them of this "
-            "one); give another folder with --out"
+            f"{folder} holds results of another spec ({foreign} runs that this one has not); give "
+            "another folder with --out"
         )
 
 

@@ -136,7 +136,8 @@ def fitted(kind: str, run: Any, wanted: int, memory: int | None, share: int) -> 
     if memory is not None and (needed := cost.peak(run, 1)) > budget:
         refusal = (
             f"needs about {cost.scaled(needed)}B on {jax.local_device_count()} devices, "
-            f"and --memory leaves {cost.scaled(budget)}B"
+            f"and --memory leaves {cost.scaled(budget)}B; fewer devices need less "
+            "(JAX_NUM_CPU_DEVICES=1)"
         )
         return Fit(1, how.filled(run, 1), refusal)
     size = how.size(run, wanted, budget)
