@@ -474,6 +474,7 @@ def test_only_row_groups_with_chosen_runs_are_read(rows, tmp_path, monkeypatch):
     [
         ({"columns": ["gian"]}, "unknown column 'gian'; did you mean 'gain'?"),
         ({"columns": "gain"}, "columns is a list of names, got 'gain'"),
+        ({"columns": 5}, "columns is a list of names, got 5"),
         ({"where": [("cell", "==", "gru")]}, "where is a mapping of columns to what is wanted"),
         ({"where": "cell == 'gru'"}, "where is a mapping of columns to what is wanted"),
         ({"where": {"cell": {"a": 1}}}, "where: column 'cell' is str, got {'a': 1}"),

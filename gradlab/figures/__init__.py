@@ -75,7 +75,7 @@ def draw(
         found = _Source("gradients", results.runs, None, lambda _: results.steps)
     if found.runs.empty:
         raise ValueError("no runs to draw")
-    if (found.runs["status"] == "failed").all():
+    if set(found.runs["status"]) == {"failed"}:
         _log.warning("no figures: every run failed")
         return []
     made = _of_training(found) if found.kind == "training" else _of_gradients(found)
