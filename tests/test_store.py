@@ -275,14 +275,15 @@ def test_status_of_a_manifest_that_says_nothing(tmp_path, manifest):
 
 
 def test_an_estimate_is_of_what_sweeps_took(tmp_path, monkeypatch):
-    """With chunks of known seconds: two to begin a program, one for 1e7 operations."""
+    """Two seconds to begin a program, one for 1e7 operations, thirty for the figures."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     begun, clock = set(), [0.0]
 
     def slow(runs, size, tell):
-        program = forecast.compiled(runs[0])
-        clock[0] += 1e-7 * sum(map(cost.flops, runs)) + 2.0 * (program not in begun)
-        begun.add(program)
+        clock[0] += 1e-7 * sum(map(cost.flops, runs))
+        for new in {(forecast.compiled(run), run.init) for run in runs} - begun:
+            begun.add(new)
+            clock[0] += 2.0
         return rows(runs, size, tell)
 
     def draw(*_):
@@ -297,12 +298,68 @@ def test_an_estimate_is_of_what_sweeps_took(tmp_path, monkeypatch):
     assert first.programs == 4 and "matrix products" in first.source
     report = sweeps.sweep(spec, tmp_path / "a")
     assert report.seconds == pytest.approx(2.0 * 4 + 30.0 + 1e-7 * first.flops, rel=1e-6)
-    again = sweeps.estimate(spec | {"gain": [0.7, 0.9]})
-    assert again.speed == pytest.approx(1e7)
-    assert again.seconds == pytest.approx(2.0 * 4 + 30.0 + 1e-7 * again.flops, rel=0.05)
+    again = sweeps.estimate(spec, set={"gain": [0.7, 0.9]})
+    assert again.seconds == pytest.approx(2.0 * 4 + 30.0 + 1e-7 * again.flops, rel=1e-6)
     assert "the same shapes" in again.source
-    assert "the nearest width" in sweeps.estimate(spec | {"hidden": 64}).source
+    similar = sweeps.estimate(spec | {"hidden": 64})
+    assert similar.seconds == pytest.approx(2.0 * 4 + 30.0 + 1e-7 * similar.flops, rel=1e-6)
+    assert "similar" in similar.source
     assert sweeps.estimate(spec, tmp_path / "a").seconds == 0
+
+
+def test_small_runs_say_little_of_large_ones(monkeypatch):
+    """What a run of 1e4 operations takes is all overhead; a large one is not as slow for it."""
+    monkeypatch.setattr(forecast, "_products", lambda: 1e11)
+    large = next(iter(plan.Plan(sweeps.parse(SPEC | {"hidden": 256, "length": 999}), plan.Run)))
+    flops = cost.flops(large)
+    seconds, _ = forecast._seconds(large, flops, {"lru 1 8 10": (0.2, 1e4)})
+    assert seconds == pytest.approx(0.2 + flops / (forecast.SHARE * 1e11), rel=1e-3)
+
+
+def test_a_second_initializer_s_beginning_is_no_speed():
+    watch = forecast.Watch()
+    runs = list(plan.Plan(sweeps.parse(SPEC | {"cell": "gru", "bias_scale": 0.0}), plan.Run))[:4]
+    other = [run._replace(init="orthogonal") for run in runs]
+    for batch, took in ((runs, 5.0), (other, 3.0), (runs, 0.4)):
+        watch.note(work.Chunk("gradients", tuple(batch), 1), took)
+    known = watch.times(forecast.Times())
+    assert known.runs == {"gru 1 4 10": (pytest.approx(0.1), cost.flops(runs[0]))}
+    assert known.start == pytest.approx((4.6 + 2.6) / 2)
+
+
+def test_what_cannot_be_sized_has_failed_with_the_reason(tmp_path, monkeypatch):
+    def size(run, wanted, budget):
+        if run.length == 20:
+            raise OverflowError("too long")
+        return 4
+
+    change(monkeypatch, size=size)
+    report = sweeps.sweep(SPEC, tmp_path / "out")
+    runs = report.results.runs.set_index("length")
+    assert (runs.loc[20, "reason"] == "OverflowError: too long").all()
+    assert set(runs.loc[10, "status"]) == {"ok"} and len(report.failed) == RUNS // 2
+
+
+@pytest.mark.parametrize("what", ["a chunk", "the manifest"])
+def test_nobody_counts_what_a_newer_gradlab_wrote(whole, what):
+    if what == "the manifest":
+        manifest = json.loads((whole / "manifest.json").read_text())
+        (whole / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    else:
+        path = next((whole / "chunks").iterdir())
+        table = pq.read_table(path)
+        facts = json.dumps({"format": 99}).encode()
+        pq.write_table(table.replace_schema_metadata({b"gradlab": facts}), path)
+    for asked in (sweeps.status, lambda folder: sweeps.estimate(SPEC, folder)):
+        with pytest.raises(ValueError, match="newer gradlab"):
+            asked(whole)
+
+
+@pytest.mark.parametrize("given", [None, [1], 3])
+def test_what_is_no_spec(given, tmp_path):
+    for ask in (sweeps.estimate, lambda spec: sweeps.sweep(spec, tmp_path)):
+        with pytest.raises(ValueError, match="a spec is a TOML file or its content"):
+            ask(given)
 
 
 def test_an_estimate_knows_what_is_stored(whole, tmp_path):

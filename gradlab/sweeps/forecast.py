@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,18 +13,18 @@ import numpy as np
 
 from gradlab import _files
 from gradlab._files import Folder
+from gradlab.frames import FORMAT
 from gradlab.sweeps import cost, plan
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.progress import stored_runs
+from gradlab.sweeps.store import Newer, read_manifest
 from gradlab.sweeps.work import Chunk, sweep_of
 
 # Where nothing was measured yet: the share of this machine's matrix products that a sweep reaches
 # (batch 1, width 128), seconds for a program to be begun, and for frames and figures in the end.
 SHARE, START, FINISH = 0.05, 3.0, 10.0
 TIMES = "times.json"
-# Seconds of chunks below which a speed is that of everything else.
-ENOUGH = 0.2
 
 
 class Estimate(NamedTuple):
@@ -73,6 +74,7 @@ def estimate(
     spec: Any,
     out: str | Path | None = None,
     *,
+    set: Mapping[str, Any] | None = None,
     memory: int | str | None = None,
     workers: int = 0,
 ) -> Estimate:
@@ -81,37 +83,46 @@ def estimate(
     Args:
         spec: as in `gradlab.sweeps.sweep`.
         out: the folder, where one may hold a part of the runs already.
+        set: values of axes in place of those of the spec.
         memory: as in `gradlab.sweeps.sweep`; every program is traced to compare with it, in
             seconds for a hundred of them.
         workers: likewise; they share the memory.
 
     Returns:
-        An `Estimate`. The time rests on sweeps that this device ran before, on the same cell and
-        width where there was one; else on a matrix product that is timed now.
+        An `Estimate`. The time rests on sweeps that this device ran before, of the same cell where
+        there was one; else on a matrix product that is timed now.
+
+    Raises:
+        ValueError: as in `gradlab.sweeps.sweep`.
     """
-    spec = specs.made(spec)
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise ValueError(f"workers must be a whole number, 0 or more; got {workers!r}")
+    spec = specs.made(spec, set)
     how = sweep_of(spec)
     made = Plan(spec, how.run)
     how.check(made)
     known = times()
     limit = None if memory is None else cost.parse_memory(memory) // max(workers, 1)
     too_large = 0
-    flops, written, seconds, programs, sources = 0.0, 0, 0.0, set(), {}
-    for grids in made.programs().values():
+    flops, written, seconds, sources = 0.0, 0, 0.0, {}
+    programs: dict[Any, None] = {}
+    groups = made.programs()
+    for grids in groups.values():
         count = plan.count(grids)
         run = next(made.runs(grids[0]))
         each = _flops(run)
-        speed, source = _speed(run, known.speeds)
-        programs.add(compiled(run))
+        taken, source = _seconds(run, each, known.runs)
+        programs[compiled(run)] = None
         if limit is not None and cost.peak(run, 1) > limit:
             too_large += count
         flops += count * each
         written += cost.written(run.length or 1, count, -(-count // 64))
-        seconds += count * each / speed
+        seconds += count * taken
         sources[source] = sources.get(source, 0.0) + count * each
     stored = _stored(out, made)
     share = 1 - min(stored / max(len(made), 1), 1)
-    rest = known.start * len(programs) + known.finish
+    # Of a program there are as many beginnings as initializers.
+    rest = known.start * len(groups) + known.finish
     return Estimate(
         runs=len(made),
         stored=stored,
@@ -141,7 +152,10 @@ def _flops(run: Any) -> float:
 def _stored(out: str | Path | None, made: Plan) -> int:
     if out is None:
         return 0
-    found, _ = stored_runs(Folder(out), [])
+    folder = Folder(out)
+    if read_manifest(folder).get("format", 0) > FORMAT:
+        raise Newer(folder)
+    found, _ = stored_runs(folder, [])
     ids = set(found["run_id"])
     known = sum(run.run_id in ids for run in made) if ids else 0
     if known < len(ids):
@@ -156,13 +170,13 @@ class Times(NamedTuple):
     """What the last sweeps took on this device.
 
     Attributes:
-        speeds: floating-point operations per second, by cell, width and batch.
-        start: seconds that a program takes before its first chunk is measured: it is traced,
-            compiled or loaded, and its size is chosen.
+        runs: seconds of a run and its floating-point operations, by cell, batch, width and length.
+        start: seconds that runs take before the first of them are measured, for each program and
+            initializer: they are traced, compiled or loaded, and the size of chunks is chosen.
         finish: seconds for the frames and figures.
     """
 
-    speeds: dict[str, float] = {}
+    runs: dict[str, tuple[float, float]] = {}
     start: float = START
     finish: float = FINISH
 
@@ -173,7 +187,7 @@ def _device() -> str:
 
 
 def _key(run: Any) -> str:
-    return f"{run.cell} {run.hidden} {run.batch}"
+    return f"{run.cell} {run.batch} {run.hidden} {run.length}"
 
 
 def times() -> Times:
@@ -190,40 +204,38 @@ class Watch:
 
     >>> watch = Watch()
     >>> watch.finish = 3.0
-    >>> watch.times(Times({"gru 8 1": 1e9}))
-    Times(speeds={'gru 8 1': 1000000000.0}, start=3.0, finish=3.0)
+    >>> watch.times(Times({"gru 1 8 50": (0.01, 1e6)}))
+    Times(runs={'gru 1 8 50': (0.01, 1000000.0)}, start=3.0, finish=3.0)
     """
 
     def __init__(self) -> None:
-        self.firsts: dict[Any, tuple[str, float, float]] = {}  # program: key, arithmetic, seconds
-        self.later: dict[str, tuple[float, float]] = {}  # key: arithmetic, seconds
+        self.begun: set[Any] = set()
+        self.firsts: list[tuple[str, int, float]] = []  # key, runs, seconds
+        self.later: dict[str, tuple[float, float]] = {}  # key: as in `Times`, the fastest chunk's
         self.finish: float | None = None
 
     def note(self, chunk: Chunk, seconds: float) -> None:
         """Note that a chunk took so long, with what came before it."""
-        run = chunk.runs[0]
+        run, count = chunk.runs[0], len(chunk.runs)
         if not isinstance(run, plan.Run) or chunk.refusal or chunk.halved:
             return
-        program, key, flops = compiled(run), _key(run), float(sum(map(cost.flops, chunk.runs)))
-        if program not in self.firsts:
-            self.firsts[program] = key, flops, seconds
-        else:
-            before = self.later.get(key, (0.0, 0.0))
-            self.later[key] = before[0] + flops, before[1] + seconds
+        if (compiled(run), run.init) not in self.begun:
+            self.firsts.append((_key(run), count, seconds))
+        if compiled(run) in {program for program, _ in self.begun}:
+            each = seconds / count, float(max(cost.flops(run), 1))
+            self.later[_key(run)] = min(each, self.later.get(_key(run), each))
+        self.begun.add((compiled(run), run.init))
 
     def times(self, known: Times) -> Times:
-        """What is known now. The first chunk of a program tells what it is to begin one."""
-        speeds = {
-            key: flops / seconds for key, (flops, seconds) in self.later.items() if seconds > ENOUGH
-        }
-        speeds = known.speeds | speeds
+        """What is known now. The first runs of a program tell what it is to begin one."""
+        runs = known.runs | self.later
         starts = [
-            max(0.0, seconds - flops / speeds[key])
-            for key, flops, seconds in self.firsts.values()
-            if key in speeds
+            max(0.0, seconds - count * runs[key][0])
+            for key, count, seconds in self.firsts
+            if key in runs
         ]
         return Times(
-            speeds,
+            runs,
             sum(starts) / len(starts) if starts else known.start,
             known.finish if self.finish is None else self.finish,
         )
@@ -234,18 +246,25 @@ class Watch:
             _files.remember(TIMES, {_device(): self.times(times())._asdict()})
 
 
-def _speed(run: Any, known: dict[str, float]) -> tuple[float, str]:
+def _seconds(run: Any, flops: float, known: dict[str, tuple[float, float]]) -> tuple[float, str]:
+    """Seconds of a run, from what is known of the most similar one, and where that is from."""
+    usual = SHARE * _products()
+    if not isinstance(run, plan.Run):
+        return flops / usual, _USUAL
     if _key(run) in known:
-        return known[_key(run)], "as sweeps of the same shapes ran here"
-    alike = {}
-    for name, speed in known.items():
-        cell, hidden, batch = name.split()
-        if (cell, batch) == (run.cell, str(run.batch)):
-            alike[int(hidden)] = speed
-    if alike:
-        nearest = min(alike, key=lambda hidden: abs(math.log(hidden / run.hidden)))
-        return alike[nearest], "as sweeps of the nearest width ran here"
-    return SHARE * _products(), f"{SHARE:.0%} of this machine's matrix products"
+        return known[_key(run)][0], "as sweeps of the same shapes ran here"
+    alike = [found for key, found in known.items() if key.startswith(f"{run.cell} {run.batch} ")]
+    if not alike:
+        return flops / usual, _USUAL
+    seconds, others = min(alike, key=lambda found: abs(math.log(found[1] / max(flops, 1))))
+    if flops <= others:
+        return seconds * flops / others, _ALIKE
+    # A small run takes as long as its overhead: what is more of arithmetic is at the usual speed.
+    return seconds + (flops - others) / max(usual, others / seconds), _ALIKE
+
+
+_USUAL = f"{SHARE:.0%} of this machine's matrix products"
+_ALIKE = "as similar sweeps ran here"
 
 
 def _products() -> float:

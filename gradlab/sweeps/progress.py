@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from gradlab import frames
 from gradlab._files import Folder
-from gradlab.sweeps.store import chunk_names, is_held
+from gradlab.sweeps.store import Newer, chunk_names, is_held, written_by
 from gradlab.sweeps.work import SWEEPS
 
 # The axes by which runs are counted.
@@ -113,13 +113,19 @@ def status(dir: str | Path) -> Status:
 
 
 def stored_runs(folder: Folder, by: list[str]) -> tuple[pd.DataFrame, int]:
-    """A row per stored run, and how many files cannot be read."""
+    """A row per stored run, and how many files cannot be read.
+
+    Raises:
+        ValueError: where a newer gradlab wrote one.
+    """
     columns = ["run_id", "status", "reason", *by]
     parts, damaged = [], 0
     for name in chunk_names(folder):
         try:
             with folder.open(name) as opened:
                 file = pq.ParquetFile(opened)
+                if written_by(file).get("format", 0) > frames.FORMAT:
+                    raise Newer(folder)
                 known = [column for column in columns if column in file.schema_arrow.names]
                 parts.append(file.read(columns=known).to_pandas())
         except (pa.ArrowException, FileNotFoundError):

@@ -354,6 +354,8 @@ def made(given: Any, overrides: Mapping[str, Any] | None = None) -> Spec | Train
         return load(given, overrides)
     if isinstance(given, Mapping):
         return parse(given, overrides)
+    if not isinstance(given, Spec | TrainingSpec):
+        raise ValueError(f"a spec is a TOML file or its content as a mapping; got {given!r}")
     return parse(given.model_dump(exclude_defaults=True), overrides) if overrides else given
 
 

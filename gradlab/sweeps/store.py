@@ -109,7 +109,7 @@ def decode(source: Any) -> Chunk:
         ValueError: where a newer gradlab wrote it.
     """
     file = pq.ParquetFile(source)
-    facts = json.loads((file.metadata.metadata or {}).get(_METADATA, b"{}"))
+    facts = written_by(file)
     if facts.get("format", 0) > FORMAT:
         raise Newer
     names = [n for n in ("run_id", "status", "reason") if n in file.schema_arrow.names]
@@ -118,6 +118,11 @@ def decode(source: Any) -> Chunk:
     told = zip(table["run_id"], table["status"], reasons, strict=True)
     failed = {name: str(reason) for name, status, reason in told if status == "failed"}
     return Chunk(table["run_id"], failed, facts)
+
+
+def written_by(file: pq.ParquetFile) -> dict[str, Any]:
+    """The metadata of a chunk's file."""
+    return json.loads((file.metadata.metadata or {}).get(_METADATA, b"{}"))
 
 
 class Newer(ValueError):

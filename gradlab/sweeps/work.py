@@ -132,16 +132,22 @@ def fitted(kind: str, run: Any, wanted: int, memory: int | None, share: int) -> 
         share: how many processes have this memory between them.
     """
     how = SWEEPS[kind]
-    budget = (cost.budget() if memory is None else memory) // share
-    if memory is not None and (needed := cost.peak(run, 1)) > budget:
+    try:
+        budget = (cost.budget() if memory is None else memory) // share
+        needed = 0 if memory is None else cost.peak(run, 1)
+        size = how.size(run, wanted, budget) if needed <= budget else 1
+        filled = how.filled(run, size)
+    except Exception as error:
+        # What cannot be sized cannot be measured: the rows of these runs say so.
+        return Fit(1, gradients.MOST, _reason(error))
+    refusal = None
+    if needed > budget:
         refusal = (
-            f"needs about {cost.scaled(needed)}B on {jax.local_device_count()} devices, "
-            f"and --memory leaves {cost.scaled(budget)}B; fewer devices need less "
+            f"MemoryError: needs about {cost.scaled(needed)}B on {jax.local_device_count()} "
+            f"devices, and --memory leaves {cost.scaled(budget)}B; fewer devices need less "
             "(JAX_NUM_CPU_DEVICES=1)"
         )
-        return Fit(1, how.filled(run, 1), refusal)
-    size = how.size(run, wanted, budget)
-    return Fit(size, how.filled(run, size))
+    return Fit(size, filled, refusal)
 
 
 class Part(NamedTuple):
@@ -170,7 +176,7 @@ def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
 
 def failed_part(chunk: Chunk, error: Exception) -> Part:
     """The part of a chunk whose runs failed, with the error as their reason."""
-    return _part(chunk, _failed(chunk, error), {"started": now()})
+    return _part(chunk, _failed(chunk, _reason(error)), {"started": now()})
 
 
 def halved(chunk: Chunk) -> Chunk:
@@ -187,20 +193,23 @@ def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Pa
 
 def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:
     if chunk.refusal is not None:
-        return _failed(chunk, MemoryError(chunk.refusal))
+        return _failed(chunk, chunk.refusal)
     try:
         rows = SWEEPS[chunk.kind].measure(chunk.runs, chunk.size, tell)
     except Exception as error:
         if not _is_memory(error) or chunk.size == 1:
-            return _failed(chunk, error)
+            return _failed(chunk, _reason(error))
     else:
         return [row | {"halved": chunk.halved} for row in rows]
     # Not inside the handler, where the error would keep what the chunk had allocated.
     return _rows(halved(chunk), tell)
 
 
-def _failed(chunk: Chunk, error: Exception) -> list[dict[str, Any]]:
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _failed(chunk: Chunk, reason: str) -> list[dict[str, Any]]:
     row = {"status": "failed", "reason": reason, "halved": chunk.halved}
     return [SWEEPS[chunk.kind].failed(run) | row for run in chunk.runs]
 
