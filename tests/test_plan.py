@@ -166,3 +166,21 @@ def test_mistakes_are_one_clear_line(table, overrides, message):
     with pytest.raises(ValueError) as caught:
         sweeps.parse(FLAT | table, overrides)
     assert re.search(message, str(caught.value)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_conditions_hold_in_any_order(turn):
+    when = {"forget_bias": {"hidden": 16}, "hidden": {"init": "normal"}}
+    axes = {"cell": ["lstm"], "init": ["normal", "orthogonal"], "gain": [1.0], "length": [10]}
+    axes |= {"hidden": [8, 16], "forget_bias": [0.0, 2.0]}
+    made = planned({"axes": axes, "when": dict(list(when.items())[::turn])})
+    points = sorted((run.init, run.hidden, run.forget_bias) for run in made)
+    wide = [("normal", 16, 0.0), ("normal", 16, 2.0), ("orthogonal", 128, 1.0)]
+    assert points == [("normal", 8, 1.0), *wide]
+
+
+def test_conditions_in_a_circle():
+    axes = {"cell": ["lstm"], "init": ["normal"], "gain": [1.0, 2.0], "length": [10, 20]}
+    when = {"gain": {"length": 10}, "length": {"gain": 1.0}}
+    with pytest.raises(ValueError, match="when: conditions go around in a circle: "):
+        planned({"axes": axes, "when": when})

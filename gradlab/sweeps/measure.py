@@ -65,10 +65,10 @@ def curves(runs: Sequence[Run], recurrent: bool = True, *, size: int = 1) -> Cur
     default key type and whether 64-bit numbers are on. One ulp would be enough to part the curves
     of a chaotic network. So runs of one sequence are always mapped at least two at once on each
     device, since XLA makes another program of one alone, whose sums are rounded differently; cells
-    that normalize a layer are never mapped; and one thread adds up each product. Where not: of
-    several sequences a run is rounded in one way alone and in another one mapped, which moves no
-    state, but a norm's logarithm by some ulps; another processor, another kind of device or another
-    version of JAX rounds differently; on a GPU the guarantee is not tested.
+    that normalize a layer are never mapped; and one thread adds up each product. Where not: how
+    many runs a device takes at once (of several sequences above all whether it is one) can move a
+    norm's logarithm by an ulp of float32 or some, though no state; another processor, another kind
+    of device or another version of JAX rounds differently; on a GPU the guarantee is not tested.
     """
     first = runs[0]
     count = together(first, size)

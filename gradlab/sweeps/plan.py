@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import graphlib
 import hashlib
 import itertools
 import math
@@ -161,8 +162,10 @@ def count(grids: Iterable[Axes]) -> int:
 def _conditioned(grid: Any, axes: Axes) -> list[Axes]:
     """The axes cut by the conditions under which they are varied."""
     parts = [axes]
-    for axis, condition in grid.when.items():
-        default = grid.default(axis)
+    # An axis is settled before the conditions that are about it.
+    ordered = graphlib.TopologicalSorter(grid.when).static_order()
+    for axis in [axis for axis in ordered if axis in grid.when]:
+        condition, default = grid.when[axis], grid.default(axis)
         otherwise = axes[axis][:1] if default is None else tuple(default)
         cut = []
         for part in parts:

@@ -128,7 +128,9 @@ def stored_runs(folder: Folder, by: list[str]) -> tuple[pd.DataFrame, int]:
                     raise Newer(folder)
                 known = [column for column in columns if column in file.schema_arrow.names]
                 parts.append(file.read(columns=known).to_pandas())
-        except (pa.ArrowException, FileNotFoundError):
+        except Newer:
+            raise
+        except (pa.ArrowException, OSError, ValueError):
             damaged += 1
     stored = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
     stored = stored.reindex(columns=columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import graphlib
 import itertools
 import math
 import operator
@@ -184,6 +185,12 @@ class _Grid(pydantic.BaseModel):
                 except pydantic.ValidationError as error:
                     what = error.errors()[0]["msg"].removeprefix("Value error, ")
                     raise ValueError(f"when.{axis}.{other}: {what}") from None
+        try:
+            graphlib.TopologicalSorter(checked).prepare()
+        except graphlib.CycleError as error:
+            raise ValueError(
+                f"when: conditions go around in a circle: {', '.join(error.args[1])}"
+            ) from None
         return checked
 
     @classmethod
