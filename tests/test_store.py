@@ -143,6 +143,22 @@ def test_a_full_disk_keeps_what_was_finished(whole, tmp_path, monkeypatch):
     assert frames_of(tmp_path / "full") == frames_of(whole)
 
 
+@pytest.mark.parametrize("where", ["frames", "figures"])
+def test_a_disk_that_is_full_in_the_end(whole, tmp_path, monkeypatch, where):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if where == "frames":
+            patch.setattr(store.consolidate, "consolidate", full)
+        else:
+            patch.setattr(figures, "draw", full)
+        with pytest.raises(OSError, match="cannot write to .*No space left.*the same command goes"):
+            sweeps.sweep(SPEC, tmp_path / "full")
+    assert sweeps.sweep(SPEC, tmp_path / "full").computed == 0
+    assert frames_of(tmp_path / "full") == frames_of(whole)
+
+
 def test_a_disk_that_is_really_full(whole, tmp_path):
     small = tmp_path / "small"
     small.mkdir()

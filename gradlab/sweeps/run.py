@@ -16,7 +16,7 @@ from gradlab.sweeps import _compiled, cost, forecast
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan, count
 from gradlab.sweeps.spec import Spec, TrainingSpec
-from gradlab.sweeps.store import Store, open_store, read_manifest
+from gradlab.sweeps.store import Store, open_store, read_manifest, writing
 from gradlab.sweeps.work import Chunk, Fit, Part, Sweep, compute, fitted, sweep_of
 
 Progress = Callable[[int, int, str], None]
@@ -259,9 +259,10 @@ def _finish(how: Sweep, store: Store, spec: Any, start: float) -> None:
     """Make everything that follows from the chunks; the manifest comes last and says so."""
     from gradlab import figures
 
-    counts = store.consolidate()
-    with filled(store.folder, "figures") as folder:
-        figures.draw(store.folder, folder)
+    with writing(store.folder):
+        counts = store.consolidate()
+        with filled(store.folder, "figures") as folder:
+            figures.draw(store.folder, folder)
     now = read_manifest(store.folder).get("spec")
     if now is not None and now != spec.model_dump(mode="json"):
         raise ValueError(

@@ -219,16 +219,23 @@ class Store:
         self._write("manifest.json", (json.dumps(content, indent=2) + "\n").encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        try:
+        with writing(self.folder):
             self.folder.put(name, content)
-        except OSError as error:
-            raise OSError(
-                f"cannot write to {self.folder}: {error.strerror or error}; what was finished is "
-                "kept, and the same command goes on from there"
-            ) from error
 
 
 _LIBRARIES = ("gradlab", "jax", "jaxlib", "numpy", "optax", "pandas", "pyarrow")
+
+
+@contextlib.contextmanager
+def writing(folder: Folder) -> Iterator[None]:
+    """Say of an error in writing where it was, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {folder}: {error.strerror or error}; what was finished is kept, and "
+            "the same command goes on from there"
+        ) from error
 
 
 def settings() -> dict[str, Any]:
