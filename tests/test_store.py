@@ -143,6 +143,17 @@ def test_a_full_disk_keeps_what_was_finished(whole, tmp_path, monkeypatch):
     assert frames_of(tmp_path / "full") == frames_of(whole)
 
 
+@pytest.mark.parametrize("damage", [{"spec": None}, {"spec": {"axis": 3}}, {"files": "x"}])
+def test_a_manifest_that_says_something_else_is_written_again(whole, damage):
+    manifest = json.loads((whole / "manifest.json").read_text())
+    (whole / "manifest.json").write_text(json.dumps(manifest | damage))
+    before = frames_of(whole)
+    assert sweeps.sweep(SPEC, whole).computed == 0
+    again = json.loads((whole / "manifest.json").read_text())
+    assert again["spec"] == manifest["spec"] and again["files"] == manifest["files"]
+    assert sweeps.status(whole).finished and frames_of(whole) == before
+
+
 @pytest.mark.parametrize("where", ["frames", "figures"])
 def test_a_disk_that_is_full_in_the_end(whole, tmp_path, monkeypatch, where):
     def full(*_):

@@ -109,7 +109,7 @@ def sweep(
         total = len(plan)
         finished = sum(run.run_id in store.done for run in plan) if store.done else 0
         computed = total - finished
-        complete = not computed and store.is_complete()
+        complete = not computed and store.is_complete(spec.model_dump(mode="json"))
         if not complete:
             store.write_manifest(spec.model_dump(), status="running", runs=total)
         if computed:

@@ -180,11 +180,13 @@ class Store:
         """Write the frames and the summary from the chunks; see `consolidate`."""
         return consolidate.consolidate(self.folder, self.chunks, self.kind)
 
-    def is_complete(self) -> bool:
-        """Whether all that follows from the chunks is there as it was written."""
+    def is_complete(self, spec: dict[str, Any]) -> bool:
+        """Whether all that follows from the chunks is there as it was written, for this spec."""
         manifest = read_manifest(self.folder)
-        files = manifest.get("files", {})
-        if manifest.get("status") != "complete" or not files:
+        files = manifest.get("files")
+        if manifest.get("status") != "complete" or manifest.get("spec") != spec:
+            return False
+        if not isinstance(files, dict) or not files:
             return False
         return all(
             self.folder.exists(name) and self._checksum(name) == checksum
