@@ -88,6 +88,8 @@ def sweep(
         OSError: where writing fails on the way; what was finished is kept.
 
     A sweep that is stopped keeps every chunk that was finished; the same call goes on from there.
+    On a CPU the runs are shared among its cores where `gradlab.sweeps.use_cores()` is called before
+    anything of JAX runs, as the command line does.
 
     >>> import tempfile, gradlab as gl
     >>> axes = {"cell": "elman", "init": "orthogonal", "gain": [0.5, 2.0], "length": 20}
