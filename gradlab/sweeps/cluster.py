@@ -7,6 +7,7 @@ that dies loses what it was measuring, and the scheduler gives that to another.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import signal
@@ -176,6 +177,7 @@ def _result(future: Any) -> Any:
         raise ValueError(f"a worker cannot run gradlab: {error}") from None
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in _DEPENDS_ON}
 

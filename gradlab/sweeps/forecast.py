@@ -13,13 +13,12 @@ import numpy as np
 
 from gradlab import _files
 from gradlab._files import Folder
-from gradlab.frames import FORMAT
 from gradlab.sweeps import cost, plan
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.progress import stored_runs
-from gradlab.sweeps.store import Newer, read_manifest
-from gradlab.sweeps.work import Chunk, sweep_of
+from gradlab.sweeps.store import known_manifest
+from gradlab.sweeps.work import Chunk, check_workers, sweep_of
 
 # Where nothing was measured yet: the share of this machine's matrix products that a sweep reaches
 # (batch 1, width 128), seconds for a program to be begun, and for frames and figures in the end.
@@ -95,8 +94,7 @@ def estimate(
     Raises:
         ValueError: as in `gradlab.sweeps.sweep`.
     """
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise ValueError(f"workers must be a whole number, 0 or more; got {workers!r}")
+    check_workers(workers)
     spec = specs.made(spec, set)
     how = sweep_of(spec)
     made = Plan(spec, how.run)
@@ -153,8 +151,7 @@ def _stored(out: str | Path | None, made: Plan) -> int:
     if out is None:
         return 0
     folder = Folder(out)
-    if read_manifest(folder).get("format", 0) > FORMAT:
-        raise Newer(folder)
+    known_manifest(folder)
     found, _ = stored_runs(folder, [])
     ids = set(found["run_id"])
     known = sum(run.run_id in ids for run in made) if ids else 0
@@ -209,7 +206,7 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self.begun: set[Any] = set()
+        self.begun: dict[Any, set[str | None]] = {}  # program: initializers
         self.firsts: list[tuple[str, int, float]] = []  # key, runs, seconds
         self.later: dict[str, tuple[float, float]] = {}  # key: as in `Times`, the fastest chunk's
         self.finish: float | None = None
@@ -219,12 +216,13 @@ class Watch:
         run, count = chunk.runs[0], len(chunk.runs)
         if not isinstance(run, plan.Run) or chunk.refusal or chunk.halved:
             return
-        if (compiled(run), run.init) not in self.begun:
+        begun = self.begun.setdefault(compiled(run), set())
+        if run.init not in begun:
             self.firsts.append((_key(run), count, seconds))
-        if compiled(run) in {program for program, _ in self.begun}:
+        if begun:
             each = seconds / count, float(max(cost.flops(run), 1))
             self.later[_key(run)] = min(each, self.later.get(_key(run), each))
-        self.begun.add((compiled(run), run.init))
+        begun.add(run.init)
 
     def times(self, known: Times) -> Times:
         """What is known now. The first runs of a program tell what it is to begin one."""

@@ -124,8 +124,7 @@ def stored_runs(folder: Folder, by: list[str]) -> tuple[pd.DataFrame, int]:
         try:
             with folder.open(name) as opened:
                 file = pq.ParquetFile(opened)
-                if written_by(file).get("format", 0) > frames.FORMAT:
-                    raise Newer(folder)
+                written_by(file, folder)
                 known = [column for column in columns if column in file.schema_arrow.names]
                 parts.append(file.read(columns=known).to_pandas())
         except Newer:

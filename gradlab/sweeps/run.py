@@ -17,7 +17,7 @@ from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan, count
 from gradlab.sweeps.spec import Spec, TrainingSpec
 from gradlab.sweeps.store import Store, open_store, read_manifest, writing
-from gradlab.sweeps.work import Chunk, Fit, Part, Sweep, compute, fitted, sweep_of
+from gradlab.sweeps.work import Chunk, Fit, Part, Sweep, check_workers, compute, fitted, sweep_of
 
 Progress = Callable[[int, int, str], None]
 Measured = Generator[tuple[Chunk, list[Part]], None, None]
@@ -143,8 +143,7 @@ def sweep(
 def _check(out: str | Path, workers: int, scheduler: str | None) -> None:
     if not str(out):
         raise ValueError("out must name a folder or an fsspec address, got an empty text")
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise ValueError(f"workers must be a whole number, 0 or more; got {workers!r}")
+    check_workers(workers)
     if scheduler is not None and not isinstance(scheduler, str):
         raise ValueError(f"scheduler must be an address, tcp://HOST:PORT; got {scheduler!r}")
     if scheduler is not None and workers:

@@ -110,8 +110,6 @@ def decode(source: Any) -> Chunk:
     """
     file = pq.ParquetFile(source)
     facts = written_by(file)
-    if facts.get("format", 0) > FORMAT:
-        raise Newer
     names = [n for n in ("run_id", "status", "reason") if n in file.schema_arrow.names]
     table = file.read(columns=names).to_pydict()
     reasons = table.get("reason", [None] * len(table["run_id"]))
@@ -120,15 +118,22 @@ def decode(source: Any) -> Chunk:
     return Chunk(table["run_id"], failed, facts)
 
 
-def written_by(file: pq.ParquetFile) -> dict[str, Any]:
-    """The metadata of a chunk's file."""
-    return json.loads((file.metadata.metadata or {}).get(_METADATA, b"{}"))
+def written_by(file: pq.ParquetFile, folder: Any = "this folder") -> dict[str, Any]:
+    """The metadata of a chunk's file.
+
+    Raises:
+        ValueError: where a newer gradlab wrote it.
+    """
+    facts = json.loads((file.metadata.metadata or {}).get(_METADATA, b"{}"))
+    if facts.get("format", 0) > FORMAT:
+        raise Newer(folder)
+    return facts
 
 
 class Newer(ValueError):
     """A folder that a newer gradlab wrote."""
 
-    def __init__(self, folder: Any = "this folder") -> None:
+    def __init__(self, folder: Any) -> None:
         super().__init__(
             f"{folder} was written by a newer gradlab than this one; update gradlab, or give "
             "another folder with --out"
@@ -299,10 +304,7 @@ def open_store(
     """
     folder = Folder(address)
     _refuse_strangers(folder)
-    manifest = read_manifest(folder)
-    form = manifest.get("format", 0)
-    if not isinstance(form, int) or form > FORMAT:
-        raise Newer(folder)
+    manifest = known_manifest(folder)
     with _held(folder):
         try:
             store = Store(folder, kind)
@@ -374,6 +376,15 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return manifest if isinstance(manifest, dict) else {}
+
+
+def known_manifest(folder: Folder) -> dict[str, Any]:
+    """`read_manifest`, or an error where a newer gradlab wrote it."""
+    manifest = read_manifest(folder)
+    form = manifest.get("format", 0)
+    if not isinstance(form, int) or form > FORMAT:
+        raise Newer(folder)
+    return manifest
 
 
 @contextlib.contextmanager

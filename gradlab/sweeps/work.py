@@ -96,6 +96,12 @@ def sweep_of(spec: Any) -> Sweep:
     return next(sweep for sweep in SWEEPS.values() if isinstance(spec, sweep.spec))
 
 
+def check_workers(workers: Any) -> None:
+    """Refuse what is no number of processes."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise ValueError(f"workers must be a whole number, 0 or more; got {workers!r}")
+
+
 class Chunk(NamedTuple):
     """Runs that share a program and are stored together, `size` at once on every device.
 
