@@ -113,7 +113,7 @@ def _constants(flat: Program) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def _flat(closed: Any) -> Program:
-    return _jaxpr.merged(_jaxpr.program(closed, _INLINED))
+    return _jaxpr.deduplicate(_jaxpr.program(closed, _INLINED))
 
 
 def _inner(node: Node) -> list[Program]:

@@ -40,8 +40,8 @@ class _Cut(NamedTuple):
     readout: tuple[Node, ...]
     kept: tuple[int, ...]
     state: frozenset[int]
-    # A transpose of the state, by slot: the slot of the state and the axes that make it.
-    twins: dict[int, tuple[int, tuple[int, ...]]]
+    # The state in another form, by slot: the slot of the state and what makes the form of it.
+    twins: dict[int, tuple[int, Callable[[Any], Any]]]
 
     def boundary(self, state: Sequence[Any]) -> dict[int, Any]:
         """The slots that hold the state, from its values at the boundary."""
@@ -50,8 +50,8 @@ class _Cut(NamedTuple):
         for ref, value in reversed(list(zip(self.new, state, strict=True))):
             if ref in self.state:
                 env[ref] = value
-        for twin, (ref, axes) in self.twins.items():
-            env[twin] = jnp.transpose(env[ref], axes)
+        for twin, (ref, form) in self.twins.items():
+            env[twin] = form(env[ref])
         return env
 
 
@@ -60,9 +60,10 @@ def cut_step(walk: Runner, parts: _jaxpr.ScanParts) -> Step:
     body = parts.body
     const_ids, _, x_ids = split(body.ins, parts.num_consts, parts.num_carry)
     outer_ids = (*const_ids, *x_ids)
-    new, ys = body.outs[: parts.num_carry], body.outs[parts.num_carry :]
-    cut = _cut(walk, body, new, ys, {slot for node in body.nodes for slot in node.outs})
+    made = {slot for node in body.nodes for slot in node.outs}
+    cut = _cut(walk, body, range(parts.num_carry), range(parts.num_carry, len(body.outs)), made)
     body = cut.program
+    new, ys = body.outs[: parts.num_carry], body.outs[parts.num_carry :]
     kept = [slot for slot in cut.kept if slot not in outer_ids]
 
     def advance(consts: Any, carry: Any, x: Any, inner: Any) -> Any:
@@ -82,11 +83,17 @@ def cut_step(walk: Runner, parts: _jaxpr.ScanParts) -> Step:
 def _cut(
     walk: Runner,
     program: Program,
-    new: Sequence[int | Lit],
-    ys: Sequence[int | Lit],
+    leaves: Sequence[int],
+    outputs: Sequence[int],
     made: set[int],
 ) -> _Cut:
-    """Cut a program whose results are `new`, the state, and `ys`; `made` may be the state."""
+    """Cut a program; `leaves` and `outputs` say which of its results are the state and which not.
+
+    Only slots among `made` can be the state.
+    """
+    program = _jaxpr.deduplicate(program, [program.outs[i] for i in leaves])
+    new = [program.outs[i] for i in leaves]
+    ys = [program.outs[i] for i in outputs]
     state = {
         ref
         for ref in new
@@ -96,13 +103,13 @@ def _cut(
     }
     program = _open_calls(walk, program, new, ys, state)
     # vmap leaves the samples of a product last and brings them to the front of the state alone:
-    # an output that reads what was transposed reads the state.
-    twins = {
-        twin: (ref, axes)
-        for ref in state
-        for twin, axes in [_jaxpr.untransposed(program.nodes, ref) or (ref, ())]
-        if twin in made - state
-    }
+    # an output that reads what was transposed reads the state. So does one that reads the state
+    # before it is reshaped, or cast to the wider float of the carry.
+    twins: dict[int, tuple[int, Callable[[Any], Any]]] = {}
+    for ref in dict.fromkeys(new):
+        for twin, form in _jaxpr.views(program, ref) if ref in state else ():
+            if twin in made - state:
+                twins.setdefault(twin, (ref, form))
     boundary = frozenset(state)
     state |= set(twins)
     after = _jaxpr.dependents(program.nodes, state)
@@ -162,14 +169,12 @@ def _open(
     boundary = [slot for slot in node.outs if slot in state]
     first = [slot for slot in node.outs if slot not in outputs]
 
-    def results(program: Program, slots: Sequence[int]) -> list[int | Lit]:
-        return [program.outs[node.outs.index(slot)] for slot in slots]
+    def results(cut: _Cut, slots: Sequence[int]) -> list[int | Lit]:
+        return [cut.program.outs[node.outs.index(slot)] for slot in slots]
 
     # A branch may pass the old state on: there what reads it reads the new one.
-    cuts = [
-        _cut(walk, p, results(p, boundary), results(p, outputs), set(range(len(p.avals))))
-        for p in programs
-    ]
+    places = [[node.outs.index(slot) for slot in slots] for slots in (boundary, outputs)]
+    cuts = [_cut(walk, program, *places, set(range(len(program.avals)))) for program in programs]
     late = [n for cut in cuts for n in cut.readout]
     if node.eqn.effects or any(walk.sites_of(n) for n in late):
         return None
@@ -186,11 +191,11 @@ def _open(
         start = ends[number - 1] if number else 0
         env = dict(zip(program.ins, operands, strict=True))
         shares = walk.share(cut.program, iter(slots[start : ends[number]]))
-        targets = (*results(program, first), *inner[number])
+        targets = (*results(cut, first), *inner[number])
         env = walk.run(_jaxpr.needed(cut.program.nodes, targets), env, shares)
         others = [list(map(_jaxpr.zeros, avals)) for avals in types]
         others[number] = [env[slot] for slot in inner[number]]
-        return [_jaxpr.read(env, ref) for ref in results(program, first)] + sum(others, [])
+        return [_jaxpr.read(env, ref) for ref in results(cut, first)] + sum(others, [])
 
     def readout(number: int, operands: Any, state: Any, kept: Any) -> list[Any]:
         cut, program = cuts[number], programs[number]
@@ -198,7 +203,7 @@ def _open(
         mine = split(kept, *map(len, types))[number]
         env |= dict(zip(inner[number], mine, strict=True))
         env = walk.run(cut.readout, env, {})
-        return [_jaxpr.read(env, ref) for ref in results(program, outputs)]
+        return [_jaxpr.read(env, ref) for ref in results(cut, outputs)]
 
     def call(function: Callable[..., list[Any]], values: Sequence[Any], *more: Any) -> list[Any]:
         if branching:

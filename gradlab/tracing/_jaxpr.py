@@ -140,22 +140,79 @@ def made(
     return Node(_Made(function), tuple(ins), tuple(outs))
 
 
-def merged(flat: Program) -> Program:
-    """The program with equations that compute the same value from the same operands run once."""
+def deduplicate(flat: Program, leaves: Sequence[int | Lit] = ()) -> Program:
+    """The program with equations that compute the same value from the same operands run once.
+
+    `leaves` are the results that are leaves of a state. Two leaves stay two slots even where equal
+    equations make them, since each is a coordinate of its own; what else repeats a leaf's
+    equation becomes the first such leaf.
+    """
+    leaf_of: dict[int, int] = {}
+    for i, leaf in enumerate(leaves):
+        for slot, _ in views(flat, leaf):
+            leaf_of.setdefault(slot, i)
     same: dict[int | Lit, int | Lit] = {}
     seen: dict[Any, tuple[int, ...]] = {}
     nodes = []
     for node in flat.nodes:
         node = node._replace(ins=tuple(same.get(ref, ref) for ref in node.ins))
         key = _identity(node)
-        if key in seen:
-            same.update(zip(node.outs, seen[key], strict=True))
+        twins = seen.get(key, ())
+        owners = [(twin, leaf_of.get(slot)) for slot, twin in zip(node.outs, twins, strict=False)]
+        claims = {twin: leaf for twin, leaf in owners if leaf is not None}
+        if twins and all(leaf_of.get(twin, leaf) == leaf for twin, leaf in claims.items()):
+            leaf_of |= claims
+            same.update(zip(node.outs, twins, strict=True))
             continue
         if key is not None:
-            seen[key] = node.outs
+            seen.setdefault(key, node.outs)
         nodes.append(node)
     outs = tuple(same.get(ref, ref) for ref in flat.outs)
     return flat._replace(nodes=tuple(nodes), outs=outs)
+
+
+def views(flat: Program, ref: int | Lit) -> list[tuple[int, Callable[[Any], Any]]]:
+    """The slots that hold the entries of `ref` in another form, and how to make each from it.
+
+    `ref` itself comes first, then what it is a transpose, reshape or wider float of, and so on.
+    """
+    makers = {slot: node for node in flat.nodes for slot in node.outs}
+    found: list[tuple[int, Callable[[Any], Any]]] = []
+
+    def identity(x: Any) -> Any:
+        return x
+
+    back: Callable[[Any], Any] | None = identity
+    while back is not None and not isinstance(ref, Lit):
+        found.append((ref, back))
+        node = makers.get(ref)
+        if node is None or len(node.ins) != 1 or isinstance(node.ins[0], Lit):
+            break
+        ref = node.ins[0]
+        back = _compose(_inverse(node, flat.avals[ref]), back)
+    return found
+
+
+def _compose(
+    outer: Callable[[Any], Any] | None, inner: Callable[[Any], Any]
+) -> Callable[[Any], Any] | None:
+    return None if outer is None else lambda x: outer(inner(x))
+
+
+def _inverse(node: Node, source: Any) -> Callable[[Any], Any] | None:
+    """What gives back the operand, of type `source`, of an equation that loses nothing."""
+    if node.kind == "transpose":
+        axes = node.params["permutation"]
+        back = tuple(axes.index(i) for i in range(len(axes)))
+        return lambda x: jnp.transpose(x, back)
+    if node.kind in ("reshape", "squeeze", "expand_dims"):
+        return lambda x: jnp.reshape(x, source.shape)
+    if node.kind == "convert_element_type":
+        wider = node.params["new_dtype"]
+        floats = all(jnp.issubdtype(dtype, jnp.floating) for dtype in (source.dtype, wider))
+        if floats and jnp.promote_types(source.dtype, wider) == wider:
+            return lambda x: x.astype(source.dtype)
+    return None
 
 
 def _identity(node: Node) -> Any:
@@ -229,15 +286,6 @@ def product_over_rows(node: Node, left: Any, right: Any) -> Any:
     )
 
 
-def untransposed(nodes: Sequence[Node], slot: int) -> tuple[int, tuple[int, ...]] | None:
-    """The slot that `slot` is a transpose of, and the axes that bring it back; else None."""
-    for node in nodes:
-        if node.kind == "transpose" and node.outs == (slot,) and isinstance(node.ins[0], int):
-            axes = node.params["permutation"]
-            return node.ins[0], tuple(axes.index(i) for i in range(len(axes)))
-    return None
-
-
 def collective_axes(*programs: Program) -> tuple[str, ...]:
     """The named axes over which equations combine values, at any depth."""
     names: set[str] = set()
@@ -297,7 +345,7 @@ def scan_parts(node: Node) -> ScanParts:
     params = node.params
     num_consts, num_carry, length = scan_counts(node)
     return ScanParts(
-        body=merged(program(params["jaxpr"])),
+        body=program(params["jaxpr"]),
         num_consts=num_consts,
         num_carry=num_carry,
         length=length,
@@ -334,7 +382,7 @@ mlir.register_lowering(_tap_p, lambda _, x, **__: [x])
 
 def branches(node: Node) -> tuple[Program, ...]:
     """The branches of a cond equation."""
-    return tuple(merged(program(branch)) for branch in node.params["branches"])
+    return tuple(program(branch) for branch in node.params["branches"])
 
 
 def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
@@ -380,7 +428,7 @@ def is_reversible(flat: Program, args: Sequence[Any], count: int) -> bool:
 
 def callee(node: Node) -> Program:
     """The program that a call runs: remat, a custom rule, a sharded jit or shard_map."""
-    return merged(program(_callee(node.params)))
+    return program(_callee(node.params))
 
 
 def shardings(node: Node) -> tuple[list[Any], list[Any]]:
