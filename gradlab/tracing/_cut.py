@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from gradlab.tracing import _jaxpr, _rules
+from gradlab.tracing import _jaxpr, _narrow, _rules
 from gradlab.tracing._jaxpr import Lit, Node, Program
 from gradlab.tracing._linear import Step, split
 
@@ -28,6 +28,7 @@ class Runner(Protocol):
     def adopt(self, node: Node, sites: list[Any]) -> None: ...
     def flat(self, node: Node) -> Any: ...
     def run(self, nodes: Sequence[Node], env: dict[int, Any], slots: Any) -> dict[int, Any]: ...
+    def read(self, env: dict[int, Any], ref: int | Lit) -> Any: ...
     def share(self, program: Program, slots: Iterator[Any]) -> Any: ...
 
 
@@ -69,12 +70,12 @@ def cut_step(walk: Runner, parts: _jaxpr.ScanParts) -> Step:
     def advance(consts: Any, carry: Any, x: Any, inner: Any) -> Any:
         env = dict(zip(body.ins, (*consts, *carry, *x), strict=True))
         env = walk.run(cut.advancing, env, walk.share(body, iter(inner)))
-        return [_jaxpr.read(env, ref) for ref in new], [env[ref] for ref in kept]
+        return [walk.read(env, ref) for ref in new], [env[ref] for ref in kept]
 
     def readout(consts: Any, x: Any, carry: Any, others: Any, inner: Any) -> Any:
         env = dict(zip((*outer_ids, *kept), (*consts, *x, *others), strict=True))
         env = walk.run(cut.readout, env | cut.boundary(carry), walk.share(body, iter(inner)))
-        return [_jaxpr.read(env, ref) for ref in ys]
+        return [walk.read(env, ref) for ref in ys]
 
     linear = _rules.all_linear(parts.body.nodes)
     return Step(advance, readout, parts.length, parts.reverse, parts.unroll, linear)
@@ -180,7 +181,8 @@ def _open(
         return None
     inner = [[slot for slot in cut.kept if slot not in cut.program.ins] for cut in cuts]
     types = [
-        [cut.program.avals[slot] for slot in slots] for cut, slots in zip(cuts, inner, strict=True)
+        [_narrow.widen(cut.program.avals[slot]) for slot in slots]
+        for cut, slots in zip(cuts, inner, strict=True)
     ]
     kept = list(range(len(avals), len(avals) + sum(map(len, types))))
     avals.extend(itertools.chain(*types))
@@ -195,7 +197,7 @@ def _open(
         env = walk.run(_jaxpr.needed(cut.program.nodes, targets), env, shares)
         others = [list(map(_jaxpr.zeros, avals)) for avals in types]
         others[number] = [env[slot] for slot in inner[number]]
-        return [_jaxpr.read(env, ref) for ref in results(cut, first)] + sum(others, [])
+        return [walk.read(env, ref) for ref in results(cut, first)] + sum(others, [])
 
     def readout(number: int, operands: Any, state: Any, kept: Any) -> list[Any]:
         cut, program = cuts[number], programs[number]
@@ -203,7 +205,7 @@ def _open(
         mine = split(kept, *map(len, types))[number]
         env |= dict(zip(inner[number], mine, strict=True))
         env = walk.run(cut.readout, env, {})
-        return [_jaxpr.read(env, ref) for ref in results(cut, outputs)]
+        return [walk.read(env, ref) for ref in results(cut, outputs)]
 
     def call(function: Callable[..., list[Any]], values: Sequence[Any], *more: Any) -> list[Any]:
         if branching:

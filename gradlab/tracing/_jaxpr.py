@@ -237,13 +237,14 @@ def _operand(ref: int | Lit) -> Any:
     return type(ref.value).__name__, np.asarray(ref.value).dtype.str, repr(ref.value)
 
 
-def bind(node: Node, values: Sequence[Any]) -> list[Any]:
+def bind(node: Node, values: Sequence[Any], params: dict[str, Any] | None = None) -> list[Any]:
     """Apply one equation to values, at its own place in the user's source."""
     eqn = node.eqn
     if isinstance(eqn, _Made):
         return list(eqn.function(values, []))
+    params = eqn.primitive.get_bind_params(eqn.params if params is None else params)
     with place(node), eqn.ctx.manager:
-        out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+        out = eqn.primitive.bind(*values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
@@ -296,10 +297,9 @@ def collective_axes(*programs: Program) -> tuple[str, ...]:
                 axes = eqn.params.get(key, ())
                 axes = axes if isinstance(axes, tuple | list) else (axes,)
                 names.update(axis for axis in axes if isinstance(axis, str))
-        for param in jax.tree.leaves(list(eqn.params.values()), is_leaf=is_jaxpr):
-            if is_jaxpr(param):
-                for inner in _open(param)[0].eqns:
-                    visit(inner)
+        for body in jaxprs(eqn.params):
+            for inner in body.eqns:
+                visit(inner)
 
     for each in programs:
         for node in each.nodes:
@@ -309,6 +309,24 @@ def collective_axes(*programs: Program) -> tuple[str, ...]:
 
 def is_jaxpr(x: Any) -> bool:
     return isinstance(x, core.Jaxpr | core.ClosedJaxpr)
+
+
+def jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    """The programs that an equation's parameters hold."""
+    for param in jax.tree.leaves(list(params.values()), is_leaf=is_jaxpr):
+        if is_jaxpr(param):
+            yield _open(param)[0]
+
+
+def rebuild_jaxpr(
+    jaxpr: Any,
+    evaluate: Callable[[Program, Sequence[Any]], list[Any]],
+    type_of: Callable[[Any], Any],
+) -> Any:
+    """A program of the same form that runs `evaluate` on inputs of other types."""
+    types = [type_of(var.aval) for var in _open(jaxpr)[0].invars]
+    closed = jax.make_jaxpr(lambda *args: evaluate(program(jaxpr), args))(*types)
+    return closed if isinstance(jaxpr, core.ClosedJaxpr) else _open(closed)[0]
 
 
 def needed(nodes: Sequence[Node], targets: Iterable[int | Lit]) -> tuple[Node, ...]:
@@ -388,8 +406,32 @@ def branches(node: Node) -> tuple[Program, ...]:
 def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
     """What reverse mode runs for an equation: operands and cotangents to cotangents.
 
-    The second result says which inputs of the program are the cotangents.
+    Operands come floats first. The second result says which inputs of the program are the
+    cotangents.
     """
+    function, floats, others = _of_floats(node)
+    cotangents = jax.eval_shape(function, floats, others)
+    closed = jax.make_jaxpr(
+        lambda floats, others, cts: jax.vjp(lambda x: function(x, others), floats)[1](cts)
+    )(floats, others, cotangents)
+    pulled = program(closed)
+    return pulled, pulled.ins[len(floats) + len(others) :]
+
+
+def pushforward(node: Node) -> tuple[Program, tuple[int, ...]]:
+    """What forward mode runs for an equation: operands and tangents to tangents, as `pullback`."""
+    function, floats, others = _of_floats(node)
+    closed = jax.make_jaxpr(
+        lambda floats, others, starts: jax.jvp(lambda x: function(x, others), (floats,), (starts,))[
+            1
+        ]
+    )(floats, others, floats)
+    pushed = program(closed)
+    return pushed, pushed.ins[len(floats) + len(others) :]
+
+
+def _of_floats(node: Node) -> tuple[Callable[..., list[Any]], list[Any], list[Any]]:
+    """An equation as a function of its float operands and of the others, and the types of both."""
     operands = [jax.eval_shape(functools.partial(zeros, var.aval)) for var in node.eqn.invars]
     is_float = [jnp.issubdtype(x.dtype, jnp.inexact) for x in operands]
 
@@ -398,14 +440,14 @@ def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
         outs = bind(node, [next(moving if flag else fixed) for flag in is_float])
         return [out for out in outs if jnp.issubdtype(out.dtype, jnp.inexact)]
 
-    floats = [x for x, flag in zip(operands, is_float, strict=True) if flag]
-    others = [x for x, flag in zip(operands, is_float, strict=True) if not flag]
-    cotangents = jax.eval_shape(function, floats, others)
-    closed = jax.make_jaxpr(
-        lambda floats, others, cts: jax.vjp(lambda x: function(x, others), floats)[1](cts)
-    )(floats, others, cotangents)
-    pulled = program(closed)
-    return pulled, pulled.ins[len(operands) :]
+    return function, *part_floats(operands)
+
+
+def part_floats(values: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The values that are floats, and the others."""
+    is_float = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in values]
+    parts = list(zip(values, is_float, strict=True))
+    return [x for x, flag in parts if flag], [x for x, flag in parts if not flag]
 
 
 def is_reversible(flat: Program, args: Sequence[Any], count: int) -> bool:

@@ -363,6 +363,9 @@ class _Pull:
         )
         self.state = leaves[linear.residuals :]
         self.shared = _jaxpr.collective_axes(linear.advance.program, linear.readout.program)
+        # The range that matters is that of the narrowest float which an adjoint passes through.
+        passed = (_dtypes(part.program, part.linear) for part in (linear.advance, linear.readout))
+        self.window = min(int(jnp.finfo(d).maxexp) for d in set().union(*passed)) // 3
 
     def rows(self, carry: Any, rows: _Rows, arrived: Sequence[Any], length: int) -> Any:
         """Pull the carry (mu, e, late, grads) back through `length` steps."""
@@ -391,7 +394,7 @@ class _Pull:
         mu, e, late, grads = carry
         (x, y, own), arrived = row
         dtype = _norms.real_dtype(mu)
-        window = min(int(jnp.finfo(m.dtype).maxexp) for m in mu) // 3
+        window = self.window
         unit = jnp.zeros_like(e)
 
         env = dict(self.fixed)
@@ -557,6 +560,13 @@ class _Part:
             grad + next(sums) if later else grad
             for grad, later in zip(grads, self.sums.later, strict=True)
         ]
+
+
+def _dtypes(program: _jaxpr.Program, linear: Sequence[int]) -> set[Any]:
+    """The types of the floats that depend on the inputs `linear`."""
+    reached = _jaxpr.dependents(program.nodes, linear)
+    dtypes = {program.avals[slot].dtype for slot in reached}
+    return {dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)}
 
 
 def _log_param(advance: _Pulled, e: Any, readout: _Pulled | None, dtype: Any) -> Any:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlab.tracing import _jaxpr
+from gradlab.tracing import _jaxpr, _narrow
 from gradlab.tracing._scan import Options, Slots
 from gradlab.tracing._walk import Site, Walk
 
@@ -433,7 +433,12 @@ def _run(
 
     def differentiate(walk: Walk) -> Any:
         def evaluate(targets: list[Any], slots: list[Slots]) -> Any:
-            value, *aux = walk.evaluate(program, [*jax.tree.leaves(targets), *dynamic], slots)
+            outs = walk.evaluate(program, [*jax.tree.leaves(targets), *dynamic], slots)
+            # What the program holds as float32 leaves it in its own type.
+            value, *aux = (
+                out.astype(aval.dtype) if _narrow.is_narrow(aval.dtype) else out
+                for out, aval in zip(outs, closed.out_avals, strict=True)
+            )
             return value, aux
 
         slots = [site.slots() for site in sites]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradlab.tracing import _jaxpr, _norms
+from gradlab.tracing import _jaxpr, _narrow, _norms
 from gradlab.tracing._cut import cut_step
 from gradlab.tracing._linear import pick, split
 from gradlab.tracing._scan import Options, Slots, log_names, measured, traced_scan
@@ -65,6 +65,7 @@ class Walk:
         self.options = options
         self._found: dict[int, tuple[Any, list[Site]]] = {}
         self._flat: dict[int, tuple[Any, Any]] = {}
+        self._narrow: dict[int, tuple[Any, bool]] = {}
 
     def sites(self, program: _jaxpr.Program) -> list[Site]:
         """Every traced scan and tap of the program, in program order, outer before inner."""
@@ -171,7 +172,7 @@ class Walk:
                 "two out"
             )
         names = tuple(leaf for leaf, _ in floats)
-        types = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for _, aval in floats]
+        types = [jax.ShapeDtypeStruct(a.shape, _narrow.widen(a).dtype) for _, a in floats]
         site = Site(
             name=name,
             length=parts.length,
@@ -226,21 +227,39 @@ class Walk:
             if self.options.stop and node.kind in _UNDIFFERENTIABLE:
                 values = [jax.lax.stop_gradient(value) for value in values]
             mine = slots.get(node.outs[0], ()) if node.outs else ()
-            if not mine:
-                return _jaxpr.bind(node, values)
             if node.kind == _jaxpr.MADE:
                 return node.eqn.function(values, list(mine))
+            opened = self._holds_narrow(node) and node.kind in self._OPENED
+            if not mine and not opened:
+                return self._bind(node, values)
             with _jaxpr.place(node):
+                values = list(map(_narrow.widen, values))
                 return self._REBUILD[node.kind](self, node, values, list(mine))
 
         return _jaxpr.run(nodes, env, apply)
 
+    def _bind(self, node: _jaxpr.Node, values: Sequence[Any]) -> list[Any]:
+        """Apply an equation without sites; narrow values are held as float32 (see `_narrow`)."""
+        bind = _narrow.bind if self._holds_narrow(node) else _jaxpr.bind
+        return bind(node, list(map(_narrow.widen, values)))
+
+    def _holds_narrow(self, node: _jaxpr.Node) -> bool:
+        key = id(node.eqn)
+        if key not in self._narrow:
+            # Hold a reference to the equation so that its id is not reused.
+            self._narrow[key] = (node.eqn, _narrow.holds_narrow(node.eqn))
+        return self._narrow[key][1]
+
+    def read(self, env: dict[int, Any], ref: int | _jaxpr.Lit) -> Any:
+        """The value of a slot or literal, in which no float is narrow."""
+        return _narrow.widen(_jaxpr.read(env, ref))
+
     def evaluate(self, program: _jaxpr.Program, args: Sequence[Any], slots: Sequence[Slots]) -> Any:
         """The whole program on flat arguments, with one `Slots` for each of its sites."""
-        env = dict(zip(program.ins, args, strict=True))
+        env = dict(zip(program.ins, map(_narrow.widen, args), strict=True))
         nodes = _jaxpr.needed(program.nodes, program.outs)
         env = self.run(nodes, env, self.share(program, iter(slots)))
-        return [_jaxpr.read(env, ref) for ref in program.outs]
+        return [self.read(env, ref) for ref in program.outs]
 
     def share(self, program: _jaxpr.Program, slots: Iterator[Slots]) -> dict[int, Sequence[Slots]]:
         """Deal slots out to the nodes they belong to, by the node's first result."""
@@ -316,7 +335,7 @@ class Walk:
             return cotangents, None, pull(pick(is_float, cotangents))[0]
 
         observe.defvjp(forward, backward)
-        return observe(_jaxpr.bind(node, values), values, slots)
+        return observe(self._bind(node, values), values, slots)
 
     def _rebuild_tap(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
         axis, batch = node.params["axis"], self.options.axis
@@ -378,6 +397,10 @@ class Walk:
         )
         return [*carry, *ys]
 
+    # What is opened wherever it holds narrow floats, also without a site inside.
+    _OPENED: ClassVar[frozenset[str]] = frozenset(
+        "scan cond jit pjit shard_map checkpoint remat remat2".split()
+    )
     _REBUILD: ClassVar[dict[str, Any]] = {
         "scan": _rebuild_scan,
         "cond": _rebuild_cond,
