@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from gradlab.tracing import _jaxpr, _linear, _norms
+from gradlab.tracing import _jaxpr, _linear, _norms, _samples
 from gradlab.tracing._linear import Linearized, Step, Sums, merge, pick, split
 
 # Steps whose weight gradients are taken in one product: enough for the product to run at its full
@@ -176,6 +176,7 @@ class _Plan(NamedTuple):
     consts: tuple[bool, ...]  # which consts and initial states get a cotangent
     init: tuple[bool, ...]
     varies: frozenset[str]  # the mesh axes of shard_map that the slots vary over
+    mixes: bool  # whether samples interact in the step, so that all need one unit
 
 
 class _Saved(NamedTuple):
@@ -201,7 +202,8 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
         step, consts, init, xs, inner, (shown, wants[2]), options.measure is not None
     )
     varies = _jaxpr.varies_over(jax.typeof(slots.visits))
-    plan = _Plan(step, options, names, linear, wants[0], wants[1], varies)
+    mixes = options.axis is not None and not _stay_apart(linear.advance, options.axis)
+    plan = _Plan(step, options, names, linear, wants[0], wants[1], varies, mixes)
     outside = dict(zip(linear.forward.ins, consts, strict=False))
     before = _jaxpr.run(linear.storage.before, dict(outside))
 
@@ -229,6 +231,12 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
         finite=finite[0],
     )
     return (final, ys), jax.tree_util.Partial(functools.partial(_backward, plan), saved)
+
+
+def _stay_apart(advance: _linear.Transposed, axis: int) -> bool:
+    """Whether the transposed step takes each sample's adjoint to that sample alone."""
+    starts = advance.linear[: len(advance.state)]
+    return _samples.stay_apart(advance.program, starts, axis, advance.state)
 
 
 def _counter(leaf: Any, axis: int | None, shared: Sequence[str] = ()) -> Any:
@@ -286,7 +294,8 @@ def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
     unit = _counter(mu[0], axis, pull.shared)
     late = [jnp.zeros_like(m) for m in mu] if pull.apart else []
     grads = [jnp.zeros_like(c) for c in pick(linear.consts, saved.consts)]
-    carry = mu, unit, late, grads
+    lost = [_counter(mu[0], axis) > 0] * pull.guards
+    carry = mu, unit, lost, late, grads
     arrived = pick(live, outputs)
     if saved.segments is None:
         carry, recorded = pull.rows(carry, saved.rows, arrived, step.length)
@@ -310,7 +319,7 @@ def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
             plan.options.segment or step.length,
             not step.reverse,
         )
-    mu, e, late, grads = carry
+    mu, e, _, late, grads = carry
     logs, measured_rows, xs_ct, inner = recorded
     first = _sum([(mu, e), (late, unit)] if pull.apart else [(mu, e)], axis)
     init_ct = pick(pick(linear.state, plan.init), first)
@@ -363,22 +372,27 @@ class _Pull:
         )
         self.state = leaves[linear.residuals :]
         self.shared = _jaxpr.collective_axes(linear.advance.program, linear.readout.program)
+        # One unit serves all leaves, and all samples that mix; a rule that is not linear allows no
+        # unit but 1. What is far below the unit is then lost to the float.
+        several = len(plan.names) > 1
+        guarded = plan.mixes or several or not plan.step.linear
+        self.guards = guarded + several * len(plan.names)
         # The range that matters is that of the narrowest float which an adjoint passes through.
         passed = (_dtypes(part.program, part.linear) for part in (linear.advance, linear.readout))
         self.window = min(int(jnp.finfo(d).maxexp) for d in set().union(*passed)) // 3
 
     def rows(self, carry: Any, rows: _Rows, arrived: Sequence[Any], length: int) -> Any:
-        """Pull the carry (mu, e, late, grads) back through `length` steps."""
+        """Pull the carry (mu, e, lost, late, grads) back through `length` steps."""
         parts = [self.advance, *([self.readout] if any(self.live) else [])]
 
         def chunk(carry: Any, rows: Any, _: Any, length: int) -> Any:
             carry, (recorded, *kept) = _scan(
                 self.plan.step, self._body, carry, rows, length, backward=True
             )
-            mu, e, late, grads = carry
+            *others, grads = carry
             for part, new in zip(parts, kept, strict=False):
                 grads = part.finish(grads, new, rows[0])
-            return (mu, e, late, grads), recorded, None
+            return (*others, grads), recorded, None
 
         waits = any(any(part.sums.later) for part in parts)
         size = _chunk_size(length) if waits else length
@@ -391,7 +405,7 @@ class _Pull:
     def _body(self, carry: Any, row: Any) -> Any:
         options, linear = self.plan.options, self.plan.linear
         axis, names = options.axis, self.plan.names
-        mu, e, late, grads = carry
+        mu, e, lost, late, grads = carry
         (x, y, own), arrived = row
         dtype = _norms.real_dtype(mu)
         window = self.window
@@ -432,6 +446,8 @@ class _Pull:
         if self.around and not self.apart:
             tops.append(_norms.size(kept, None, dtype).top)
         top = functools.reduce(jnp.maximum, tops)
+        if self.plan.mixes:
+            top = jnp.full_like(top, jnp.max(top))
         now = e
         if self.plan.step.linear:
             now = _rescale(jax.lax.pmax(top, self.shared) if self.shared else top, e, window)
@@ -440,6 +456,8 @@ class _Pull:
             record("total", sizes[0], e)
         else:
             record("total", _norms.size(mu, axis, dtype), now)
+        if self.guards:
+            lost = _guard(logs, {"transported": e, "total": now}, lost)
         e = now
         logs["scale"] = _norms.nats(e, dtype)
         state = [_jaxpr.read(env, ref) for ref in self.state]
@@ -473,7 +491,7 @@ class _Pull:
                 kept = [_norms.scale(k, -top, None) for k in kept]
                 one_unit = self.advance.pull(env, (*mu, *kept))
             logs["param"] = _log_param(one_unit, top, pulled, dtype)
-        return (back.state, e, late, grads), ((logs, results, xs_ct, inner), *sums)
+        return (back.state, e, lost, late, grads), ((logs, results, xs_ct, inner), *sums)
 
 
 class _Pulled(NamedTuple):
@@ -560,6 +578,28 @@ class _Part:
             grad + next(sums) if later else grad
             for grad, later in zip(grads, self.sums.later, strict=True)
         ]
+
+
+def _guard(logs: dict[str, Any], units: dict[str, Any], before: Sequence[Any]) -> list[Any]:
+    """Let NaN stand for what has fallen out of the float's range below its unit, 2^units[part].
+
+    `before` says of the total and of each leaf whether it was lost at the step after this one. It
+    is lost from the step at which it nearly leaves the range, zero or not, until it is back.
+    """
+    dtype = logs["total"].dtype
+    # 16 bits above the smallest float, so that few entries of a vector are below it.
+    floor = (float(jnp.finfo(dtype).minexp) + 16) * _norms.LN2
+    lost = []
+    for i, was in enumerate(before):
+        now = was
+        for part, k in units.items():
+            name = f"{part}:{i - 1}" if i else part
+            if name in logs:
+                low = logs[name] - _norms.nats(k, dtype) < floor
+                now = low & (was | ~jnp.isneginf(logs[name]))
+                logs[name] = jnp.where(now, jnp.nan, logs[name])
+        lost.append(_jaxpr.vary(now, _jaxpr.varies_over(jax.typeof(was))))
+    return lost
 
 
 def _dtypes(program: _jaxpr.Program, linear: Sequence[int]) -> set[Any]:
