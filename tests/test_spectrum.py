@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_checks_dynamics as references
+import scipy.signal
 
 import gradlab as gl
 from gradlab import spectrum
+from gradlab.spectrum._error import error_of_mean
 from gradlab.sweeps import measure
 
 # torch's float64 Jacobians of every step, multiplied and decomposed: ln of the singular values of
@@ -137,23 +139,156 @@ def test_rate_exponent_and_singular_value_agree(gain):
 # What the spectrum is made of.
 
 
-def test_stderr_pays_for_correlations():
-    # ln|J_t| is an AR(1) with coefficient a: the variance of its mean over T is σ² / (1 - a)² / T.
-    a, steps, replicas = 0.9, 4000, 200
-    noise = np.random.default_rng(0).standard_normal((replicas, steps))
+def correlated(a, e):
+    """The exponent of steps whose ln|J_t| is an AR(1) of coefficient a, and its error."""
 
     def step(state, e):
         h, y = state
         y = a * jax.lax.stop_gradient(y) + e
         return jnp.exp(y) * h, y
 
-    start = jnp.zeros(()), jnp.zeros(())
-    run = jax.vmap(lambda e: spectrum.lyapunov(step, start, e, k=1))
-    result = jax.jit(run)(noise)
+    return spectrum.lyapunov(step, (jnp.zeros(()), jnp.zeros(())), e, k=1)
+
+
+def test_stderr_pays_for_correlations():
+    # The variance of the mean of an AR(1) over T is σ² / (1 - a)² / T.
+    a, steps, replicas = 0.9, 4000, 200
+    noise = np.random.default_rng(0).standard_normal((replicas, steps))
+    result = jax.jit(jax.vmap(functools.partial(correlated, a)))(noise)
     expected = 1 / (1 - a) / math.sqrt(steps)
     assert np.std(result.exponents) == pytest.approx(expected, rel=0.2)
     assert np.sqrt(np.mean(result.stderr**2)) == pytest.approx(expected, rel=0.2)
     assert np.sqrt(np.mean(result.convergence**2)) == pytest.approx(2 * expected, rel=0.2)
+
+
+error_of = jax.jit(error_of_mean, static_argnums=1)
+
+# From 600 of them a coverage is known to 0.9 %.
+SERIES = 600
+
+
+@pytest.mark.parametrize("steps", [400, 1000])
+def test_two_errors_cover_the_exponent_of_correlated_steps(steps):
+    a = np.array([0.0, 0.5, 0.9, 0.95])
+    noise = np.random.default_rng(1).standard_normal((SERIES, steps))
+    run = jax.vmap(jax.vmap(correlated, (None, 0)), (0, None))
+    result = jax.jit(run)(a, noise)
+    z = np.asarray(result.exponents / result.stderr)[..., 0]
+    assert (np.isfinite(z).mean(1) > 0.9).all()
+    covered = [np.mean(np.abs(row[np.isfinite(row)]) < 2) for row in z]
+    assert 0.92 <= min(covered) and max(covered) <= 0.97
+
+
+def autoregressive(steps, *weights):
+    """Series of an autoregression that has forgotten its start."""
+    noise = np.random.default_rng(steps).standard_normal((SERIES, steps + 500))
+    series = scipy.signal.lfilter([1.0], [1.0, *(-w for w in weights)], noise, axis=1)
+    return np.asarray(series)[:, 500:].T
+
+
+def coverage(series):
+    """The share of series that have an error, and how many of these lie within two of 0."""
+    error = error_of(jnp.asarray(series), len(series), jnp.zeros(series.shape[1]))
+    known = np.isfinite(error)
+    return known.mean(), np.mean(np.abs(series.mean(0))[known] < 2 * error[known])
+
+
+@pytest.mark.parametrize("steps", [50, 100, 200])
+def test_the_error_of_a_mean_covers_or_is_nan(steps):
+    # Where most series are given an error it is right; the others are too short to say.
+    for a in (-0.5, 0.0, 0.5, 0.8):
+        known, covered = coverage(autoregressive(steps, a))
+        assert known > 0.9 or a == 0.8
+        assert 0.92 <= covered <= 0.97 or known < 0.7
+    known, _ = coverage(autoregressive(steps, 0.99))
+    assert known < 0.15
+    oscillating, covered = coverage(autoregressive(steps, 1.0, -0.5))
+    assert oscillating > 0.98 and 0.92 <= covered <= 0.97
+
+
+def test_too_few_steps_have_no_error():
+    noise = np.random.default_rng(0).standard_normal(49)
+    assert np.isnan(correlated(0.0, noise).stderr).all()
+
+
+def test_errors_of_repeating_series():
+    # A constant has the error of rounding alone; a cycle's mean is known far better than a step.
+    series = np.stack([np.full(100, 0.7), np.tile([1.0, -1.0], 50), np.full(100, np.nan)], axis=1)
+    error = np.asarray(error_of(jnp.asarray(series), 100, jnp.full(3, 1e-7)))
+    assert error[0] == pytest.approx(1e-7)
+    assert error[1] < 0.01
+    assert np.isnan(error[2])
+
+
+# Sums of many steps in float32.
+
+
+def test_singular_values_of_a_hundred_thousand_steps_in_float32():
+    # Summed in float32, the logs are 62 nats off; here they are within the float's own spacing.
+    steps, scales = 100_000, np.array([2.0, 0.5, 1.1], np.float32)
+    logs = spectrum.log_singular_values(lambda h: scales * h, jnp.zeros(3, np.float32), steps=steps)
+    expected = np.sort(steps * np.log(scales.astype(np.float64)))[::-1]
+    assert np.asarray(logs, np.float64) == pytest.approx(expected, rel=2.0**-23)
+
+
+def test_the_exponent_of_the_doubling_map_in_float32():
+    start = jnp.array([0.1234567], jnp.float32)
+    result = spectrum.lyapunov(lambda x: (2 * x) % 1.0, start, steps=30_000, k=1)
+    off = abs(float(result.exponents[0]) - math.log(2))
+    assert off < 2 * result.stderr[0] < 1e-6
+
+
+def test_the_error_counts_rounding():
+    # All batches of a constant step round alike: their spread says nothing of it.
+    W = np.random.default_rng(0).standard_normal((40, 4, 4))
+    W = (W @ W.swapaxes(1, 2)).astype(np.float32)
+    true = np.log(np.linalg.eigvalsh(W.astype(np.float64)))[:, ::-1]
+    start = jnp.zeros(4, jnp.float32)
+
+    @jax.jit
+    @jax.vmap
+    def run(W):
+        return spectrum.lyapunov(lambda h: W @ h, start, steps=1000, burn_in=1000, k=1)
+
+    result = run(W)
+    distinct = true[:, 0] - true[:, 1] > 0.05
+    z = np.abs(result.exponents[:, 0] - true[:, 0])[distinct] / result.stderr[distinct, 0]
+    assert z.max() < 3
+    assert np.asarray(result.stderr).max() < 1e-5
+
+
+# What NaN gives.
+
+
+@pytest.mark.parametrize("name", ["lyapunov", "log_singular_values"])
+def test_an_orbit_that_is_not_finite_gives_nan_under_jit(name):
+    # relu of NaN is NaN in one unit, and the tangent of the other one stays finite.
+    step = lambda h, x: jnp.array([0.5 * h[0] + x, 0.25 * h[1]])  # noqa: E731
+    instrument = getattr(spectrum, name)
+    xs = np.zeros((3, 5))
+    xs[1, 2], xs[2, 4] = np.nan, np.inf
+    found = jax.jit(jax.vmap(lambda xs: instrument(step, jnp.zeros(2), xs)))(xs)
+    if name == "lyapunov":
+        assert np.asarray(found.first_nonfinite_step).tolist() == [0, 3, 5]
+        assert np.isnan(found.convergence[1:]).all() and np.isnan(found.stderr).all()
+        found = found.exponents
+    assert np.isfinite(found[0]).all() and np.isnan(found[1:]).all()
+
+
+def test_dimension_and_entropy_of_nan_are_nan():
+    exponents = jnp.array([[math.nan, -1.0], [0.5, math.nan], [math.inf, -1.0], [0.5, -1.0]])
+    assert np.isnan(spectrum.kaplan_yorke(exponents)).tolist() == [True, True, True, False]
+    assert np.isnan(spectrum.entropy_rate(exponents)).tolist() == [True, True, False, False]
+    for empty in (jnp.zeros(0), jnp.zeros((3, 0)), jnp.zeros(())):
+        for of in (spectrum.kaplan_yorke, spectrum.entropy_rate):
+            with pytest.raises(ValueError, match="needs at least one exponent"):
+                of(empty)
+
+
+def test_dimension_and_entropy_of_16_bits_are_summed_in_float32():
+    exponents = jnp.full(3000, 0.25, jnp.float16).at[-1].set(-1000.0)
+    assert spectrum.entropy_rate(exponents) == pytest.approx(2999 / 4)
+    assert spectrum.kaplan_yorke(exponents) == pytest.approx(2999 + 2999 / 4 / 1000)
 
 
 def test_qr_every_gives_the_same_exponents():
@@ -262,6 +397,8 @@ def test_a_divergent_orbit_names_its_step():
         ({"xs": 1.0}, "every leaf of xs needs a leading axis of time"),
         ({"step": lambda h: (h, h)}, "step must return a state like the one it takes: it takes"),
         ({"step": lambda h: h[:2]}, "returns PyTreeDef(*) of float64[2]"),
+        ({"dt": 0.0}, "dt must be above 0 and finite, got 0.0"),
+        ({"dt": math.nan}, "dt must be above 0 and finite, got nan"),
         ({"state": np.arange(3)}, "the state has no floating-point entries"),
     ],
 )

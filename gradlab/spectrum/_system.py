@@ -12,10 +12,12 @@ class System(NamedTuple):
     """A step on ravelled states.
 
     ``begin(frame)`` is a carry (orbit, frame, steps made, first non-finite step) for the scan body
-    ``advance``. A frame holds a tangent in each row.
+    ``advance``. A frame holds a tangent in each row. ``eps`` is that of the narrowest float among
+    the state's leaves, which every tangent is rounded to.
     """
 
     start: Array
+    eps: float
     begin: Callable[[Array], Any]
     advance: Callable[[Any, Any], tuple[Any, None]]
 
@@ -55,7 +57,8 @@ def ravel_system(step: Callable[..., Any], state: Any, xs: Any) -> System:
         bad = jnp.where((bad == 0) & ~finite, made + 1, bad)
         return ((flat, others), frame, made + 1, bad), None
 
-    return System(start, begin, advance)
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves if _has_tangent(leaf))
+    return System(start, eps, begin, advance)
 
 
 def _kinds(leaves: list[Array]) -> str:
