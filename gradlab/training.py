@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from gradlab import _files
+from gradlab._norms import norm
 from gradlab.tracing import Trace, trace
 
 Loss = Callable[[Any, Any], Any]
@@ -252,14 +253,13 @@ def _metrics(value: Array, grads: PyTree, aux: Any) -> dict[str, Array]:
 def log_norm(tree: PyTree) -> Float[Array, ""]:
     """ln‖x‖₂ over all leaves of a tree, in nats; right where squares would under- or overflow.
 
+    In float32 at least, whatever the leaves are. -inf where all entries are 0, NaN where one is.
+
     >>> float(log_norm({"a": jnp.array([3e-30], "float32"), "b": jnp.array([4e-30], "float32")}))
     ... # doctest: +ELLIPSIS
     -67.468...
     """
-    leaves = [jnp.abs(leaf).ravel() for leaf in jax.tree.leaves(tree)]
-    largest = jnp.max(jnp.stack([leaf.max(initial=0) for leaf in leaves]))
-    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    squares = sum(jnp.sum((leaf / unit) ** 2) for leaf in leaves)
+    unit, squares = norm(tree)
     return jnp.log(unit) + jnp.log(squares) / 2
 
 

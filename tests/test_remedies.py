@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,46 @@ def test_clipping_is_optax_s_where_no_square_overflows():
         expected, _ = theirs.update(gradient, theirs.init(gradient))
         found, _ = ours.update(gradient, ours.init(gradient))
         np.testing.assert_allclose(leaves(found), leaves(expected), rtol=1e-14)
+
+
+def clip_once(given: Any, **thresholds: Any) -> Any:
+    return remedies.clip(**thresholds).update(given, optax.EmptyState())[0]
+
+
+NARROW = [jnp.float16, jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2]
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_clipping_takes_the_norm_of_narrow_floats_in_float32(dtype):
+    # In float16 the squares of 0.01 are 1e-4 and the sum of a million of 8² is infinite.
+    small, large = jnp.full(100_000, 0.0078125, dtype), jnp.full(100_000, 8.0, dtype)
+    clip = jax.jit(lambda tree, norm: clip_once(tree, norm=norm))
+    for given in (small, large):
+        tree = {"a": given, "b": jnp.zeros((2, 0), dtype)}
+        exact = np.linalg.norm(np.asarray(given, np.float64))
+        kept, cut = clip(tree, 2 * exact)["a"], clip(tree, exact / 2)["a"]
+        assert kept.dtype == cut.dtype == dtype
+        np.testing.assert_array_equal(np.asarray(kept, float), np.asarray(given, float))
+        np.testing.assert_allclose(np.asarray(cut, float), np.asarray(given, float) / 2, rtol=1e-6)
+
+
+def test_clipping_has_optax_s_very_bits_in_the_usual_range():
+    given = {name: leaf[3:7] for name, leaf in gradients(jnp.float32).items()}
+    for row in range(4):
+        gradient = jax.tree.map(lambda leaf, row=row: leaf[row], given)
+        theirs, _ = optax.clip_by_global_norm(0.7).update(gradient, optax.EmptyState())
+        ours, _ = remedies.clip(norm=0.7).update(gradient, optax.EmptyState())
+        np.testing.assert_array_equal(leaves(ours), leaves(theirs))
+
+
+def test_clipping_of_nan_and_of_nothing():
+    given = jnp.array([[1.0, jnp.nan], [1.0, jnp.inf], [3.0, 4.0], [0.0, 0.0]])
+    clip = jax.vmap(lambda g, norm: clip_once(g, norm=norm), (0, None))
+    assert np.isnan(clip(given, 1.0)).all(1).tolist() == [True, True, False, False]
+    np.testing.assert_array_equal(clip(given, jnp.inf), given)
+    assert np.isnan(clip(given, jnp.array(jnp.nan))[:3]).all()
+    assert clip_once({}, norm=1.0) == {}
+    assert clip_once(jnp.zeros(0), norm=1.0).shape == (0,)
 
 
 @pytest.mark.parametrize(("name", "bad"), [("norm", 0.0), ("norm", -1), ("value", float("nan"))])
@@ -272,6 +313,61 @@ def test_omega_counts_small_adjoints_as_any_and_leaves_out_those_that_are_zero()
     nothing, no_gradient = both(params, jnp.zeros_like(adjoints))
     assert nothing == 0
     assert not leaves(no_gradient).any()
+
+
+@pytest.mark.parametrize("which", ["params", "states", "xs", "adjoints", "infinite"])
+def test_omega_of_nan_is_nan(which):
+    cell, *arrays = oracle()
+    given: dict[str, Any] = dict(zip(("params", "states", "xs", "adjoints"), arrays, strict=True))
+    if which == "params":
+        given["params"] = {name: p.at[0].set(jnp.nan) for name, p in given["params"].items()}
+    elif which == "infinite":
+        given["adjoints"] = given["adjoints"].at[2, 0].set(jnp.inf)
+    else:
+        given[which] = given[which].at[2, 0].set(jnp.nan)
+    assert np.isnan(remedies.omega(cell, **given))
+    assert np.isnan(remedies.omega(cell, **given, squared=True, mean=True))
+
+
+def test_penalties_refuse_to_be_of_nothing():
+    cell, params, states, xs, adjoints = oracle()
+    with pytest.raises(ValueError, match="omega needs at least one step"):
+        remedies.omega(cell, params, states[:0], xs[:0], adjoints[:0])
+    with pytest.raises(ValueError, match="sequences must be at least 1, got 0"):
+        remedies.omega_penalty(lambda params, batch: 0.0, cell, sequences=0)
+    with pytest.raises(ValueError, match="sequences must be at least 1, got 0"):
+        remedies.flossing_penalty(cell, k=1, sequences=0)
+
+
+def scaled_identity(scale, width, dtype):
+    cell = cells.make("elman", inputs=1, hidden=width, activation="linear")
+    params = {name: jnp.zeros_like(p) for name, p in cell.init(KEY).items()}
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    return cell, params | {"recurrent": scale * jnp.eye(width, dtype=dtype)}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_penalties_take_norms_of_16_bits_in_float32(dtype):
+    # The squares of 400 entries of 16 add up past float16's 65504, and past bfloat16's digits.
+    width = 400
+    cell, params = scaled_identity(16.0, width, dtype)
+    ones = jnp.ones((2, width), dtype)
+    found = remedies.omega(cell, params, ones, jnp.zeros((2, 1), dtype), ones)
+    assert found.dtype == jnp.float32
+    assert found == pytest.approx(2 * 15.0**2, rel=1e-5)
+    found = remedies.orthogonality(cell, params)
+    assert found.dtype == jnp.float32
+    assert found == pytest.approx(width * 255.0**2, rel=1e-5)
+
+
+def test_omega_has_a_gradient_where_squares_of_what_is_carried_underflow():
+    # r = s for W = s I, so dΩ/ds = 2 (s - 1) = -2; (1e-25)² is 0 in float32.
+    def value(scale):
+        cell, params = scaled_identity(scale, 3, jnp.float32)
+        ones = jnp.ones((1, 3), jnp.float32)
+        return remedies.omega(cell, params, ones, jnp.zeros((1, 1), jnp.float32), ones)
+
+    assert jax.grad(value)(jnp.float32(1e-25)) == pytest.approx(-2, rel=1e-6)
 
 
 def test_a_step_that_carries_nothing_has_a_finite_omega():
@@ -539,6 +635,31 @@ def test_a_leak_s_retention_is_an_eigenvalue_at_rest():
     jacobian = jax.jit(jax.jacobian(step))(h)
     found = np.sort(np.linalg.eigvals(jacobian).real)
     np.testing.assert_allclose(found, np.sort(np.exp(cell.log_retention(params))), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_a_leak_s_retention_neither_cancels_nor_underflows(dtype):
+    # ln(1 - α + α σ(b)) in float64; where σ(b) is near 1, from 1 - σ(b) = 1/(1 + e^b).
+    plain = cells.make("gru", inputs=1, hidden=6)
+    b = jnp.array([-300.0, -20.0, -1.0, 0.5, 9.0, 20.0], dtype)
+    params = plain.init(KEY) | {"bias": jnp.concatenate([b, b, b])}
+
+    @jax.jit
+    @jax.vmap
+    def retention(alpha):
+        of = remedies.leak(plain, alpha).log_retention
+        assert of is not None
+        return of(params)
+
+    alphas = np.array([1.0, 0.5, 1e-3], np.float32)
+    exact = np.asarray(b, np.float64)
+    a = alphas.astype(np.float64)[:, None]
+    some = exact > 5
+    expected = np.log((1 - a) + a / (1 + np.exp(-exact)))
+    expected[:, some] = np.log1p(-a / (1 + np.exp(exact[some])))
+    found = retention(alphas)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=3e-6)
 
 
 def test_leaks_that_make_no_sense_are_refused():

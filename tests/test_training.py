@@ -1,5 +1,6 @@
 """gl.train against a plain optax loop, its traces against gl.trace, and every way to be stopped."""
 
+import math
 import os
 import signal
 import subprocess
@@ -372,6 +373,20 @@ def test_log_grad_norm_where_squares_leave_the_float(scale):
     expected = np.log(np.float32(scale).astype(float)) + 0.5 * np.log(3)
     assert abs(float(training.log_norm(tree)) - expected) < 1e-5
     assert float(training.log_norm({"a": jnp.zeros(3)})) == -np.inf
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float8_e4m3fn])
+@pytest.mark.parametrize("value", [0.0078125, 8.0])
+def test_log_grad_norm_of_narrow_floats_is_taken_in_float32(value, dtype):
+    tree = {"a": jnp.full(100_000, value, dtype), "b": jnp.full(4, value, jnp.float32)}
+    expected = math.log(value) + 0.5 * math.log(100_004)
+    assert abs(float(training.log_norm(tree)) - expected) < 1e-5
+
+
+def test_log_grad_norm_of_nan_and_of_nothing():
+    assert np.isnan(training.log_norm(jnp.array([1.0, jnp.nan, jnp.inf])))
+    assert training.log_norm(jnp.array([1.0, -jnp.inf])) == jnp.inf
+    assert training.log_norm({}) == training.log_norm(jnp.zeros(0)) == -jnp.inf
 
 
 @pytest.mark.parametrize(

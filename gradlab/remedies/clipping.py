@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike
+
+from gradlab._norms import norm as tree_norm
+from gradlab._norms import widen
 
 if TYPE_CHECKING:
     import optax
@@ -24,9 +28,10 @@ def clip(norm: ArrayLike = math.inf, value: ArrayLike = math.inf) -> "optax.Grad
 
     Returns:
       optax's ``clip`` and ``clip_by_global_norm``, for ``optax.chain(clip(norm=1.0), optimizer)``.
-      The norm is computed in units of the largest entry, so that a float32 gradient whose squares
-      overflow (‖g‖ > 1.8e19) is shortened to c, where optax alone makes it zero, and so that an
-      infinite threshold leaves it as it is.
+      The norm is computed in float32 at least and in units of the largest entry. Where the squares
+      of a gradient overflow (a float32 of ‖g‖ > 1.8e19, a float16 of ‖g‖ > 256), optax alone makes
+      it zero; here it is shortened to c. An infinite threshold leaves it as it is; where the norm
+      is NaN or infinite, a finite one makes every entry NaN, and so does a threshold of NaN.
 
     Raises:
       ValueError: for a threshold that is a plain number and not above 0.
@@ -48,21 +53,25 @@ def clip(norm: ArrayLike = math.inf, value: ArrayLike = math.inf) -> "optax.Grad
         if isinstance(threshold, int | float) and not threshold > 0:
             raise ValueError(f"clip needs {what} above 0, got {threshold}")
 
-    by_value = optax.clip(value)
-
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, _ = by_value.update(updates, optax.EmptyState())
-        largest = jnp.max(jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(updates)]))
-        unit = jnp.where(largest > 0, largest, 1)
-        scaled = jax.tree.map(lambda leaf: leaf / unit.astype(leaf.dtype), updates)
-        passes = optax.tree.norm(scaled) <= jnp.asarray(norm, unit.dtype) / unit
-        # In units of its largest entry, a gradient that is not 0 has a norm of at least 1.
-        directions, _ = optax.clip_by_global_norm(1.0).update(scaled, optax.EmptyState())
-        updates = jax.tree.map(
-            lambda leaf, along: jnp.where(passes, leaf, jnp.asarray(norm, leaf.dtype) * along),
-            updates,
-            directions,
-        )
-        return updates, state
+        leaves, tree = jax.tree.flatten(updates)
+        # A threshold that a narrow type cannot hold would be 0 or infinite in it.
+        bounded = [widen(leaf) for leaf in leaves]
+        bounded = [jnp.clip(leaf, -cast(value, leaf), cast(value, leaf)) for leaf in bounded]
+        unit, squares = tree_norm(bounded)
+        # An infinite entry has no direction: NaN, rather than 0 for all the others.
+        size = jnp.where(jnp.isfinite(squares), jnp.sqrt(squares), jnp.nan)
+        limit = jnp.asarray(norm, unit.dtype)
+        passes = (size <= limit / unit) | (limit == jnp.inf)
+
+        def shorten(leaf: Array, given: Array) -> Array:
+            direction = leaf / cast(unit, leaf) / cast(size, leaf)
+            return jnp.where(passes, leaf, direction * cast(limit, leaf)).astype(given.dtype)
+
+        shortened = [shorten(*both) for both in zip(bounded, leaves, strict=True)]
+        return jax.tree.unflatten(tree, shortened), state
+
+    def cast(number: ArrayLike, leaf: Array) -> Array:
+        return jnp.asarray(number, leaf.dtype)
 
     return optax.GradientTransformation(optax.init_empty_state, update)

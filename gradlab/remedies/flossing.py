@@ -43,6 +43,10 @@ def flossing(
       qr_every: steps between factorizations; it must divide T and the burn-in.
       key: draws the first tangents; without it, always the same.
 
+    Returns:
+      P, in float32 at least. NaN where the orbit or its inputs do not stay finite, infinite where
+      an exponent is.
+
     Raises:
       ValueError: as ``gradlab.spectrum.lyapunov`` does.
 
@@ -96,7 +100,10 @@ def flossing_penalty(
 
     Returns:
       ``(params, batch) -> P``, for ``penalized``, or as the whole loss of ``gradlab.train``, to
-      floss before training.
+      floss before training; NaN as ``flossing`` gives it.
+
+    Raises:
+      ValueError: for ``sequences`` below 1.
 
     >>> from gradlab import cells, tasks
     >>> task = tasks.make("adding", length=20)
@@ -106,6 +113,9 @@ def flossing_penalty(
     >>> jax.jit(flossing_penalty(cell, k=3))(params, batch).shape
     ()
     """
+
+    if sequences < 1:
+        raise ValueError(f"sequences must be at least 1, got {sequences}")
 
     def penalty(params: Any, batch: Any) -> Array:
         def of_sample(xs: Array) -> Array:

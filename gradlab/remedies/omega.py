@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gradlab._norms import norm, widen
 from gradlab.cells import Cell
 from gradlab.tracing import trace
 
@@ -44,6 +45,13 @@ def omega(
       mean: divide by the number of steps that count, as the authors' code does: a strength α then
         means the same at every length.
 
+    Returns:
+      Ω, in float32 at least; 0 where no step counts. NaN where a state, an input, a parameter or an
+      adjoint is NaN, and where an adjoint is infinite.
+
+    Raises:
+      ValueError: for no steps.
+
     >>> from gradlab import cells, initializers
     >>> cell = cells.make("elman", inputs=2, hidden=4, activation="linear",
     ...                   recurrent=initializers.orthogonal(1.5))
@@ -56,24 +64,29 @@ def omega(
     (2013), section 3.3, equations 9 and 10; ``squared`` and ``mean``: github.com/pascanur/
     trainingRNNs, which also leaves out steps where ‖λ_t‖² is below 1e-20.
     """
+    if not len(xs):
+        raise ValueError("omega needs at least one step, got an empty xs")
     states, adjoints = jax.lax.stop_gradient((states, adjoints))
     ready = cell.prepare(params)
 
-    def square_of_ratio(state: Any, x: Array, adjoint: Any) -> tuple[Array, Array]:
+    def ratio_of_norms(state: Any, x: Array, adjoint: Any) -> tuple[Array, Array]:
         # The unit of the largest entry first: squares of a small adjoint would underflow.
-        largest = jnp.max(jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(adjoint)]))
-        counts = largest > 0
-        unit = jnp.where(counts, largest, 1)
-        adjoint = jax.tree.map(lambda leaf: leaf / unit, adjoint)
+        unit = norm(adjoint).unit
+        adjoint = jax.tree.map(lambda leaf: (widen(leaf) / unit).astype(leaf.dtype), adjoint)
         drive = cell.project(ready, x)
         _, pull = jax.vjp(lambda s: cell.advance(ready, s, drive), state)
         (carried,) = pull(adjoint)
-        return _square(carried) / jnp.where(counts, _square(adjoint), 1), counts
-
-    ratios, counts = jax.vmap(square_of_ratio)(states, xs, adjoints)
-    if not squared:
+        before, after = norm(adjoint).squares, norm(carried)
+        # NaN counts: only an adjoint of exactly 0 does not.
+        counts = before != 0
         # The root of an exact 0 has no derivative: such a step is left alone.
-        ratios = jnp.where(ratios > 0, jnp.sqrt(jnp.where(ratios > 0, ratios, 1)), 0)
+        size = jnp.sqrt(jnp.where(after.squares == 0, 1, after.squares)) * after.unit
+        ratio = jnp.where(after.squares == 0, 0, size / jnp.sqrt(jnp.where(counts, before, 1)))
+        return ratio, counts
+
+    ratios, counts = jax.vmap(ratio_of_norms)(states, xs, adjoints)
+    if squared:
+        ratios = ratios**2
     total = jnp.sum(jnp.where(counts, (ratios - 1) ** 2, 0))
     return total / jnp.maximum(jnp.sum(counts), 1).astype(total.dtype) if mean else total
 
@@ -103,7 +116,10 @@ def omega_penalty(
       has_aux: whether the loss returns a pair.
 
     Returns:
-      ``(params, batch) -> Ω``, for ``penalized``.
+      ``(params, batch) -> Ω``, for ``penalized``; NaN as ``omega`` gives it.
+
+    Raises:
+      ValueError: for ``sequences`` below 1.
 
     >>> from gradlab import cells, tasks
     >>> task = tasks.make("temporal_order", length=20)
@@ -115,6 +131,9 @@ def omega_penalty(
     >>> bool(penalty(jax.jit(network.init)(jax.random.key(1)), batch) > 0)
     True
     """
+
+    if sequences is not None and sequences < 1:
+        raise ValueError(f"sequences must be at least 1, got {sequences}")
 
     def both(state: Any, adjoint: Any) -> tuple[Any, Any]:
         return state, adjoint
@@ -135,10 +154,6 @@ def omega_penalty(
         return jnp.mean(each(params["cell"], states, batch[0], adjoints))
 
     return penalty
-
-
-def _square(tree: Any) -> Array:
-    return jnp.sum(jnp.stack([jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(tree)]))
 
 
 def _as_state(part: Any, tree: Any) -> Any:

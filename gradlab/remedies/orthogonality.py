@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from gradlab._norms import widen
 from gradlab.cells import Cell
 
 
@@ -18,6 +19,10 @@ def orthogonality(cell: Cell, params: dict[str, Array]) -> Array:
       cell: whose ``matrices`` are the W_g, (G, H, H).
       params: the cell's parameters.
 
+    Returns:
+      The sum, computed in float32 at least; NaN where an entry of a W_g is, 0 for a cell without a
+      W_g.
+
     >>> import jax
     >>> from gradlab import cells, initializers
     >>> cell = cells.make("gru", inputs=2, hidden=4, recurrent=initializers.orthogonal(2.0))
@@ -28,7 +33,7 @@ def orthogonality(cell: Cell, params: dict[str, Array]) -> Array:
     Source: Vorontsov, Trabelsi, Kadoury & Pal, "On orthogonality and learning recurrent networks
     with long term dependencies" (2017), section 3.2, the soft constraint.
     """
-    blocks = cell.matrices(params)
+    blocks = widen(cell.matrices(params))
     identity = jnp.eye(blocks.shape[-1], dtype=blocks.dtype)
     products = jnp.swapaxes(blocks, -1, -2).conj() @ blocks
     return jnp.sum(jnp.abs(products - jnp.broadcast_to(identity, products.shape)) ** 2)

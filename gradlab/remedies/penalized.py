@@ -29,8 +29,8 @@ def penalized(
 
     Returns:
       ``(params, batch) -> (L + α P, dict of scalars)``: train it with ``has_aux=True``. It can be
-      penalized again. The loss's own scans come first in the program, so ``gradlab.trace`` lists
-      them first.
+      penalized again. NaN in L, α or P gives NaN, at α = 0 too. The loss's own scans come first in
+      the program, so ``gradlab.trace`` lists them first.
 
     Raises:
       ValueError: (when called) for a name that the loss already reports.

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from gradlab import initializers
 from gradlab._names import choose
+from gradlab._norms import widen
 from gradlab.cells import Cell
 from gradlab.cells.base import Drive, Params, State, check_numbers
 from gradlab.initializers import Initializer
@@ -131,6 +132,10 @@ def leak(cell: Cell, alpha: ArrayLike) -> Cell:
       cell: any but the slstm, the leaves of whose state have no fixed unit.
       alpha: α, in (0, 1], possibly traced; at 1 it is the cell itself.
 
+    Returns:
+      The cell. Its ``log_retention`` is in float32 at least, with no loss where a unit keeps nearly
+      all; NaN where the cell's own is, or a traced α is NaN.
+
     Raises:
       ValueError: for an alpha that is a plain number outside (0, 1], or an slstm.
 
@@ -159,8 +164,12 @@ def leak(cell: Cell, alpha: ArrayLike) -> Cell:
 
     def log_retention(params: Params) -> Array:
         assert inner is not None
-        kept = jnp.exp(inner(params))
-        a = jnp.asarray(alpha, kept.dtype)
-        return jnp.log((1 - a) + a * kept)
+        log_kept = widen(inner(params))
+        a = jnp.asarray(alpha, log_kept.dtype)
+        # ln(1 - α + α k): 1 - k would cancel where k is near 1, and k underflow where it is small.
+        near = log_kept > -1
+        close = jnp.log1p(a * jnp.expm1(jnp.where(near, log_kept, 0)))
+        far = jnp.logaddexp(jnp.log1p(-a), jnp.log(a) + jnp.where(near, -1, log_kept))
+        return jnp.where(near, close, far)
 
     return cell._replace(advance=advance, log_retention=inner and log_retention)
