@@ -7,6 +7,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradlab._names import choose
+from gradlab._norms import widen
 from gradlab.cells.base import (
     BIAS,
     INPUT,
@@ -80,7 +81,7 @@ def leaky(
         return h
 
     def log_retention(params: Params) -> Array:
-        b = params["bias"]
+        b = widen(params["bias"])
         return jnp.broadcast_to(jnp.log1p(-jnp.asarray(dt, b.dtype)), b.shape)
 
     return Cell(

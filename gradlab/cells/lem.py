@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from gradlab._norms import widen
 from gradlab.cells.base import (
     BIAS,
     INPUT,
@@ -94,7 +95,7 @@ def lem(
         return state.y
 
     def log_retention(params: Params) -> Array:
-        b = params["bias"][:hidden]
+        b = widen(params["bias"][:hidden])
         return jnp.log1p(-jnp.asarray(dt, b.dtype) * jax.nn.sigmoid(b))
 
     return Cell(

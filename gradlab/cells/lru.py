@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from gradlab._norms import widen
 from gradlab.cells.base import (
     INPUT,
     Cell,
@@ -116,7 +117,7 @@ def lru(
         return jnp.diag(prepare(params)["eigenvalues"])[None]
 
     def log_retention(params: Params) -> Array:
-        return -jnp.exp(params["nu_log"])
+        return -jnp.exp(widen(params["nu_log"]))
 
     return Cell(
         name="lru",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from gradlab._norms import widen
 from gradlab.cells.base import (
     BIAS,
     INPUT,
@@ -123,7 +124,7 @@ def min_lstm(
         return jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds) * candidate
 
     def log_retention(params: Params) -> Array:
-        f, i, _ = jnp.split(params["bias"], 3)
+        f, i, _ = jnp.split(widen(params["bias"]), 3)
         return jax.nn.log_sigmoid(log_odds(f, i))
 
     return Cell(

@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from gradlab._names import choose
+from gradlab._norms import widen
 from gradlab.cells.base import (
     BIAS,
     INPUT,
@@ -114,7 +115,7 @@ def slstm(
         return state.h
 
     def log_retention(params: Params) -> Array:
-        return log_forget(params["bias"][hidden : 2 * hidden])
+        return log_forget(widen(params["bias"][hidden : 2 * hidden]))
 
     return Cell(
         name="slstm",
