@@ -416,3 +416,14 @@ def test_what_has_no_answer_is_refused(call, message):
     with pytest.raises(ValueError) as error:
         call()
     assert str(error.value).startswith(message)
+
+
+def test_a_width_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        meanfield.elman("tanh", 2.0).finite_width_bias(0)
+
+
+def test_scales_whose_squares_overflow_are_refused():
+    for theory in (meanfield.gru, lambda gain: meanfield.elman("linear", gain)):
+        with pytest.raises(ValueError, match="gain must be at most 1e150, got 1e\\+200"):
+            theory(1e200)

@@ -44,12 +44,17 @@ class MeanField(NamedTuple):
 
         The mean of a logarithm lies below the logarithm of the mean. A fit to first order in 1/n
         for a chaotic tanh network with tied weights. A linear network whose weights are drawn
-        afresh at each step has -1/(2n) exactly, half of what this gives.
+        afresh at each step has -1/(2n) exactly, half of what this gives. NaN where ``k`` is.
+
+        Raises:
+          ValueError: for an n below 1.
 
         >>> theory = elman("tanh", 2.0)
         >>> round(theory.rate + theory.finite_width_bias(4096), 5)
         0.15428
         """
+        if not n >= 1:
+            raise ValueError(f"n must be at least 1, got {n}")
         return -(1 + 3 * self.k) / (4 * n)
 
 
