@@ -691,3 +691,17 @@ def test_compare_finds_a_difference_and_accepts_none(tiny):
     assert compared.loc["rate_median", "difference"] == pytest.approx(0.02)
     with pytest.raises(ValueError, match="different points"):
         frames.compare(summary.iloc[1:], summary)
+
+
+def test_statistics_of_a_curve_with_nan_or_without_steps():
+    nan, off = np.nan, -20.0
+    # Step 1 first, lag 0 last: outside at lag 2 unless what came before it is not known.
+    curves = np.array(
+        [[off, off, 0, 0], [nan, off, 0, 0], [off, off, nan, 0], [off, off, 0, nan], [0, 0, 0, 0]]
+    )
+    assert measure.horizon(curves) == pytest.approx([2, 2, nan, nan, nan], nan_ok=True)
+    zero = np.array([[-np.inf, -np.inf, 0, 0], [-np.inf] * 4])
+    assert measure.horizon(zero) == pytest.approx([2, nan], nan_ok=True)
+    for statistic in (measure.horizon, lambda y: measure.rate(y)[0], lambda y: measure.rate(y)[1]):
+        assert np.isnan(statistic(np.zeros((3, 0)))).tolist() == [True] * 3
+    assert np.isnan(measure.rate(np.full(20, nan))).all()

@@ -344,15 +344,22 @@ def horizon(log_norm: np.ndarray) -> np.ndarray:
     """The first lag at which |lambda| has left [eps, 1/eps] times its size at lag 0, else NaN.
 
     eps is float32's, ln eps = -15.94: past it a gradient added to one of lag 0 is lost in rounding
-    (or loses the other).
+    (or loses the other). NaN as well for no steps, and where lag 0 is not finite or a NaN comes
+    before the first lag that is outside: what is not known is not the first.
 
     >>> horizon(np.array([-40.0, -20.0, -10.0, 0.0])).tolist()
     2.0
     """
     y = np.asarray(log_norm, np.float64)[..., ::-1]
+    if not y.shape[-1]:
+        return np.full(y.shape[:-1], np.nan)
     with np.errstate(invalid="ignore"):
-        outside = np.abs(y - y[..., :1]) > -LOG_EPS
-    return np.where(outside.any(axis=-1), outside.argmax(axis=-1), np.nan)
+        distance = np.abs(y - y[..., :1])
+    # The first lag that is outside or NaN decides.
+    stops = ~(distance <= -LOG_EPS)
+    first = stops.argmax(axis=-1)
+    unknown = np.isnan(np.take_along_axis(distance, first[..., None], axis=-1)[..., 0])
+    return np.where(stops.any(axis=-1) & ~unknown, first, np.nan)
 
 
 def records(
