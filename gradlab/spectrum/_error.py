@@ -1,5 +1,7 @@
 """The standard error of a mean over steps that are correlated."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -60,20 +62,28 @@ def error_of_mean(x: Array, batches: float, floor: Array) -> Array:
 def _autoregression(centred: Array, variance: Array) -> tuple[Array, Array]:
     """The sum of the weights and the variance of what is left, of the best autoregression."""
     n = centred.shape[0]
-    ahead, behind = centred[1:], centred[:-1]
-    weights, noise = centred[:0], variance
-    scores, totals, noises = [], [], []
-    for terms in range(1, min(_MOST_TERMS, n // _VALUES_PER_TERM) + 1):
+    most = min(_MOST_TERMS, n // _VALUES_PER_TERM)
+    place = jnp.arange(n)[:, None]
+
+    def add_term(carry: Any, terms: Array) -> tuple[Any, Any]:
+        ahead, behind, weights, noise = carry
+        behind = jnp.roll(behind, 1, axis=0)
+        # The first values have no predecessor that far back.
+        ahead, behind = (jnp.where(place >= terms, x, 0) for x in (ahead, behind))
         size = jnp.sum(ahead**2 + behind**2, axis=0)
         last = 2 * jnp.sum(ahead * behind, axis=0) / jnp.where(size == 0, 1, size)
-        weights = jnp.concatenate([weights - last[None] * weights[::-1], last[None]])
-        ahead, behind = (ahead - last[None] * behind)[1:], (behind - last[None] * ahead)[:-1]
+        # The weights so far are followed by zeros; in reverse order they start again at 0.
+        reverse = jnp.roll(weights[::-1], terms - 1 - most, axis=0)
+        weights = (weights - last[None] * reverse).at[terms - 1].set(last)
+        ahead, behind = ahead - last[None] * behind, behind - last[None] * ahead
         noise = noise * jnp.maximum(1 - last**2, 0)
-        scores.append(n * jnp.log(noise) + 2 * n * (terms + 1) / (n - terms - 2))
-        totals.append(weights.sum(0))
-        noises.append(noise * (n / (n - terms - 1)))
-    best = jnp.argmin(jnp.stack(scores), axis=0)[None]
-    total, noise = (
-        jnp.take_along_axis(jnp.stack(each), best, axis=0)[0] for each in (totals, noises)
-    )
+        score = n * jnp.log(noise) + 2 * n * (terms + 1) / (n - terms - 2)
+        outcome = score, weights.sum(0), noise * (n / (n - terms - 1))
+        return (ahead, behind, weights, noise), outcome
+
+    # A scan, since six terms would compile for seconds.
+    start = centred, centred, jnp.zeros_like(centred[:most]), variance
+    _, (scores, totals, noises) = jax.lax.scan(add_term, start, jnp.arange(1, most + 1))
+    best = jnp.argmin(scores, axis=0)[None]
+    total, noise = (jnp.take_along_axis(each, best, axis=0)[0] for each in (totals, noises))
     return total, noise

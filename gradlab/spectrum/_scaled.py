@@ -25,18 +25,28 @@ class Scaled(NamedTuple):
 
 def split(x: Array) -> Scaled:
     """x as a fraction and an exponent; the derivative goes through the fraction."""
-    fraction, exponent = jnp.frexp(jax.lax.stop_gradient(x))
-    exponent = exponent.astype(jnp.int32) - (fraction < _ROOT)
+    # The exponent's own bits: jnp.frexp would compile for a second.
+    info = jnp.finfo(x.dtype)
+    integer = jnp.int64 if info.bits == 64 else jnp.int32
+    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), integer)
+    exponent = (bits >> info.nmant).astype(jnp.int32) - (info.maxexp - 1)
     exponent = jnp.where((x > 0) & (x < jnp.inf), exponent, 0)
     # Two factors: 2^-exponent alone can lie outside the float's range.
     half = exponent // 2
-    return Scaled(x * power(-half, x.dtype) * power(half - exponent, x.dtype), exponent)
+    fraction = x * power(-half, x.dtype) * power(half - exponent, x.dtype)
+    return _centre(fraction, exponent)
+
+
+def _centre(fraction: Array, exponent: Array) -> Scaled:
+    """The same number with a fraction in [√½, √2), from one in [½, 2)."""
+    up, down = fraction >= 2 * _ROOT, (fraction < _ROOT) & (fraction > 0)
+    factor = jnp.where(up, 0.5, jnp.where(down, 2.0, 1.0)).astype(fraction.dtype)
+    return Scaled(fraction * factor, exponent + up.astype(jnp.int32) - down.astype(jnp.int32))
 
 
 def multiply(x: Scaled, y: Scaled) -> Scaled:
     """The product x y, its fraction rounded once."""
-    fraction, carry = split(x.fraction * y.fraction)
-    return Scaled(fraction, x.exponent + y.exponent + carry)
+    return _centre(x.fraction * y.fraction, x.exponent + y.exponent)
 
 
 def divide(x: Scaled, y: Scaled) -> Array:
