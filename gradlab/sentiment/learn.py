@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from gradlab import training
+from gradlab import remedies, training
 from gradlab.sentiment import models
 from gradlab.sentiment.models import Model, Params
 from gradlab.sentiment.recipes import Recipe
@@ -147,7 +147,7 @@ def optimizer(recipe: Recipe, per_epoch: int) -> optax.GradientTransformation:
     rate = optax.warmup_cosine_decay_schedule(
         recipe.rate / 10, recipe.rate, min(per_epoch // 4, steps - 1), steps, recipe.rate / 50
     )
-    clip = optax.clip_by_global_norm(recipe.clip) if recipe.clip else optax.identity()
+    clip = remedies.clip(norm=recipe.clip) if recipe.clip else optax.identity()
     return optax.chain(clip, optax.adamw(rate, weight_decay=recipe.decay))
 
 
