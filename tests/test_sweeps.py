@@ -94,6 +94,26 @@ def test_stderr_is_the_spread_over_repetitions(correlation):
     assert np.sqrt(np.mean(stderr**2)) == pytest.approx(np.std(slope), rel=0.2)
 
 
+@pytest.mark.parametrize("length", [4, 5, 10, 20, 50, 200])
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_two_errors_cover_95_percent_at_every_length(activation, length):
+    """Untied networks of width 16: a step adds half the log of a χ², of the units that are on."""
+    rng = np.random.default_rng(length)
+    on = np.maximum(rng.binomial(16, 0.5 if activation == "relu" else 1, (4000, length)), 1)
+    steps = 0.5 * np.log(rng.chisquare(on) / 16)
+    slope, stderr = measure.rate(steps.cumsum(axis=1)[:, ::-1])
+    covered = np.mean(np.abs(slope - steps.mean()) < 2 * stderr)
+    assert covered == pytest.approx(math.erf(2**0.5), abs=0.015)
+
+
+def test_the_error_of_a_fourth_lag_is_the_first_that_there_is():
+    curve = np.random.default_rng(0).normal(size=8)
+    assert np.isnan(measure.rate(curve[:3])[1]) and measure.rate(curve[:4])[1] > 0
+    for damage in (np.nan, np.inf, -np.inf):
+        curve[4] = damage
+        assert np.isnan(measure.rate(curve)).all()
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 10])
 def test_short_and_broken_sequences_give_nan_not_a_crash(length):
     curve = np.zeros((1, length))

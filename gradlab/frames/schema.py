@@ -52,7 +52,9 @@ RUNS: dict[str, Column] = {
     "reason": Column("str", "", "why a run failed; missing where it did not"),
     "verdict": Column("str", "", "vanishing, stable, exploding, nonfinite or failed", True),
     "rate": Column("float64", "nats/step", "slope of log_norm against lag"),
-    "rate_stderr": Column("float64", "nats/step", "standard error of rate"),
+    "rate_stderr": Column(
+        "float64", "nats/step", "error of rate within the run; ±2 cover 95 %; no spread of matrices"
+    ),
     "theory": Column("str", "", "mean field, disc law, or none: / does not hold: and the reason"),
     "predicted_rate": Column("float64", "nats/step", "the theory's rate; NaN where it has none"),
     "predicted_bias": Column(
