@@ -42,6 +42,66 @@ PHI = {
 }
 
 
+def simulated_steps(activation, gain, length, n, p, bias_std, input_std, orthogonal, draws=6000):
+    """Growth of ln|λ| in each step back, (draws, T - 1) by lag: float64, weights drawn afresh."""
+    rng = np.random.default_rng(7)
+    phi, slope = PHI[activation]
+    h, steps = np.zeros((draws, n)), []
+    for _ in range(length):
+        W = rng.normal(size=(draws, n, n)) * gain / n**0.5
+        if orthogonal:
+            W = gain * np.linalg.qr(W)[0] * rng.choice([-1, 1], size=(draws, 1, n))
+        drive = rng.normal(size=(draws, n, p)) @ rng.normal(size=(draws, p, 1)) / p**0.5
+        a = (W @ h[..., None] + input_std * drive)[..., 0] + bias_std * rng.normal(size=(draws, n))
+        h = phi(a)
+        steps.append((W, slope(a)))
+    adjoint, norms = rng.normal(size=(draws, n)), []
+    for W, d in steps[:0:-1]:
+        norms.append(np.linalg.norm(adjoint, axis=-1))
+        adjoint = ((d * adjoint)[:, None, :] @ W)[:, 0]
+    norms.append(np.linalg.norm(adjoint, axis=-1))
+    alive = norms[-1] > 0
+    return np.diff(np.log(np.array(norms)[:, alive]), axis=0).T
+
+
+@pytest.mark.parametrize(
+    ("activation", "gain", "n", "p", "bias_std", "input_std", "orthogonal", "rest"),
+    [
+        ("linear", 0.9, 8, 2, 0.1, 1.0, False, 0),
+        ("linear", 0.9, 8, 2, 0.1, 1.0, True, 0),
+        ("relu", 1.4, 8, 2, 0.1, 1.0, False, 0),
+        ("relu", 1.4, 8, 2, 0.1, 1.0, True, 0),
+        ("tanh", 2.0, 16, 3, 0.1, 0.5, False, 1),
+        ("erf", 1.5, 16, 8, 0.2, 0.4, False, 1),
+    ],
+)
+def test_untied_steps_against_brute_force(
+    activation, gain, n, p, bias_std, input_std, orthogonal, rest
+):
+    """Exact for linear and relu; for the others to the order 1/n², 1/256 here."""
+    length = 8
+    growth = simulated_steps(activation, gain, length, n, p, bias_std, input_std, orthogonal)
+    found = meanfield.untied_steps(
+        activation, gain, length, n, bias_std=bias_std, input_variance=input_std**2,
+        input_spread=input_std**2 * (2 / p) ** 0.5, orthogonal=orthogonal,
+    )  # fmt: skip
+    error = growth.std(axis=0) / len(growth) ** 0.5
+    off = growth.mean(axis=0) - found[:0:-1]
+    assert found.shape == (length,)
+    assert (np.abs(off) < 4 * error + 1e-12 + rest * 2 / n**2).all()
+    assert abs(off.mean()) < 3 * error.mean() + 1e-12 + rest / n**2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"gain": 0.0}, {"length": 0}, {"n": 0}, {"gain": math.nan}, {"activation": "relu"},
+     {"orthogonal": True, "input_variance": 0.1}, {"input_spread": -1.0}, {"activation": "sine"}],
+)  # fmt: skip
+def test_untied_steps_refuses_what_it_has_no_theory_of(changes):
+    with pytest.raises(ValueError):
+        meanfield.untied_steps(**{"activation": "tanh", "gain": 1.0, "length": 3, "n": 4} | changes)
+
+
 def expect(f, q):
     """E f(√q z) by adaptive quadrature, split at zero and where f is narrow."""
 

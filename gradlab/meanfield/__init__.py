@@ -4,6 +4,7 @@
 and an input s_t of variance q_in per unit. h_t = φ(W h_{t-1} + U x_t + b) is the same network seen
 after φ, and has the same rate. ``minimal_rnn``, ``gru``, ``gru_reset_before`` and ``lstm`` are for
 weights drawn afresh at each step; ``disc`` is for one W for all steps, around the state 0.
+``untied_steps`` is ``elman`` with weights drawn afresh, at a finite width and from the first step.
 """
 
 from gradlab.meanfield._disc import Disc as Disc
@@ -21,3 +22,4 @@ from gradlab.meanfield._gated import gru_reset_before as gru_reset_before
 from gradlab.meanfield._gated import minimal_rnn as minimal_rnn
 from gradlab.meanfield._lstm import LSTMMeanField as LSTMMeanField
 from gradlab.meanfield._lstm import lstm as lstm
+from gradlab.meanfield._width import untied_steps as untied_steps
