@@ -275,18 +275,47 @@ def test_summary_by_hand():
 
 
 def test_disagreement_of_the_mean_by_hand():
-    """Rates 0.1, 0.2, 0.3: mean 0.2, standard error 0.1/√3."""
+    """Rates 0.1, 0.2, 0.3: mean 0.2, standard error 0.1/√3; t of 2 at 97.725 % is 4.5266."""
     rate = [0.1, 0.2, 0.3, np.nan]
     theory = {"predicted_rate": [0.15] * 4, "theory": ["mean field"] * 4}
     without = frames.summary(frames.runs_frame(records(rate=rate, **theory))).iloc[0]
-    np.testing.assert_allclose(without["disagreement"], 0.05 / (0.1 / 3**0.5))
     assert without["theory"] == "mean field" and np.isnan(without["predicted_bias"])
+    assert np.isnan(without["disagreement"])
     known = records(rate=rate, predicted_bias=[-0.05] * 4, **theory)
     row = frames.summary(frames.runs_frame(known)).iloc[0]
-    np.testing.assert_allclose(row["disagreement"], 0.1 / (0.1 / 3**0.5))
+    np.testing.assert_allclose(row["disagreement"], 0.1 / (2.2633 * 0.1 / 3**0.5), rtol=1e-4)
     one = frames.summary(frames.runs_frame(known[:1])).iloc[0]
     nothing = frames.summary(frames.runs_frame(records(rate=rate))).iloc[0]
     assert np.isnan(one["disagreement"]) and np.isnan(nothing["disagreement"])
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 40])
+def test_disagreement_is_below_2_in_95_percent_of_points_however_few_the_seeds(seeds):
+    rng = np.random.default_rng(seeds)
+    gains = np.repeat(np.arange(1.0, 1501), seeds)
+    columns = {name: [value] * len(gains) for name, value in RECORD.items()} | {
+        "run_id": np.arange(len(gains)).astype(str), "gain": gains,
+        "seed": np.tile(np.arange(seeds), 1500), "rate": -0.1 + 0.01 * rng.normal(size=len(gains)),
+        "predicted_rate": [-0.08] * len(gains), "predicted_bias": [-0.02] * len(gains),
+    }  # fmt: skip
+    found = frames.summary(frames.runs_frame(columns))["disagreement"]
+    assert len(found) == 1500 and np.mean(np.abs(found) < 2) == pytest.approx(0.9545, abs=0.016)
+
+
+def test_seeds_that_agree_to_rounding_disagree_with_theory_by_rounding():
+    eps = 2.0**-23
+    exact = {"predicted_rate": [-0.5] * 4, "predicted_bias": [0.0] * 4}
+    found = frames.summary(frames.runs_frame(records(rate=[-0.5 + eps] * 4, **exact)))
+    np.testing.assert_allclose(found["disagreement"], 1.0, rtol=1e-6)
+
+
+def test_no_frame_has_a_negative_zero():
+    frame = frames.runs_frame(records(rate=[-0.0] * 4, predicted_bias=[-0.0] * 4))
+    table = frames.summary(frame.assign(predicted_rate=0.0))
+    for name in ("rate_median", "rate_mean", "predicted_bias", "disagreement"):
+        assert not np.signbit(table[name]).any()
+    assert not np.signbit(frames.steps_frame({"run_id": ["a"], "step": [1], "lag": [9],
+                                              "log_norm": [-0.0]})["log_norm"]).any()  # fmt: skip
 
 
 def test_runs_without_init_and_gain_are_kept():

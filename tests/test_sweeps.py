@@ -225,38 +225,72 @@ def test_wide_tanh_networks_follow_mean_field():
     mean = np.mean([row["rate"] for row in rows(wide)])
     assert mean == pytest.approx(field.rate + field.finite_width_bias(400), abs=0.02)
     found = theory.predict(wide[0])
-    assert found == ("mean field", field.rate, field.finite_width_bias(400))
+    assert found[:2] == ("mean field", field.rate) and math.isnan(found.bias)
 
 
 # What theory says of a run
 
 
-def stand(runs):
-    """Mean of the seeds' rates minus what theory expects, and its standard error, per point."""
+def stand(runs, bias=0.0):
+    """Mean of the seeds' rates minus what theory expects, and its standard error, per point.
+
+    `bias` stands for the one of theory where that has none.
+    """
     measured = rows(runs)
     points = {}
     for r, row in zip(runs, measured, strict=True):
         assert row["theory"] == "mean field"
-        bias = 0.0 if math.isnan(row["predicted_bias"]) else row["predicted_bias"]
-        off = row["rate"] - row["predicted_rate"] - bias
-        assert row["disagreement"] == pytest.approx(off / row["rate_stderr"], rel=1e-6)
+        known = not math.isnan(row["predicted_bias"])
+        off = row["rate"] - row["predicted_rate"] - (row["predicted_bias"] if known else bias)
+        if known:
+            assert row["disagreement"] == pytest.approx(off / row["rate_stderr"], rel=1e-4)
+        else:
+            assert math.isnan(row["disagreement"])
         points.setdefault(r._replace(seed=0), []).append(off)
     off = np.array(list(points.values()))
     return off.mean(axis=1), off.std(axis=1, ddof=1) / np.sqrt(off.shape[1])
 
 
 def test_untied_runs_follow_mean_field():
-    """To the order 1/n: the bias is 0.018 and 0.042 here, 5 and more of the standard errors."""
+    """The bias is -0.020 and -0.048 here, 6 and more of the standard errors."""
     small = {"weights": "untied", "hidden": 32, "inputs": 32, "length": 200}
     off, error = stand([run(gain=g, seed=s, **small) for g in (0.8, 2.0) for s in range(16)])
     assert (error < (0.0035, 0.008)).all()
-    assert (np.abs(off) < 3 * error + 1 / 32**2).all()
+    assert (np.abs(off) < 3 * error).all()
 
 
-def test_a_wide_untied_run_follows_mean_field_within_its_own_error():
-    (row,) = rows([run(weights="untied", gain=0.8, hidden=128, inputs=32, length=200)])
-    assert row["theory"] == "mean field" and row["rate_stderr"] < 0.01
-    assert abs(row["disagreement"]) < 3
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "tanh", "gain": 2.0},  # the state's start moves the rate by 0.03
+        {"activation": "erf", "gain": 1.5, "inputs": 3, "input_scale": 1.0, "bias_scale": 0.2},
+        {"activation": "relu", "gain": 1.2},
+        {"activation": "linear", "input": "reviews"},
+    ],
+)
+def test_short_and_narrow_untied_runs_follow_their_bias(changes):
+    """At T = 12 and n = 16 the rates are off from an infinite width and length by 0.03 to 0.4."""
+    untied = [run(weights="untied", hidden=16, seed=s, **changes) for s in range(300)]
+    log_norm = measure.curves(untied, recurrent=False, size=100).log_norm
+    slope, stderr = measure.rate(log_norm)
+    expected = theory.predict(untied[0])
+    off = slope[np.isfinite(slope)] - expected.rate - expected.bias
+    assert abs(expected.bias) > 0.02
+    assert abs(off.mean()) < 3 * off.std() / 300**0.5
+    covered = np.mean(np.abs(off / stderr[np.isfinite(slope)]) < 2)
+    assert 0.9 < covered < 0.99  # 0.9545 with a standard error of 0.012
+
+
+@pytest.mark.parametrize("weights", ["tied", "untied"])
+def test_exact_theory_is_met_within_rounding(weights):
+    exact = {"activation": "linear", "init": "orthogonal", "weights": weights, "length": 50}
+    undriven = exact | {"activation": "tanh", "input_scale": 0.0}
+    gains = (0.5, 0.9, 1.0)
+    runs = [run(gain=g, seed=s, **each) for each in (exact, undriven) for g in gains
+            for s in range(4)]  # fmt: skip
+    for row in [*rows(runs[:12]), *rows(runs[12:])]:
+        assert row["predicted_bias"] == 0 and not np.signbit(row["predicted_bias"])
+        assert abs(row["disagreement"]) < 2
 
 
 @pytest.mark.parametrize("name, gain", [("minimal_rnn", 4.0), ("lstm", 3.0)])
@@ -269,10 +303,11 @@ def test_untied_gated_runs_follow_mean_field(name, gain):
     assert (np.abs(off) < 3 * error + 1 / 48).all()
 
 
-def test_orthogonal_runs_follow_mean_field_tied_as_untied():
-    """-3(k - 1)/(4n): 0.013 at this gain and width, where independent entries lose 0.029."""
+def test_tied_orthogonal_runs_follow_mean_field_but_for_the_width():
+    """-3(k - 1)/(4n) fits, 0.013 at this gain and width, but is not derived with tied weights."""
     wide = {"init": "orthogonal", "gain": 2.0, "hidden": 64, "inputs": 32, "length": 400}
-    off, error = stand([run(seed=s, **wide) for s in range(32)])
+    k = meanfield.elman("tanh", 2.0, input_variance=0.3**2).k
+    off, error = stand([run(seed=s, **wide) for s in range(32)], bias=-3 * (k - 1) / (4 * 64))
     assert (error < 0.0015).all() and (np.abs(off) < 3 * error).all()
 
 
@@ -328,13 +363,31 @@ def test_theory_of_a_run(name, changes, says, rate):
         assert found.rate == pytest.approx(rate, abs=1e-9)
 
 
-def test_bias_is_nan_where_it_is_not_known():
-    """Tied weights in the ordered phase: the spectral radius of the very matrix lies higher."""
-    ordered = run(gain=0.8)
-    assert math.isnan(theory.predict(ordered).bias)
-    assert theory.predict(ordered._replace(weights="untied")).bias < 0
-    assert theory.predict(ordered._replace(gain=2.0)).bias < 0
-    assert math.isnan(theory.predict(ordered._replace(init="stacked_orthogonal")).bias)
+@pytest.mark.parametrize(
+    "changes, known",
+    [
+        ({"weights": "untied"}, True),
+        ({"weights": "untied", "init": "critical"}, True),
+        ({}, False),
+        ({"gain": 2.0}, False),
+        ({"activation": "linear"}, False),
+        ({"activation": "relu"}, False),
+        ({"weights": "untied", "init": "uniform"}, False),
+        ({"weights": "untied", "init": "orthogonal"}, False),
+        ({"weights": "untied", "init": "stacked_orthogonal"}, False),
+        ({"weights": "untied", "input": "reviews"}, False),
+        ({"weights": "untied", "input": "reviews", "activation": "relu"}, True),
+        ({"weights": "untied", "input": "reviews", "input_scale": 0.0, "bias_scale": 0.1}, True),
+        ({"weights": "untied", "length": 1}, False),
+        ({"weights": "untied", "gain": 0.0}, False),
+        ({"init": "orthogonal", "activation": "linear"}, True),
+        ({"init": "orthogonal", "input_scale": 0.0}, True),
+        ({"init": "orthogonal", "activation": "relu"}, False),
+    ],
+)
+def test_bias_is_known_where_it_is_derived(changes, known):
+    """Tied Gaussian weights: the rate is that of the very matrix, whose law has no closed form."""
+    assert math.isfinite(theory.predict(run(**{"gain": 0.8} | changes)).bias) == known
 
 
 # What is audited

@@ -19,6 +19,7 @@ from gradlab.frames.schema import CURVES as CURVES
 from gradlab.frames.schema import KINDS as KINDS
 from gradlab.frames.schema import METRICS as METRICS
 from gradlab.frames.schema import ORDER as ORDER
+from gradlab.frames.schema import ROUNDING as ROUNDING
 from gradlab.frames.schema import RUNS as RUNS
 from gradlab.frames.schema import STEPS as STEPS
 from gradlab.frames.schema import TRACE as TRACE
@@ -41,6 +42,7 @@ from gradlab.frames.schema import training_steps_frame as training_steps_frame
 from gradlab.frames.statistics import SUMMARIES as SUMMARIES
 from gradlab.frames.statistics import TOLERANCES as TOLERANCES
 from gradlab.frames.statistics import compare as compare
+from gradlab.frames.statistics import error_of_mean as error_of_mean
 from gradlab.frames.statistics import summary as summary
 from gradlab.frames.statistics import trained_summary as trained_summary
 from gradlab.frames.statistics import verdict_table as verdict_table

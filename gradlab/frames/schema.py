@@ -58,10 +58,13 @@ RUNS: dict[str, Column] = {
     "theory": Column("str", "", "mean field, disc law, or none: / does not hold: and the reason"),
     "predicted_rate": Column("float64", "nats/step", "the theory's rate; NaN where it has none"),
     "predicted_bias": Column(
-        "float64", "nats/step", "what theory adds to it at this width; NaN where that is not known"
+        "float64", "nats/step", "what the width and length add to it; NaN where that is not derived"
     ),
     "disagreement": Column(
-        "float64", "1", "(rate - predicted_rate - predicted_bias) / rate_stderr; unknown bias as 0"
+        "float64",
+        "1",
+        "(rate - predicted_rate - predicted_bias) / √(rate_stderr² + ROUNDING²): beyond ±2 in 5 % "
+        "of the runs; NaN where the bias is, such as where matrices of tied weights differ",
     ),
     "log_gain": Column("float64", "nats", "log_norm at step 1 minus log_norm at step T"),
     "horizon": Column("Int64", "steps", "lag at which the norm leaves [eps, 1/eps] of its start"),
@@ -255,6 +258,13 @@ ORDER = {
 """The order of the runs of a sweep: by these columns, missing values last, and then by seed. The
 rows of the other frames follow it."""
 
+ROUNDING = float(np.finfo(np.float32).eps)
+"""The error of a rate from float32, in nats per step. A step back multiplies λ by rounded weights:
+the gain and each entry are off by up to eps/2 of their size, and so is each sum, at random. What is
+the same at all steps is the gain's error and that of the weights' own draw (a QR for orthogonal
+ones), so the rate is off by about eps/2 each, and eps bounds both: at most 1.13 eps in 1,800 linear
+orthogonal networks of width 4 to 256, whose rate is known, 0.1 to 0.6 eps as root mean square."""
+
 VERDICTS = ("vanishing", "stable", "exploding", "nonfinite")
 
 
@@ -293,7 +303,9 @@ def coerce(records: Records, schema: dict[str, Column], what: str) -> pd.DataFra
                 values = frame[name]
                 if column.dtype == "int64":  # a plain cast would truncate 1.5 to 1
                     values = values.astype("Int64")
-                columns[name] = values.astype(column.dtype)
+                values = values.astype(column.dtype)
+                # A sum with 0 has no sign at 0: no frame says -0.0.
+                columns[name] = values + 0.0 if column.dtype == "float64" else values
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"column {name!r} of {what} is not {column.dtype}: {error}"

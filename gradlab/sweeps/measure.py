@@ -17,6 +17,7 @@ from gradlab import cells, frames, initializers, tasks, tracing
 from gradlab._student import student_factor
 from gradlab.sweeps import theory
 from gradlab.sweeps.plan import Run
+from gradlab.sweeps.slope import increment_weights
 from gradlab.tasks import probe
 
 PRECISION = "float32"
@@ -332,15 +333,13 @@ def rate(log_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     [-0.5, 0.0]
     """
     y = np.asarray(log_norm, np.float64)[..., ::-1]
-    skip = y.shape[-1] // 10
-    y = y[..., skip : y.shape[-1] - skip]
+    lags, weights = increment_weights(y.shape[-1])
+    y = y[..., lags]
     n = y.shape[-1]
     nothing = np.full(y.shape[:-1], np.nan)
     if n < 2:
         return nothing, nothing
     y = np.where(np.isfinite(y).all(axis=-1, keepdims=True), y, np.nan)
-    i = np.arange(1, n)
-    weights = 6 * i * (n - i) / (n * (n**2 - 1.0))
     increments = np.diff(y, axis=-1)
     # Not as a product, whose rounding would depend on how many curves there are.
     slope = np.sum(increments * weights, axis=-1)
@@ -349,9 +348,9 @@ def rate(log_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     m = n - 1
     dof = min(m - 2, max(4, min(32, int(0.4 * m ** (2 / 3)))))
     # Without the mean, of which the cosines would leave rounding.
-    increments = increments - slope[..., None]
+    increments, middles = increments - slope[..., None], np.arange(m) + 0.5
     powers = [
-        np.sum(increments * np.cos(np.pi * j * (i - 0.5) / m), axis=-1) ** 2
+        np.sum(increments * np.cos(np.pi * j / m * middles), axis=-1) ** 2
         for j in (1, *range(3, dof + 2))
     ]
     variance = 2 / m * np.sum(powers, axis=0) / dof
@@ -414,7 +413,7 @@ def records(
         else:
             verdict = "exploding" if curve[-1 - crossing] > curve[-1] else "vanishing"
         with np.errstate(invalid="ignore"):
-            log_gain = curve[0] - curve[-1]
+            log_gain = curve[0] - curve[-1] + 0.0
         expected = theory.predict(run)
         rows.append(
             {
@@ -423,7 +422,7 @@ def records(
                 "precision": PRECISION,
                 "status": "nonfinite" if nonfinite else "zero" if zero else "ok",
                 "verdict": verdict,
-                "rate": slope[i],
+                "rate": slope[i] + 0.0,  # never -0.0
                 "rate_stderr": stderr[i],
                 "theory": expected.theory,
                 "predicted_rate": expected.rate,
@@ -442,7 +441,10 @@ def records(
 
 
 def _disagreement(rate: float, stderr: float, expected: theory.Prediction) -> float:
-    """By how many standard errors a rate lies above what theory expects at the run's width."""
-    bias = 0.0 if math.isnan(expected.bias) else expected.bias
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.divide(rate - expected.rate - bias, stderr))
+    """By how many errors a rate lies above what theory expects at the run's width and length.
+
+    NaN where rate, error or bias is: the bias is known for untied weights, where `stderr` is all
+    the error that there is, and where theory is exact for every matrix, so that none differs.
+    """
+    error = math.hypot(stderr, frames.ROUNDING)
+    return float(rate - expected.rate - expected.bias) / error + 0.0

@@ -6,10 +6,13 @@ import functools
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from gradlab import meanfield
 from gradlab.sweeps.plan import Run
+from gradlab.sweeps.slope import increment_weights
 
-# Standard deviation of a standard normal number that is cut at ±2.
+# Std of a standard normal truncated to [-2, 2].
 _CUT = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
 
 # σ_w/gain of a square W whose entries have variance σ_w²/n and are close to independent.
@@ -33,6 +36,8 @@ _OTHERWISE = {
     "echo_state": "its weights are sparse and rescaled by their own spectral radius",
     "heavy_tailed": "its weights have no variance",
 }
+# Initializers whose entries are Gaussian.
+_GAUSSIAN = ("normal", "critical")
 _GATED = ("gru", "gru_reset_before", "lstm", "minimal_rnn")
 
 
@@ -42,7 +47,8 @@ class Prediction(NamedTuple):
     Attributes:
         theory: "mean field" or "disc law", or "does not hold: …" and "none: …" with the reason.
         rate: in nats per step, of a network of infinite width; NaN where there is no theory.
-        bias: what the run's width adds to it, in nats per step; NaN where that is not known.
+        bias: what the run's width and length add to it, in nats per step, where that is derived;
+            NaN where it is not.
     """
 
     theory: str
@@ -60,14 +66,17 @@ def predict(run: Run) -> Prediction:
     The input adds input_scale² to the variance of each preactivation: every feature of every
     source has variance 1, U draws the units independently, and theory takes no more of the input
     than its variance at one time, so that correlations in time (of text) do not matter. That
-    |x_t|² scatters about `inputs` by √(2/inputs) is left out.
+    |x_t|² scatters about `inputs` is in the bias.
 
     >>> from gradlab.sweeps import parse, plan
-    >>> fixed = {"cell": "elman", "init": "normal", "gain": 2.0, "length": 9, "input_scale": 0.5}
+    >>> fixed = {"cell": "elman", "init": "normal", "gain": 2.0, "length": 99, "input_scale": 0.5,
+    ...          "weights": "untied"}
     >>> (run,) = plan.Plan(parse({"fixed": fixed}), plan.Run)
     >>> theory, rate, bias = predict(run)
     >>> theory, round(rate, 4), round(bias, 4)
-    ('mean field', 0.1204, -0.015)
+    ('mean field', 0.1204, -0.0118)
+    >>> predict(run._replace(weights="tied")).bias
+    nan
     >>> predict(run._replace(cell="leaky")).theory
     'none: no theory of leaky'
     """
@@ -107,7 +116,7 @@ def _elman(run: Run, spread: float) -> Prediction:
     field = _elman_field(activation, spread, bias_std, run.input_scale**2)
     if _undriven(run) and run.activation != "linear" and field.q > 0:
         return Prediction(_AT_ZERO)
-    return Prediction("mean field", field.rate, _elman_bias(run, field))
+    return Prediction("mean field", field.rate, _elman_bias(run, spread, field))
 
 
 @functools.cache
@@ -117,25 +126,63 @@ def _elman_field(
     return meanfield.elman(activation, spread, bias_std=bias_std, input_variance=input_variance)
 
 
-def _elman_bias(run: Run, field: meanfield.MeanField) -> float:
-    """What the width adds to the rate, to first order in 1/n; NaN where that is not known.
+def _elman_bias(run: Run, spread: float, field: meanfield.MeanField) -> float:
+    """What width and length add to the rate; NaN where that is not derived.
 
-    One step back takes λ to Wᵀ D λ, D the slopes. By the delta method with k = E φ'⁴/(E φ'²)²,
-    D λ loses 3(k - 1)/(4n) for a λ uniform on the sphere, all there is where W is orthogonal. A
-    Gaussian W that is new at each step loses another 1/(2n); where it is the same at all steps, a
-    chaotic network has the fit of `finite_width_bias`, and an ordered one the spectral radius of
-    its very matrix, which lies above the theory by an amount that is not known in closed form.
+    Where the network is linear (also at the state 0), an orthogonal W changes no direction's norm:
+    nothing is added, with tied weights neither. Untied Gaussian weights, and relu with untied
+    orthogonal ones, have `meanfield.untied_steps`. What is left has no derivation: W that are the
+    same at all steps, where the rate is that of the very matrix, and the saturating activations
+    under entries that are not Gaussian or an input whose |x_t|² has an unknown law.
     """
-    n, k = run.hidden, field.k
-    if run.init == "stacked_orthogonal":
+    activation, orthogonal = str(run.activation), run.init == "orthogonal"
+    is_linear = activation == "linear" or (activation != "relu" and field.q == 0)
+    if orthogonal and is_linear and math.isfinite(field.rate):
+        return 0.0
+    scale_free = is_linear or activation == "relu"
+    derived = run.init in _GAUSSIAN or (orthogonal and scale_free)
+    known_input = scale_free or run.input == "gaussian" or not run.input_scale
+    if run.weights != "untied" or not (derived and known_input and math.isfinite(field.rate)):
         return math.nan
-    if run.init == "orthogonal":
-        return -3 * (k - 1) / (4 * n)
-    if run.weights == "untied":
-        return -(3 * k - 1) / (4 * n)
-    if run.activation == "linear" or field.rate <= 0:
+    lags, weights = increment_weights(run.length)
+    if not len(weights):
         return math.nan
-    return field.finite_width_bias(n)
+    steps = _untied_steps(
+        activation,
+        spread,
+        run.length,
+        run.hidden,
+        run.bias_scale or 0.0,
+        run.input_scale**2,
+        run.input_scale**2 * math.sqrt(2 / run.inputs),
+        orthogonal,
+    )
+    # By lag: the step from lag 0 to 1 is that of the last input.
+    back = steps[:0:-1][lags.start : lags.stop - 1]
+    return float(np.sum(weights * back)) - field.rate
+
+
+@functools.lru_cache(256)
+def _untied_steps(
+    activation: str,
+    spread: float,
+    length: int,
+    n: int,
+    bias_std: float,
+    input_variance: float,
+    input_spread: float,
+    orthogonal: bool,
+) -> np.ndarray:
+    return meanfield.untied_steps(
+        activation,
+        spread,
+        length,
+        n,
+        bias_std=bias_std,
+        input_variance=input_variance,
+        input_spread=input_spread,
+        orthogonal=orthogonal,
+    )
 
 
 def _gated(run: Run, spread: float) -> Prediction:
