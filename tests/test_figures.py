@@ -210,19 +210,18 @@ def test_inputs_are_paired_by_seed(results, drawn):
     np.testing.assert_allclose(drawn_points.get_ydata().astype(float), expected, atol=1e-12)
 
 
-def test_deviations_are_bounded_by_the_seeds_and_on_one_side_by_the_width():
+@pytest.mark.parametrize("bias", [-0.03, 0.0, 0.01, np.nan])
+def test_deviations_are_bounded_by_three_errors_about_the_bias(bias):
     small = sweep(cells=("elman",), inits=("normal",), gains=(0.5, 2.0), lengths=(100,), seeds=4)
-    runs = small.runs[small.runs["input"] == "gaussian"].copy()
-    runs["predicted_bias"] = np.where(runs["gain"] < 1, 0.01, -0.03)
+    runs = small.runs[small.runs["input"] == "gaussian"].assign(predicted_bias=bias)
     points = figures.deviations(runs).set_index("gain")
-    for gain, width in ((0.5, 0.01), (2.0, 0.0)):  # the synthetic rates lie above their theory
+    for gain in (0.5, 2.0):
         rates = runs.loc[runs["gain"] == gain, "rate"].to_numpy()
         deviation = rates.mean() - runs.loc[runs["gain"] == gain, "predicted_rate"].iloc[0]
         sd = np.sqrt(((rates - rates.mean()) ** 2).sum() / 3)
-        assert deviation > 0
         np.testing.assert_allclose(points.loc[gain, "deviation"], deviation)
-        np.testing.assert_allclose(points.loc[gain, "bound"], width + 3 * sd / 2 + sd)
-        assert points.loc[gain, "within"] == (deviation <= width + 2.5 * sd)
+        np.testing.assert_allclose(points.loc[gain, "bound"], 3 * sd / 2)
+        assert points.loc[gain, "within"] == (abs(deviation - np.nan_to_num(bias)) <= 1.5 * sd)
 
 
 def test_theory_draws_its_line_and_rings_what_misses_it(results):

@@ -43,9 +43,10 @@ CAPTIONS = {
         "Measured rates and theory",
         "Above, the rate in nats per step against gain (dimensionless), mean and standard "
         "deviation over seeds, with theory as a dotted line; hollow points have no theory. Below, "
-        "measured minus theory in nats per step: the band is the expected effect of a finite "
-        "width, a bar is three standard errors and one standard deviation of the seeds; what lies "
-        "beyond both is ringed. Input: {subject}; the longest sequences.",
+        "measured minus theory in nats per step: the band is the effect of a finite width, where "
+        "it is derived, and a bar is three standard errors over the seeds; a point whose bar does "
+        "not reach the band's far edge, or 0 without a band, is ringed. Input: {subject}; the "
+        "longest sequences.",
     ),
     "inputs": Caption(
         "Rates on {subject} and on gaussian input",
