@@ -147,8 +147,9 @@ def theory(
         shade = "0.3" if hue is not None else palette[0]
         handles += [
             Line2D([], [], color=shade, ls=PREDICTED, label="theory"),
-            Patch(color=shade, alpha=0.2, lw=0, label="finite width"),
         ]
+        if points["predicted_bias"].notna().any():
+            handles.append(Patch(color=shade, alpha=0.2, lw=0, label="finite width"))
         if points["predicted_rate"].isna().any():
             hollow = {"marker": "o", "ms": 3.5, "mfc": "white", "mew": 0.8, "ls": ""}
             handles.append(Line2D([], [], color=shade, label="no theory", **hollow))
@@ -170,7 +171,7 @@ def _theory_points(above: Axes, below: Axes, rows: pd.DataFrame, colour: Any, ma
         above.errorbar(part["gain"], part["rate"], part["rate_sd"], mfc=fill, mew=0.7, **style)
     above.plot(known["gain"], known["predicted_rate"], color=colour, ls=PREDICTED)
     below.errorbar(known["gain"], known["deviation"], known["bound"], mew=0.7, **style)
-    bias = known["predicted_bias"].fillna(0)
+    bias = known["predicted_bias"]  # no band where it is NaN
     band = {"color": colour, "alpha": 0.25, "lw": 0}
     for ax, line in ((above, known["predicted_rate"]), (below, 0 * bias)):
         ax.fill_between(known["gain"], line, line + bias, **band)
