@@ -50,7 +50,7 @@ for n, seeds in SEEDS.items():
     place = (np.arange(n) + 0.5) / n
     for g in GAINS:
         quantiles = CASES[f"full_spectrum_g{g:.1f}"]["quantiles"]
-        bias = gl.meanfield.elman("tanh", g).finite_width_bias(n)
+        effect = gl.meanfield.elman("tanh", g).finite_width_bias(n)
         for seed in range(seeds):
             exponents, stderr = (np.asarray(x, float) for x in spectrum(np.uint32(seed), g, n))
             for share, theory in quantiles.items():
@@ -58,7 +58,7 @@ for n, seeds in SEEDS.items():
                 rows.append(
                     dict(cell=f"g = {g:g}", gain=float(share), hidden=n, length=STEPS,
                          seed=seed, rate=rate, rate_stderr=error, predicted_rate=theory,
-                         predicted_bias=bias)
+                         suspected=effect, cause="that of the largest exponent")
                 )  # fmt: skip
     print(f"full_spectrum: width {n} after {time.monotonic() - began:.0f} s")
 published.publish(
