@@ -15,7 +15,7 @@ PIP = -m pip install -qq --disable-pip-version-check
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures report reproduce theory training sentiment test test-long test-latest lint bench clean
+.PHONY: help sweep figures report reproduce theory coverage training sentiment test test-long test-latest lint bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ reproduce: $(STAMP) ## run the default sweep afresh and compare with the committ
 THEORY = rate_against_gain minimal_rnn tied_untied largest_exponent full_spectrum exponent_coverage published
 theory: $(STAMP) ## published curves against theory, into results/theory
 	@for name in $(THEORY); do $(BIN)/python experiments/$$name.py || exit 1; done
+
+coverage: $(STAMP) ## how often two errors cover the truth, into results/theory/coverage.md
+	@$(BIN)/python experiments/coverage.py
 
 # Each a spec or a script of its name; two at a time, one for each of two cores.
 EXPERIMENTS = temporal_order adding copying flossing flossed_order
