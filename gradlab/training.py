@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
+import os
 import time
 import zipfile
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from gradlab import _files
+from gradlab._identity import Identity, Unknown
 from gradlab._norms import norm
 from gradlab.tracing import Trace, trace
 
@@ -31,8 +31,19 @@ Sampler = Callable[[PRNGKeyArray, Int[Array, ""]], Any]
 Progress = Callable[[int, int, float], None]
 
 # Part of every checkpoint: a change of what one holds makes old ones another program's.
-VERSION = 1
+VERSION = 2
 _BLOCK = 100
+# The settings of JAX that change the numbers of a program whose text they leave as it is.
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_threefry_gpu_kernel_lowering",
+    "jax_disable_jit",
+)
+# Flags of XLA that change no number: how many devices there are, and what is printed.
+_HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump")
 
 
 class State(NamedTuple):
@@ -285,6 +296,7 @@ def train(
     checkpoint: str | Path | None = None,
     save_every: float = 10.0,
     progress: bool | Progress = False,
+    version: str | int | None = None,
 ) -> Training:
     """Trains with optax, with a trace of the gradient's way back every `trace_every` updates.
 
@@ -304,14 +316,20 @@ def train(
             costs about what a plain one does.
         batch_axis: that of `gradlab.trace`: which axis of the carries counts samples.
         block: updates per compiled call, rounded up to a multiple of `trace_every`: how often
-            progress is told, a failure noticed and a checkpoint written. A tenth of the steps, and
-            at most 100, if it is not given; a run that is to go on with more steps must keep it.
+            progress is told, a failure noticed and a checkpoint written. If it is not given, that
+            of the checkpoint, else a tenth of the steps and at most 100.
         checkpoint: a file that the run is saved to, and resumed from where it is there; the result
             is bit for bit that of a run that was not stopped. With more `steps` than before, it
-            goes on. It is kept when the run ends.
+            goes on. It is kept when the run ends. It belongs to one program: its code, every
+            array that stands anywhere in it, the Python functions that it calls back (their code
+            and what they close over), what training starts from, the options, and the settings
+            and version of JAX. What a callback reads from files, clocks or a network is not seen.
         save_every: the least seconds between two writes of the checkpoint.
         progress: True for a bar with the loss on standard error, or a function called after every
             block with the updates made, those wanted and the last loss.
+        version: your name for what a checkpoint cannot know: the Python code that the program calls
+            back (`jax.pure_callback`, `jax.experimental.io_callback`) with its data. With it that
+            code is not looked at: give another version whenever it changes.
 
     Returns:
         A `Training`. A loss or an update that is not finite ends the run there; `failure` says at
@@ -319,8 +337,9 @@ def train(
 
     Raises:
         ValueError: for steps, trace_every or block out of range; for a checkpoint that is damaged,
-            was written by another program (other code, shapes, parameters, data, key or options),
-            or is further than `steps`.
+            was written by another program (the message says what differs), or is further than
+            `steps`; for a checkpoint of a program that calls back Python whose content cannot be
+            read, or that changes as it runs, where no `version` is given.
 
     >>> import gradlab as gl
     >>> cell = gl.cells.make("elman", inputs=2, hidden=4)
@@ -332,36 +351,33 @@ def train(
     >>> run.metrics["loss"].shape, run.trace_steps.tolist(), run.traces.scans[0].log_norm.shape
     ((20,), [0, 10], (2, 10))
     """
+    saved = _Checkpoint(checkpoint, save_every)
     if block is None:
-        block = min(_BLOCK, -(-steps // 10))
+        block = saved.block() or min(_BLOCK, -(-steps // 10))
     if steps < 1 or block < 1:
         raise ValueError(f"steps and block must be at least 1, got {steps} and {block}")
     if trace_every:
         block = -(-block // trace_every) * trace_every
     if not isinstance(sample, jax.tree_util.Partial):
         sample = jax.tree_util.Partial(sample)
-    call = partial(_advance, loss, has_aux=has_aux, trace_every=trace_every, batch_axis=batch_axis)
+    options = {"has_aux": has_aux, "trace_every": trace_every, "batch_axis": batch_axis}
+    call = partial(_advance, loss, **options)
 
     state = first = start(params, optimizer, key)
-    saved = _Checkpoint(checkpoint, save_every)
+    blocks: list[Records] = []
     if checkpoint is not None:
-        # The program's text and what it starts from: what a checkpoint must agree on.
-        made = partial(advance, loss, has_aux=has_aux, trace_every=trace_every)
-        program = jax.make_jaxpr(
-            lambda sample, state: made(sample, optimizer, state, block, batch_axis=batch_axis)
+        made = partial(advance, loss, **options)
+        program, shapes = jax.make_jaxpr(
+            lambda sample, state: made(sample, optimizer, state, block), return_shape=True
         )(sample, state)
-        saved.identify(program, (sample, state))
-        _, shapes = jax.eval_shape(
-            lambda state: made(sample, optimizer, state, block, batch_axis=batch_axis), state
-        )
-        state, blocks = saved.read(state, shapes)
+        about = {"sample": sample, "state": state, "options": options, "block": block}
+        saved.identify(program, about, version)
+        state, blocks = saved.read(state, shapes[1])
         if int(state.step) > steps:
             raise ValueError(
                 f"{checkpoint}: a checkpoint after {int(state.step)} steps, and {steps} were asked "
                 "for; ask for more, or give another file"
             )
-    else:
-        blocks = []
 
     recent: list[State] = []
     with _telling(progress) as tell:
@@ -424,31 +440,50 @@ class _Checkpoint:
         self.seconds = seconds
         self._written = time.monotonic()
         self._waiting: Callable[[], None] | None = None
+        self._content: tuple[dict[str, Any], list[np.ndarray]] | None = None
+        if self.path is not None and self.path.exists():
+            self._content = self._load(self.path)
 
-    def identify(self, program: Any, start: Any) -> None:
-        """Makes the name of the program: its text without addresses, and all numbers in it."""
-        digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(program)).encode())
-        for leaf in [*program.consts, *jax.tree.leaves(start)]:
-            digest.update(np.asarray(_plain(leaf)).tobytes())
-        self.program = digest.hexdigest()
+    @staticmethod
+    def _load(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+        try:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                return about, [file[f"{i:06d}"] for i in range(about["arrays"])]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, TypeError) as error:
+            raise ValueError(
+                f"{path}: damaged or no checkpoint; delete it to start anew ({error})"
+            ) from None
+
+    def block(self) -> int | None:
+        """The updates of a compiled call of the run that the file holds."""
+        return self._content[0].get("block") if self._content else None
+
+    def identify(self, program: Any, about: dict[str, Any], version: str | int | None) -> None:
+        """Names all that a checkpoint must agree on, part by part."""
+        self.block_size = about["block"]
+        self._identity = partial(_parts, program, about, version)
+        try:
+            self.parts = self._identity()
+        except Unknown as error:
+            raise ValueError(
+                f"{self.path}: what this program holds cannot be read, so a checkpoint cannot be "
+                f"told from another program's: {error}, {error.where}; name it with version=, and "
+                "change that name whenever it changes"
+            ) from None
 
     def read(self, state: State, shapes: Any) -> tuple[State, list[Records]]:
         """The state and the records of the file, or those of a run that has yet to begin."""
-        assert self.path is not None
-        if not self.path.exists():
+        if self._content is None:
             return state, []
-        try:
-            with self.path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                arrays = [file[f"{i:06d}"] for i in range(about["arrays"])]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, TypeError) as error:
+        about, arrays = self._content
+        theirs = about.get("parts", {}) if about.get("version") == VERSION else {}
+        others = [name for name, digest in self.parts.items() if theirs.get(name) != digest]
+        if others:
+            what = f"other {', '.join(others)}" if theirs else "another version of gradlab"
             raise ValueError(
-                f"{self.path}: damaged or no checkpoint; delete it to start anew ({error})"
-            ) from None
-        if (about.get("version"), about.get("program")) != (VERSION, self.program):
-            raise ValueError(
-                f"{self.path}: a checkpoint of another program (other code, parameters, data, key, "
-                "options or library versions); give another file, or delete it to start anew"
+                f"{self.path}: a checkpoint of another program ({what}); give another file, or "
+                "delete it to start anew"
             )
         leaves, tree = jax.tree.flatten((state, shapes))
         values = [_restored(array, leaf) for leaf, array in zip(leaves, arrays, strict=True)]
@@ -473,13 +508,52 @@ class _Checkpoint:
 
     def _save(self, state: State, blocks: list[Records]) -> None:
         assert self.path is not None
+        if self._identity() != self.parts:
+            raise ValueError(
+                f"{self.path}: Python that this program calls back changes its own state, which a "
+                "checkpoint cannot restore; keep it in params or in the key, or name it with "
+                "version= where a resumed run may begin with a fresh one"
+            )
         records = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
         arrays = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves((state, records))]
-        about = {"version": VERSION, "program": self.program, "arrays": len(arrays)}
+        about = {"version": VERSION, "parts": self.parts, "block": self.block_size}
+        about["arrays"] = len(arrays)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         named = {f"{i:06d}": array for i, array in enumerate(arrays)}
         named["about"] = np.array(json.dumps(about))
         _files.write(self.path, lambda file: np.savez(file, allow_pickle=False, **named))
+
+
+def _parts(program: Any, about: dict[str, Any], version: str | int | None) -> dict[str, str]:
+    """What a checkpoint must agree on, a digest for each name that a message can say."""
+    identity = Identity(None if version is None else repr(version))
+    state = about["state"]
+    # The attributes know of `with jax.enable_x64(...)`, which this one has no attribute for.
+    settings = {name: getattr(jax.config, name) for name in _SETTINGS}
+    settings["optimize"] = not jax.config.read("jax_disable_most_optimizations")
+    flags = [
+        flag
+        for flag in os.environ.get("XLA_FLAGS", "").split()
+        if not flag.startswith(_HARMLESS_FLAGS)
+    ]
+
+    def leaves(tree: Any) -> Any:
+        paths, _ = jax.tree.flatten_with_path(tree)
+        return [(jax.tree_util.keystr(path), leaf) for path, leaf in paths]
+
+    parts = {
+        "code or data": program,
+        "arguments of sample": leaves(about["sample"]),
+        "parameters": leaves(state.params),
+        "state of the optimizer": leaves(state.opt_state),
+        "key": state.key,
+        **{f"{name}=": value for name, value in about["options"].items()},
+        "block=": about["block"],
+        "version=": identity.version,
+        "settings of JAX": (settings, flags, jax.default_backend()),
+        "version of JAX": jax.__version__,
+    }
+    return {name: identity(value).hex() for name, value in parts.items()}
 
 
 def _is_key(leaf: Any) -> bool:

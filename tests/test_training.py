@@ -195,56 +195,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path, spoil):
     assert path.read_bytes() == content
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    path = tmp_path / "run.npz"
-    train(steps=EVERY, checkpoint=path)
-    for other in (
-        {"key": jax.random.key(2)},
-        {"optimizer": optax.sgd(0.1)},
-        {"sample": jax.tree_util.Partial(draw, DATA + 1, jnp.array(-1))},
-        {"trace_every": 2},
-    ):
-        given = {"sample": FINE, "optimizer": OPTIMIZER, "key": KEY, "trace_every": EVERY} | other
-        sample, optimizer = given.pop("sample"), given.pop("optimizer")
-        with pytest.raises(ValueError, match="checkpoint of another program"):
-            gl.train(
-                loss,
-                PARAMS,
-                sample,
-                optimizer,
-                steps=STEPS,
-                has_aux=True,
-                block=EVERY,
-                batch_axis=0,
-                checkpoint=path,
-                **given,
-            )
-
-
-@pytest.mark.parametrize("place", ["data", "rate"])
-def test_a_checkpoint_knows_the_arrays_that_the_program_closes_over(tmp_path, place):
-    path = tmp_path / "run.npz"
-
-    def go(scale, steps):
-        data = jnp.arange(5.0) * (scale if place == "data" else 1)
-        rate = jnp.asarray(0.1 * (scale if place == "rate" else 1))
-        gl.train(
-            lambda w, x: (w - x) ** 2,
-            1.0,
-            lambda key, step: data[step % 5],
-            optax.sgd(rate),
-            steps=steps,
-            key=KEY,
-            block=2,
-            checkpoint=path,
-        )
-
-    go(1.0, 2)
-    go(1.0, 4)
-    with pytest.raises(ValueError, match="checkpoint of another program"):
-        go(2.0, 6)
-
-
 def test_a_checkpoint_that_is_further_is_refused(tmp_path):
     train(steps=2 * EVERY, checkpoint=tmp_path / "run.npz")
     with pytest.raises(ValueError, match="a checkpoint after 8 steps, and 4 were asked for"):
