@@ -109,6 +109,45 @@ def test_a_run_that_is_not_finite_ends_and_says_where(swept):
     assert runs.first_nonfinite_step.isna().sum() == 2
 
 
+def test_every_curve_ends_after_the_updates_that_were_made(swept):
+    results = gl.read(swept[0])
+    made = results.runs.set_index("run_id").trained
+    for frame in (results.curves, results.steps):
+        assert frame.groupby("run_id").training_step.max().to_dict() == made.to_dict()
+    # An evaluation stands once, with every lag.
+    assert not results.curves.duplicated(["run_id", "training_step"]).any()
+    assert not results.steps.duplicated(["run_id", "training_step", "lag"]).any()
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_the_last_point_of_a_failed_run_is_that_of_its_last_update(monkeypatch, failing):
+    """Updates 1 to 4 in turn give a loss that is not finite, with an evaluation after every 2."""
+    (run,) = planned(spec(optimizer="sgd", updates=4))
+
+    def fail(kind):
+        def advance(loss, sample, optimizer, state, steps, **options):
+            def failed(params, batch):
+                value, aux = loss(params, batch[0])
+                return jnp.where(batch[1] == failing - 1, jnp.nan, value), aux
+
+            both = lambda key, step: (sample(key, step), step)  # noqa: E731
+            return kind(failed, both, optimizer, state, steps, **options)
+
+        return advance
+
+    monkeypatch.setattr(training.training, "advance", fail(training.training.advance))
+    training._programs.cache_clear()
+    try:
+        (row,) = training.train([run], lambda _: None)
+    finally:
+        training._programs.cache_clear()
+    assert (row["first_nonfinite_step"], row["trained"]) == (failing, failing - 1)
+    made = failing - 1
+    assert row["training_steps"] == [step for step in (0, 2) if step < made] + [made]
+    assert len(row["log_norms"]) == len(row["training_steps"]) * len(row["lags"])
+    assert row["losses"][-1] == row["loss"] and np.isfinite(row["loss"])
+
+
 def test_summary_and_manifest(swept):
     folder, report = swept
     assert (report.computed, report.total) == (4, 4)

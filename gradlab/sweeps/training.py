@@ -21,7 +21,7 @@ from gradlab.sweeps.plan import OPTIONS, Axes, Plan
 from gradlab.sweeps.store import Kind
 
 # Part of every run's name: a change of what a run measures makes new names.
-VERSION = 2
+VERSION = 3
 # The learning rate of what comes before the training, where its own optimizer is not asked.
 FLOSSING_RATE = 1e-3
 
@@ -284,7 +284,11 @@ def train(batch: Sequence[Run], tell: Callable[[str], None]) -> list[dict[str, A
             losses, errors, curves = (np.asarray(x, np.float64) for x in measured)
             bad = np.asarray(states.first_nonfinite_step)
             for i in np.flatnonzero(~ended):
-                points[i].append((made, losses[i], errors[i], curves[i]))
+                # The update that failed was not made, and nothing was after it. Where none was made
+                # since the last evaluation, this one is of the same parameters.
+                updates = bad[i] - 1 if bad[i] else made
+                if not points[i] or updates > points[i][-1][0]:
+                    points[i].append((int(updates), losses[i], errors[i], curves[i]))
                 ended[i] = errors[i] <= task.solved or bad[i] > 0
             if ended.all() or made + first.evaluate_every > first.updates:
                 break
@@ -298,7 +302,7 @@ def _record(
     run: Run, task: tasks.Task, points: list[tuple[int, float, float, np.ndarray]], bad: int
 ) -> dict[str, Any]:
     device = jax.devices()[0]
-    made, loss, error, _ = points[-1]
+    updates, loss, error, _ = points[-1]
     solved = error <= task.solved
     kept = frames.lags(task.length)
     rates = rate(np.stack([points[0][3], points[-1][3]]))[0]
@@ -307,9 +311,9 @@ def _record(
         "run_id": run.run_id,
         "precision": PRECISION,
         "status": "nonfinite" if bad else "solved" if solved else "unsolved",
-        "solved_step": made if solved and not bad else None,
+        "solved_step": updates if solved and not bad else None,
         "first_nonfinite_step": bad or None,
-        "trained": bad - 1 if bad else made,
+        "trained": updates,
         "loss": loss,
         "error": error,
         "best_loss": min(point[1] for point in points),
