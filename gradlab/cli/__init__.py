@@ -225,7 +225,7 @@ def reproduce(
     if not isinstance(grid, sweeps.Spec):
         raise ValueError(f"{spec}: reproduce compares sweeps of gradients, and this one trains")
     try:
-        expected = pd.read_csv(reference)
+        expected = pd.read_csv(reference, float_precision="round_trip")
     except (OSError, ValueError) as error:
         raise ValueError(f"{reference}: no summary to compare with: {error}") from None
     with tempfile.TemporaryDirectory() as folder, _Progress() as progress:

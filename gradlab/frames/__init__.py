@@ -4,6 +4,7 @@
 logarithms: `-inf` is an exact zero, `NaN` a norm that is not finite.
 """
 
+from gradlab.frames.comparison import compare as compare
 from gradlab.frames.reading import FORMAT as FORMAT
 from gradlab.frames.reading import blocks as blocks
 from gradlab.frames.reading import count as count
@@ -22,6 +23,7 @@ from gradlab.frames.schema import ORDER as ORDER
 from gradlab.frames.schema import ROUNDING as ROUNDING
 from gradlab.frames.schema import RUNS as RUNS
 from gradlab.frames.schema import STEPS as STEPS
+from gradlab.frames.schema import SUMMARY as SUMMARY
 from gradlab.frames.schema import TRACE as TRACE
 from gradlab.frames.schema import TRAINED as TRAINED
 from gradlab.frames.schema import TRAINED_AXES as TRAINED_AXES
@@ -29,6 +31,7 @@ from gradlab.frames.schema import TRAINING_STEPS as TRAINING_STEPS
 from gradlab.frames.schema import VERDICTS as VERDICTS
 from gradlab.frames.schema import Column as Column
 from gradlab.frames.schema import Results as Results
+from gradlab.frames.schema import Statistic as Statistic
 from gradlab.frames.schema import TrainingResults as TrainingResults
 from gradlab.frames.schema import arrow_schema as arrow_schema
 from gradlab.frames.schema import coerce as coerce
@@ -40,8 +43,6 @@ from gradlab.frames.schema import steps_frame as steps_frame
 from gradlab.frames.schema import trained_frame as trained_frame
 from gradlab.frames.schema import training_steps_frame as training_steps_frame
 from gradlab.frames.statistics import SUMMARIES as SUMMARIES
-from gradlab.frames.statistics import TOLERANCES as TOLERANCES
-from gradlab.frames.statistics import compare as compare
 from gradlab.frames.statistics import error_of_mean as error_of_mean
 from gradlab.frames.statistics import summary as summary
 from gradlab.frames.statistics import trained_summary as trained_summary

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from gradlab import _names
+from gradlab.frames import tolerances
 
 
 class Column(NamedTuple):
@@ -266,6 +267,72 @@ ones), so the rate is off by about eps/2 each, and eps bounds both: at most 1.13
 orthogonal networks of width 4 to 256, whose rate is known, 0.1 to 0.6 eps as root mean square."""
 
 VERDICTS = ("vanishing", "stable", "exploding", "nonfinite")
+
+
+class Statistic(NamedTuple):
+    """What one column of a summary holds, over the seeds of a point.
+
+    `tolerance` gives for each point how far the column may lie from that of the same spec measured
+    elsewhere; the others are those of a `Column`.
+    """
+
+    dtype: str
+    unit: str
+    meaning: str
+    tolerance: tolerances.Rule
+
+
+def _share(of: str, tolerance: tolerances.Rule) -> Statistic:
+    return Statistic("float64", "1", f"share of the runs {of}", tolerance)
+
+
+SUMMARY: dict[str, Statistic] = {
+    "runs": Statistic("int64", "1", "runs of the point, one for each seed", tolerances.exact),
+    "rate_runs": Statistic("int64", "1", "runs with a finite rate", tolerances.exact),
+    "rate_median": Statistic("float64", "nats/step", "their median", tolerances.median_rate),
+    "rate_mean": Statistic("float64", "nats/step", "their mean", tolerances.mean_rate),
+    "rate_sd": Statistic(
+        "float64", "nats/step", "their standard deviation", tolerances.extreme_rate
+    ),
+    "rate_min": Statistic("float64", "nats/step", "the least", tolerances.extreme_rate),
+    "rate_max": Statistic("float64", "nats/step", "the largest", tolerances.extreme_rate),
+    "rate_stderr_max": Statistic(
+        "float64", "nats/step", "the largest error of a rate within its run", tolerances.stderr
+    ),
+    "theory": Statistic("str", "", RUNS["theory"].meaning, tolerances.exact),
+    "predicted_rate": Statistic(
+        "float64", "nats/step", RUNS["predicted_rate"].meaning, tolerances.predicted
+    ),
+    "predicted_bias": Statistic(
+        "float64", "nats/step", RUNS["predicted_bias"].meaning, tolerances.predicted
+    ),
+    "disagreement": Statistic(
+        "float64", "1", "of the mean rate, in its standard errors", tolerances.disagreement
+    ),
+    "log_gain_median": Statistic("float64", "nats", "median of log_gain", tolerances.log_gain),
+    "horizon_median": Statistic(
+        "float64", "steps", "median horizon of those that have one", tolerances.horizon
+    ),
+    **{name: _share(f"whose verdict is {name}", tolerances.share) for name in VERDICTS[:3]},
+    "nonfinite": _share("that are not finite", tolerances.exact),
+    "zero": _share("whose gradient is exactly 0", tolerances.exact),
+    "failed": _share("that could not be measured", tolerances.exact),
+    **{
+        name: Statistic("float64", RUNS[name].unit, RUNS[name].meaning, tolerance)
+        for name, tolerance in {
+            "spectral_radius": tolerances.eigenvalue,
+            "largest_singular_value": tolerances.matrix,
+            "smallest_singular_value": tolerances.matrix,
+            "log10_condition": tolerances.log_condition,
+            "orthogonality_error": tolerances.relative_matrix,
+            "non_normality": tolerances.relative_matrix,
+            "time_constant_median": tolerances.time_constants("time_constant_median"),
+            "time_constant_min": tolerances.time_constants("time_constant_min"),
+            "time_constant_max": tolerances.time_constants("time_constant_max"),
+        }.items()
+    },
+}
+"""The columns of a summary of gradients, after `AXES`."""
 
 
 class Results(NamedTuple):
