@@ -325,7 +325,7 @@ def test_an_estimate_is_of_what_sweeps_took(tmp_path, monkeypatch):
     assert first.programs == 4 and "matrix products" in first.source
     report = sweeps.sweep(spec, tmp_path / "a")
     assert report.seconds == pytest.approx(2.0 * 4 + 30.0 + 1e-7 * first.flops, rel=1e-6)
-    again = sweeps.estimate(spec, set={"gain": [0.7, 0.9]})
+    again = sweeps.estimate(spec, set={"bias_scale": [0.0, 0.7]})
     assert again.seconds == pytest.approx(2.0 * 4 + 30.0 + 1e-7 * again.flops, rel=1e-6)
     assert "the same shapes" in again.source
     similar = sweeps.estimate(spec | {"hidden": 64})

@@ -109,10 +109,11 @@ def sweep(
     """Measure the grid of SPEC into DIR; runs that DIR holds already are not run again."""
     from gradlab import sweeps
 
-    grid = sweeps.load(spec, _overrides(set or []))
+    overrides = _overrides(set or [])
+    grid = sweeps.load(spec, overrides)
     sweeps.use_cores()
     if dry_run:
-        print(sweeps.estimate(grid, out, memory=memory, workers=workers))
+        print(sweeps.estimate(grid, out, set=overrides, memory=memory, workers=workers))
         return 0
     if out is None:
         raise ValueError("no folder for the results; give one with --out DIR (or --dry-run)")
@@ -122,6 +123,7 @@ def sweep(
         report = sweeps.sweep(
             grid,
             out,
+            set=overrides,
             memory=memory,
             workers=workers,
             scheduler=scheduler,

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradlab import _files
 from gradlab._files import Folder
-from gradlab.sweeps import cost, plan
+from gradlab.sweeps import cost, plan, unused
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan
 from gradlab.sweeps.progress import stored_runs
@@ -99,6 +99,7 @@ def estimate(
     how = sweep_of(spec)
     made = Plan(spec, how.run)
     how.check(made)
+    unused.warn(spec, made, set)
     known = times()
     limit = None if memory is None else cost.parse_memory(memory) // max(workers, 1)
     too_large = 0

@@ -112,6 +112,11 @@ class Plan:
     def __init__(self, spec: Any, kind: Any) -> None:
         self.kind = kind
         self._union = _Union(kind._fields)
+        self.add(spec)
+
+    def add(self, spec: Any) -> None:
+        """Take in the runs of one more spec."""
+        kind = self.kind
         for grid in spec.grids():
             values = {name: getattr(grid, name) for name in kind._fields}
             axes = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in values.items()}
@@ -165,8 +170,7 @@ def _conditioned(grid: Any, axes: Axes) -> list[Axes]:
     # An axis is settled before the conditions that are about it.
     ordered = graphlib.TopologicalSorter(grid.when).static_order()
     for axis in [axis for axis in ordered if axis in grid.when]:
-        condition, default = grid.when[axis], grid.default(axis)
-        otherwise = axes[axis][:1] if default is None else tuple(default)
+        condition, otherwise = grid.when[axis], tuple(grid.otherwise(axis))
         cut = []
         for part in parts:
             met = part | {k: tuple(v for v in part[k] if v in condition[k]) for k in condition}

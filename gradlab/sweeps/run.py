@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gradlab import frames
 from gradlab._files import filled
-from gradlab.sweeps import _compiled, cost, forecast
+from gradlab.sweeps import _compiled, cost, forecast, unused
 from gradlab.sweeps import spec as specs
 from gradlab.sweeps.plan import Plan, count
 from gradlab.sweeps.spec import Spec, TrainingSpec
@@ -70,7 +70,8 @@ def sweep(
             `gradlab.sweeps.load` made of it.
         out: the folder to write, a path or an fsspec address: runs.parquet, steps.parquet,
             manifest.json, summary.csv, figures/.
-        set: values of axes in place of those of the spec.
+        set: values of axes in place of those of the spec. An axis that the spec or `set` names and
+            that changes no run is warned of, with the condition that turns it off.
         memory: what a chunk may use: bytes, or text such as "2GB". A run that needs more has
             failed, with that as its reason. If None, a quarter of what the device has to give,
             and a single run may take more.
@@ -105,6 +106,7 @@ def sweep(
     how = sweep_of(spec)
     plan = Plan(spec, how.run)
     how.check(plan)
+    unused.warn(spec, plan, set)
     with open_store(out, how.kind, plan, how.plan_of) as store:
         if retry:
             store.forget_failures()

@@ -106,6 +106,8 @@ class _Grid(pydantic.BaseModel):
     blocks: list[dict[str, Any]] = []
     zip: list[dict[str, list[Any]]] = []
     when: dict[str, dict[str, list[Any]]] = {}
+    # The first values of the axes that were zipped, in a grid that has one of their rows.
+    _first: dict[str, list[Any]] = pydantic.PrivateAttr(default_factory=dict)
 
     @classmethod
     def axes(cls) -> tuple[str, ...]:
@@ -119,15 +121,25 @@ class _Grid(pydantic.BaseModel):
         field = cls.model_fields[axis]
         return None if field.is_required() else field.default
 
+    def otherwise(self, axis: str) -> list[Any]:
+        """What an axis has where a run does not meet its condition."""
+        return self.default(axis) or self._first.get(axis) or getattr(self, axis)[:1]
+
+    @classmethod
+    def checked(cls, axis: str, values: Any) -> list[Any]:
+        """The values of one axis with the types that a run has them in."""
+        field = pydantic.TypeAdapter(cls.model_fields[axis].rebuild_annotation())
+        return field.validate_python(_values(values, cls._integer(axis)))
+
+    def parts(self) -> list[Self]:
+        """The grid of each block; none where there are no blocks."""
+        whole = self.model_dump(exclude={"blocks"}, exclude_unset=True)
+        return [type(self)(**_merged(whole, block)) for block in self.blocks]
+
     def grids(self) -> list[Self]:
         """The grids, without blocks and zipped axes: their union is what the spec asks for."""
         if self.blocks:
-            whole = self.model_dump(exclude={"blocks"})
-            return [
-                grid
-                for block in self.blocks
-                for grid in type(self)(**_merged(whole, block)).grids()
-            ]
+            return [grid for part in self.parts() for grid in part.grids()]
         if not self.zip:
             return [self]
         whole = self.model_dump(exclude={"zip"})
@@ -139,7 +151,12 @@ class _Grid(pydantic.BaseModel):
             for group in self.zip
         ]
         rows = itertools.product(*together)
-        return [type(self)(**functools.reduce(operator.or_, row, whole)) for row in rows]
+        made = [type(self)(**functools.reduce(operator.or_, row, whole)) for row in rows]
+        for grid in made:
+            grid._first.update(
+                {axis: self.checked(axis, v)[:1] for group in self.zip for axis, v in group.items()}
+            )
+        return made
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -161,6 +178,9 @@ class _Grid(pydantic.BaseModel):
             if len(set(sizes.values())) != 1 or None in sizes.values():
                 told = ", ".join(f"{axis}: {n or 'no list'}" for axis, n in sizes.items())
                 raise ValueError(f"axes zipped with each other need lists of one length; {told}")
+            rows = collections.Counter(map(str, zip(*lists.values(), strict=True)))
+            if twice := [row for row, n in rows.items() if n > 1]:
+                raise ValueError(f"zip[{i}] has values twice: {', '.join(twice)}")
             groups.append(lists)
         first = {axis: [v[0]] for group in groups for axis, v in group.items() if v}
         return first | values | {"zip": groups}
@@ -179,9 +199,8 @@ class _Grid(pydantic.BaseModel):
             for other, wanted in condition.items():
                 choose(f"axis in when.{axis}", other, tuple(n for n in cls.axes() if n != axis))
                 wanted = wanted if isinstance(wanted, list) else [wanted]
-                field = pydantic.TypeAdapter(cls.model_fields[other].rebuild_annotation())
                 try:
-                    checked[axis][other] = field.validate_python(wanted)
+                    checked[axis][other] = cls.checked(other, wanted)
                 except pydantic.ValidationError as error:
                     what = error.errors()[0]["msg"].removeprefix("Value error, ")
                     raise ValueError(f"when.{axis}.{other}: {what}") from None
@@ -363,7 +382,7 @@ def made(given: Any, overrides: Mapping[str, Any] | None = None) -> Spec | Train
         return parse(given, overrides)
     if not isinstance(given, Spec | TrainingSpec):
         raise ValueError(f"a spec is a TOML file or its content as a mapping; got {given!r}")
-    return parse(given.model_dump(exclude_defaults=True), overrides) if overrides else given
+    return parse(given.model_dump(exclude_unset=True), overrides) if overrides else given
 
 
 def parse(
