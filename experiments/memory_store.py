@@ -7,6 +7,8 @@ and store.md.
 """
 
 import argparse
+import hashlib
+import io
 import itertools
 import json
 import subprocess
@@ -56,8 +58,11 @@ def make(folder: Path, rows: int, size: int, shuffled: bool) -> int:
             order[k : min(k + size, s + each)] for s in starts for k in range(s, s + each, size)
         ]
     for number, cut in enumerate(cuts):
-        name = f"chunks/{number * 0x9E3779B97F4A7C15 % 2**64:016x}-{number:016x}.parquet"
-        pq.write_table(chunk(cut, groups, seeds), folder / name, compression="zstd")
+        sink = io.BytesIO()
+        pq.write_table(chunk(cut, groups, seeds), sink, compression="zstd")
+        digest = hashlib.sha256(sink.getvalue()).hexdigest()[:16]
+        name = f"chunks/{number * 0x9E3779B97F4A7C15 % 2**64:016x}-{digest}.parquet"
+        (folder / name).write_bytes(sink.getvalue())
     (folder / "manifest.json").write_text('{"kind": "gradients"}')
     return len(order)
 

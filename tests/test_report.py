@@ -1,5 +1,6 @@
 """The report of a sweep: what it says, and how a real browser takes it."""
 
+import hashlib
 import html
 import json
 import os
@@ -62,7 +63,9 @@ def folder(results, tmp_path_factory):
     runs = results.runs.drop(columns=["batch"])
     runs["reason"] = np.where(runs["status"] == "failed", HOSTILE, None)
     runs.to_parquet(folder / "runs.parquet")
-    (folder / "manifest.json").write_text(json.dumps(MANIFEST), encoding="utf-8")
+    digest = hashlib.sha256((folder / "runs.parquet").read_bytes()).hexdigest()[:16]
+    manifest = MANIFEST | {"files": MANIFEST["files"] | {"runs.parquet": digest}}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
 

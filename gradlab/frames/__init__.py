@@ -8,6 +8,7 @@ from gradlab.frames.comparison import compare as compare
 from gradlab.frames.reading import FORMAT as FORMAT
 from gradlab.frames.reading import blocks as blocks
 from gradlab.frames.reading import count as count
+from gradlab.frames.reading import opened as opened
 from gradlab.frames.reading import read as read
 from gradlab.frames.reading import read_frame as read_frame
 from gradlab.frames.reading import read_manifest as read_manifest

@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 
 import contextlib
+import io
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gradlab import _names
+from gradlab import _names, _sums
 from gradlab._files import Folder
 from gradlab.frames import schema
 from gradlab.frames.schema import Column
@@ -54,6 +55,12 @@ def read(
             newer gradlab; where a column is not known or is asked for a value of another type.
 
     The files are read piece by piece, so a part of a large folder takes the memory of that part.
+
+    Every byte that is read is verified first. manifest.json has a sum of itself, and for each frame
+    its size and a CRC-32 of every 256 KiB: reading a part verifies the blocks that hold the part,
+    page headers, dictionaries and footer included, and finds a file that is longer, shorter or
+    another sweep's. A folder by an older gradlab has a sum of each whole frame, which takes one
+    pass over the file, and one without any sums is read as it is.
 
     >>> import tempfile
     >>> from gradlab.frames import runs_frame, steps_frame
@@ -141,6 +148,8 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
             f"{folder} was written by a newer gradlab (format {form}, this one reads up to "
             f"{FORMAT})"
         )
+    with _whole(folder, "manifest.json"):
+        _sums.verify(manifest)
     kind = manifest.get("kind", "gradients")
     _names.choose(f"kind of results in {folder}/manifest.json:", kind, schema.KINDS)
     return manifest
@@ -164,8 +173,8 @@ def read_summary(dir: str | Path | Folder) -> pd.DataFrame:
     # The other columns of runs stand in it as numbers: medians over the seeds.
     axes = {*schema.AXES, *schema.TRAINED_AXES, "theory"}
     dtypes = {name: dtype for name, dtype in dtypes.items() if name in axes}
-    with _opened(folder, "summary.csv") as file, _whole(folder, "summary.csv"):
-        return pd.read_csv(file, dtype=dtypes)
+    with opened(folder, "summary.csv") as file:
+        return pd.read_csv(io.BytesIO(file.read()), dtype=dtypes)
 
 
 def blocks(
@@ -184,9 +193,9 @@ def blocks(
     shape = pa.schema([whole.field(name) for name in columns])
     tested = pa.schema([whole.field(name) for name in tests])
     name = f"{frame}.parquet"
-    with _opened(folder, name) as file:
+    with _verified(folder, name) as file:
         with _whole(folder, name):
-            # A name that comes once for every step is kept once.
+            # Read run_id dictionary-encoded: it repeats for every step.
             parquet = pq.ParquetFile(file, read_dictionary=["run_id"])
         present = [n for n in parquet.schema_arrow.names if not n.startswith("__index_level_")]
         for column in present:
@@ -216,7 +225,7 @@ def blocks(
 def count(folder: Folder, frame: str) -> int:
     """How many rows a frame of a folder has."""
     name = f"{frame}.parquet"
-    with _opened(folder, name) as file, _whole(folder, name):
+    with opened(folder, name) as file:
         return pq.read_metadata(file).num_rows
 
 
@@ -300,12 +309,54 @@ def _pandas(parts: list[pa.Table], fields: dict[str, Column], frame: str) -> pd.
 
 
 @contextlib.contextmanager
+def opened(folder: Folder, name: str) -> Iterator[Any]:
+    """A frame's file or summary.csv, for reading, with whatever sums the manifest has verified.
+
+    Raises:
+        ValueError: where it is missing, or damaged: found here, or in the body of the `with`.
+    """
+    with _verified(folder, name) as file, _whole(folder, name):
+        yield file
+
+
+@contextlib.contextmanager
+def _verified(folder: Folder, name: str) -> Iterator[Any]:
+    blocks, files = ({}, {}) if name == "manifest.json" else _sums_of(folder)
+    with _opened(folder, name) as file:
+        with _whole(folder, name):
+            if name in blocks:
+                file = _sums.Checked(file, blocks[name])
+            elif name in files:
+                if _sums.of_file(file) != files[name]:
+                    raise _sums.Damaged("it does not have the sum that it was written with")
+                file.seek(0)
+        yield file
+
+
+def _sums_of(folder: Folder) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The sums of blocks and of whole files that a manifest has, each by the file's name."""
+    try:
+        manifest = read_manifest(folder)
+    except _Missing:
+        return {}, {}
+    blocks, files = (
+        found if isinstance(found := manifest.get(name), dict) else {}
+        for name in ("blocks", "files")
+    )
+    return blocks, files
+
+
+class _Missing(ValueError):
+    """A file that is not there."""
+
+
+@contextlib.contextmanager
 def _opened(folder: Folder, name: str) -> Iterator[Any]:
     try:
         file = folder.open(name)
     except (FileNotFoundError, NotADirectoryError):
         begun = name != "manifest.json" and read_manifest(folder).get("status") == "running"
-        raise ValueError(
+        raise _Missing(
             f"no results in {str(folder)!r} yet: its sweep has not ended; `gradlab status` says "
             "what is missing"
             if begun
@@ -322,7 +373,11 @@ def _whole(folder: Folder, name: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         place = f"{str(folder).rstrip('/')}/{name}"
-        raise ValueError(f"{place!r} is damaged: {str(error).splitlines()[0]}") from None
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{place!r} is damaged: {why}; the `gradlab sweep` that made the folder writes it "
+            "again from its chunks"
+        ) from None
 
 
 def to_csv(dir: str | Path | Folder) -> list[Path | str]:

@@ -16,6 +16,7 @@ import importlib.resources
 import json
 import struct
 import tomllib
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,6 @@ from typing import Any, NamedTuple
 import jinja2
 import markupsafe
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradlab import _files, frames
@@ -181,27 +181,31 @@ def _failed(folder: _files.Folder, kind: str) -> pd.DataFrame:
 
 def _parquet(folder: _files.Folder, columns: Iterable[str], **options: Any) -> pd.DataFrame:
     """Those of the columns that runs.parquet has."""
-    try:
-        with folder.open("runs.parquet") as file:
-            present = pq.read_schema(file).names
-            file.seek(0)
-            kept = [name for name in columns if name in present]
-            return pq.read_table(file, columns=kept, **options).to_pandas()
-    except FileNotFoundError:
-        raise ValueError(
-            f"no results in {str(folder)!r}: runs.parquet missing; "
-            "the command that made the rest makes it again"
-        ) from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        what = str(error).splitlines()[0]
-        raise ValueError(f"'{folder}/runs.parquet' is damaged: {what}") from None
+    with frames.opened(folder, "runs.parquet") as file:
+        present = pq.read_schema(file).names
+        file.seek(0)
+        names = [name for name in columns if name in present]
+        return pq.read_table(file, columns=names, **options).to_pandas()
 
 
 def _picture(folder: _files.Folder, name: str) -> bytes:
     content = folder.read(name)
-    if not content.startswith(b"\x89PNG\r\n\x1a\n") or b"IEND" not in content[-12:]:
+    if not _is_png(content):
         raise ValueError(f"'{folder}/{name}' is damaged; `gradlab figures DIR` draws it again")
     return content
+
+
+def _is_png(content: bytes) -> bool:
+    """Whether a PNG is whole: every chunk has its own CRC-32, and the last one is IEND."""
+    place, kind = 8, b""
+    while place + 12 <= len(content):
+        (size,) = struct.unpack_from(">I", content, place)
+        end = place + 12 + size
+        kind = content[place + 4 : place + 8]
+        if content[end - 4 : end] != zlib.crc32(content[place + 4 : end - 4]).to_bytes(4, "big"):
+            return False
+        place = end
+    return content[:8] == b"\x89PNG\r\n\x1a\n" and kind == b"IEND" and place == len(content)
 
 
 def _title(runs: pd.DataFrame, training: bool) -> str:
@@ -333,7 +337,7 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         "format": _text,
     }
     names = {"kind": "measured", "written": "finished", "seconds": "took", "git": "commit"}
-    others = [key for key in manifest if key not in (*shown, "spec", "files")]
+    others = [key for key in manifest if key not in (*shown, "spec", "files", "blocks", "sum")]
     facts = []
     for key in (*shown, *others):
         value = manifest.get(key)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gradlab import frames
+from gradlab import _sums, frames
 from gradlab._files import Folder
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ GROUP = 2**20
 SUMMARIZED = 2**15
 
 COUNTED = ("status", "device", "precision")
+
+CHUNK = re.compile(r"chunks/([0-9a-f]{16})-([0-9a-f]{16})\.parquet")
+"""The name of a chunk: KEY-SUM, as `store` says."""
+
+
+def sum_in(name: str) -> str | None:
+    """The sum of its content in the name of a chunk; None where the name has none."""
+    match = CHUNK.fullmatch(name)
+    return match and match[2]
 
 
 def consolidate(
@@ -222,13 +232,15 @@ def _chunk(folder: Folder, name: str, kind: Kind, schema: pa.Schema) -> pa.Table
     """The columns of a schema in one chunk; those that an older chunk lacks are filled."""
     known = {*frames.KINDS[kind.name]["runs"], *kind.lists}
     try:
-        with folder.open(name) as file:
-            parquet = pq.ParquetFile(file)
-            present = parquet.schema_arrow.names
-            table = parquet.read([n for n in schema.names if n in present], use_threads=False)
+        content = folder.read(name)
+        if sum_in(name) not in (None, _sums.of_bytes(content)):
+            raise _sums.Damaged("it does not have the sum in its name")
+        parquet = pq.ParquetFile(pa.BufferReader(content))
+        present = parquet.schema_arrow.names
+        table = parquet.read([n for n in schema.names if n in present], use_threads=False)
     except FileNotFoundError:
         raise ValueError(f"{folder}/{name} is missing") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, _sums.Damaged) as error:
         raise ValueError(f"{folder}/{name} is damaged: {str(error).splitlines()[0]}") from None
     unknown = sorted(set(present) - known)
     if unknown:

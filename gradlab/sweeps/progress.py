@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from gradlab import frames
 from gradlab._files import Folder
-from gradlab.sweeps.store import Newer, chunk_names, is_held, written_by
+from gradlab.sweeps.store import Newer, chunk_names, is_held, is_whole, written_by
 from gradlab.sweeps.work import SWEEPS
 
 # The axes by which runs are counted.
@@ -32,7 +32,7 @@ class Status(NamedTuple):
         done: runs that are stored with their numbers.
         failed: runs that are stored with a reason alone.
         missing: the others.
-        damaged: files of chunks that cannot be read.
+        damaged: files of chunks that are not what their names say.
         running: whether a sweep holds the folder now.
         finished: whether the frames and figures are made of all runs.
         counts: a row per cell and initialization (task and cell): planned, done, failed, missing.
@@ -70,7 +70,7 @@ def status(dir: str | Path) -> Status:
         dir: a folder that a sweep writes, or wrote; a path or an fsspec address.
 
     Returns:
-        A `Status`. Chunks are not verified here: a sweep does that when it opens the folder.
+        A `Status`. Every chunk is read and verified, as a sweep does when it opens the folder.
 
     Raises:
         ValueError: where there is no sweep, or a newer gradlab's.
@@ -122,11 +122,14 @@ def stored_runs(folder: Folder, by: list[str]) -> tuple[pd.DataFrame, int]:
     parts, damaged = [], 0
     for name in chunk_names(folder):
         try:
-            with folder.open(name) as opened:
-                file = pq.ParquetFile(opened)
-                written_by(file, folder)
-                known = [column for column in columns if column in file.schema_arrow.names]
-                parts.append(file.read(columns=known).to_pandas())
+            content = folder.read(name)
+            if not is_whole(name, content):
+                damaged += 1
+                continue
+            file = pq.ParquetFile(pa.BufferReader(content))
+            written_by(file, folder)
+            known = [column for column in columns if column in file.schema_arrow.names]
+            parts.append(file.read(columns=known).to_pandas())
         except Newer:
             raise
         except (pa.ArrowException, OSError, ValueError):

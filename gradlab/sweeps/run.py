@@ -264,14 +264,12 @@ def _finish(how: Sweep, store: Store, spec: Any, start: float) -> None:
 
     with writing(store.folder):
         counts = store.consolidate()
-        with filled(store.folder, "figures") as folder:
-            figures.draw(store.folder, folder)
-    now = read_manifest(store.folder).get("spec")
-    if now is not None and now != spec.model_dump(mode="json"):
-        raise ValueError(
-            f"the spec in {store.folder}/manifest.json changed under a running sweep; what was "
-            "measured is kept: run again with the spec that is meant"
-        )
+    _check_spec(store, spec)
+    # The sums of the frames, before anything reads them.
+    store.write_manifest(spec.model_dump(), status="running", runs=sum(counts["status"].values()))
+    with writing(store.folder), filled(store.folder, "figures") as folder:
+        figures.draw(store.folder, folder)
+    _check_spec(store, spec)
     store.write_manifest(
         spec.model_dump(),
         status="complete",
@@ -284,3 +282,13 @@ def _finish(how: Sweep, store: Store, spec: Any, start: float) -> None:
         seconds=round(time.perf_counter() - start, 3),
         chunks=[{"name": name, **said} for name, said in sorted(store.chunks.items())],
     )
+
+
+def _check_spec(store: Store, spec: Any) -> None:
+    """Refuse to write over a manifest that has another spec than the one that was measured."""
+    now = read_manifest(store.folder).get("spec")
+    if now is not None and now != spec.model_dump(mode="json"):
+        raise ValueError(
+            f"the spec in {store.folder}/manifest.json changed under a running sweep; what was "
+            "measured is kept: run again with the spec that is meant"
+        )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import datetime
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -34,14 +33,14 @@ import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gradlab import _names
+from gradlab import _names, _sums
 from gradlab._files import Folder
 from gradlab.frames import FORMAT, KINDS
 from gradlab.sweeps import consolidate
 from gradlab.sweeps.plan import Plan
 
 # What a folder of results may hold; anything else in it is somebody's and stays untouched.
-_CHUNK = re.compile(r"chunks/([0-9a-f]{16})-([0-9a-f]{16})\.parquet")
+_CHUNK = consolidate.CHUNK
 _TEMPORARY = re.compile(r"(.*/)?\.[0-9a-f]{32}\.tmp")
 _FRAMES = {f"{name}.parquet" for names in KINDS.values() for name in names}
 _OURS = (*_FRAMES, "summary.csv", "manifest.json", "report.html", ".lock")
@@ -150,12 +149,14 @@ class Store:
         self.failed: dict[str, str] = {}  # those of them that have only a reason
         self.damaged: list[str] = []  # chunks that are not what their name says
         self.chunks: dict[str, dict[str, Any]] = {}  # what the others say of themselves
+        # The sums of the frames that stand there: they may be read while this sweep runs.
+        self.blocks: dict[str, Any] = known_manifest(folder).get("blocks") or {}
         for name in chunk_names(folder):
             content = folder.read(name)
-            if _checksum(content) != name[-len("0123456789abcdef.parquet") : -len(".parquet")]:
-                self.damaged.append(name)
-            else:
+            if is_whole(name, content):
                 self._enter(name, content)
+            else:
+                self.damaged.append(name)
 
     def _enter(self, name: str, content: bytes) -> None:
         said = decode(pa.BufferReader(content))
@@ -169,7 +170,7 @@ class Store:
     def add(self, run_ids: Sequence[str], content: bytes) -> None:
         """Store one chunk, whole or not at all."""
         text = json.dumps([FORMAT, self.kind.name, *sorted(run_ids)])
-        name = f"chunks/{_checksum(text.encode())}-{_checksum(content)}.parquet"
+        name = f"chunks/{_sums.of_bytes(text.encode())}-{_sums.of_bytes(content)}.parquet"
         self._write(name, content)
         self._enter(name, content)
 
@@ -183,11 +184,16 @@ class Store:
 
     def consolidate(self) -> dict[str, collections.Counter[str]]:
         """Write the frames and the summary from the chunks; see `consolidate`."""
-        return consolidate.consolidate(self.folder, self.chunks, self.kind)
+        counts = consolidate.consolidate(self.folder, self.chunks, self.kind)
+        self.blocks = {}
+        for name in self.kind.derived:
+            with self.folder.open(name) as file:
+                self.blocks[name] = _sums.of_blocks(file)
+        return counts
 
     def is_complete(self, spec: dict[str, Any]) -> bool:
         """Whether all that follows from the chunks is there as it was written, for this spec."""
-        manifest = read_manifest(self.folder)
+        manifest = known_manifest(self.folder)
         files = manifest.get("files")
         if manifest.get("status") != "complete" or manifest.get("spec") != spec:
             return False
@@ -205,10 +211,14 @@ class Store:
 
     def _checksum(self, name: str) -> str:
         with self.folder.open(name) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            return _sums.of_file(file)
 
     def write_manifest(self, spec: dict[str, Any], **facts: Any) -> None:
-        """Write manifest.json: the facts given, and with what they were made."""
+        """Write manifest.json: the facts given, with what they were made, and sums.
+
+        "files" has the sum of each whole file, "blocks" those of each block of the frames and the
+        summary, and "sum" that of the manifest.
+        """
         content = {
             "format": FORMAT,
             "kind": self.kind.name,
@@ -222,8 +232,10 @@ class Store:
                 **{name: importlib.metadata.version(name) for name in _LIBRARIES},
             },
             "settings": settings(),
+            "blocks": self.blocks,
         }
-        self._write("manifest.json", (json.dumps(content, indent=2) + "\n").encode())
+        text = json.dumps(_sums.seal(content), indent=2) + "\n"
+        self._write("manifest.json", text.encode())
 
     def _write(self, name: str, content: bytes) -> None:
         with writing(self.folder):
@@ -284,6 +296,11 @@ def _git() -> dict[str, Any] | None:
 def chunk_names(folder: Folder) -> list[str]:
     """The files of the chunks, in the order of their names."""
     return [name for name in folder.names() if _CHUNK.fullmatch(name)]
+
+
+def is_whole(name: str, content: bytes) -> bool:
+    """Whether the content of a chunk has the sum in the chunk's name."""
+    return _sums.of_bytes(content) == consolidate.sum_in(name)
 
 
 @contextlib.contextmanager
@@ -379,11 +396,19 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
 
 
 def known_manifest(folder: Folder) -> dict[str, Any]:
-    """`read_manifest`, or an error where a newer gradlab wrote it."""
+    """`read_manifest`, but nothing where its sum is wrong.
+
+    Raises:
+        Newer: where a newer gradlab wrote it.
+    """
     manifest = read_manifest(folder)
     form = manifest.get("format", 0)
     if not isinstance(form, int) or form > FORMAT:
         raise Newer(folder)
+    try:
+        _sums.verify(manifest)
+    except _sums.Damaged:
+        return {}
     return manifest
 
 
@@ -476,7 +501,3 @@ def is_held(folder: Folder) -> bool:
         return folder.read(".lock") != before
     except FileNotFoundError:
         return False
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
