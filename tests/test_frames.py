@@ -2,6 +2,8 @@ import json
 import re
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import sweep
 
+import gradlab as gl
 from gradlab import frames
 
 RECORD = {
@@ -172,7 +175,7 @@ def test_frame_of_a_plain_scan():
 
 
 def test_frame_has_the_contributions_that_were_asked_for():
-    one = scan((3, 2), leaves=("h",))
+    one = scan((3, 2), leaves=("c", "h"))
     one.log_param = np.array([7.0, 8.0, 9.0])
     rows = frames.frame(traced(one))
     assert rows.loc[rows["leaf"] == "", "log_param"].tolist() == [7, 7, 8, 8, 9, 9]
@@ -205,6 +208,54 @@ def test_frame_joins_scans_of_different_shapes():
     rows = frames.frame(traced(scan((3,)), scan((3, 2), name="model.py:9")))
     assert rows.loc[rows["scan"] == "model.py:7", "sample"].isna().all()
     assert rows.loc[rows["scan"] == "model.py:9", "sample"].notna().all()
+
+
+KEYS = ["scan", "leaf", "outer", "sample", "step"]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("outer", [(), (3,)])
+@pytest.mark.parametrize("leaves", [(), ("0",), ("h",), ("c", "h")])
+def test_frame_has_each_row_once(leaves, outer, batch):
+    shape = (*outer, 4) + (() if batch is None else (batch,))
+    one = scan(shape, outer=outer, leaves=leaves)
+    tap = SimpleNamespace(**{name: vars(one)[name] for name in TAP})
+    tap.name = "tap"
+    rows = frames.frame(SimpleNamespace(scans=[one], taps={"tap": tap}))
+    keys = [name for name in KEYS if name in rows]
+    assert not rows.duplicated(keys).any()
+    several = leaves if len(leaves) > 1 else ()
+    assert len(rows) == one.log_norm.size * (2 + len(several))
+    assert set(rows["leaf"]) == {"", *several}
+    whole = rows[(rows["leaf"] == "") & (rows["scan"] == one.name)]
+    assert whole["log_norm"].tolist() == one.log_norm.ravel().tolist()
+
+
+TAP = ("name", "length", "reverse", "outer", "batched", "log_norm")
+
+
+@pytest.mark.parametrize("carry", ["array", "dict", "tuple"])
+def test_frame_of_a_traced_state_of_one_leaf(carry):
+    pack = {"array": lambda h: h, "dict": lambda h: {"h": h}, "tuple": lambda h: (h,)}[carry]
+
+    def loss(w, xs):
+        def step(h, x):
+            return jax.tree.map(lambda h: jnp.tanh(w * h + x), h), None
+
+        twice = (jax.lax.scan(step, pack(jnp.zeros(2)), xs)[0] for _ in range(2))
+        return sum(jnp.sum(leaf) for end in twice for leaf in jax.tree.leaves(end))
+
+    rows = frames.frame(gl.trace(loss)(0.5, jnp.ones((3, 2))))
+    assert not rows.duplicated(["scan", "leaf", "step"]).any()
+    assert set(rows["leaf"]) == {""} and set(rows["step"]) == {1, 2, 3}
+
+
+def test_frame_refuses_names_that_mean_two_rows():
+    tap = SimpleNamespace(**{name: vars(scan((3,)))[name] for name in TAP})
+    with pytest.raises(ValueError, match="a tap and a scan are both named 'model.py:7'"):
+        frames.frame(SimpleNamespace(scans=[scan((3,))], taps={"model.py:7": tap}))
+    with pytest.raises(ValueError, match="named '', which stands for the whole"):
+        frames.frame(traced(scan((3,), leaves=("", "h"))))
 
 
 def test_frame_of_no_scans_is_empty():

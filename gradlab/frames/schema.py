@@ -97,7 +97,7 @@ TRACE: dict[str, Column] = {
         "Int64", "updates", "updates made before the trace; present for a training only"
     ),
     "scan": Column("str", "", "where the scan stands in the source, or the name of a tap", True),
-    "leaf": Column("str", "", "the carry's leaf; empty for the whole state", True),
+    "leaf": Column("str", "", "a leaf of several; empty for the whole state", True),
     "outer": Column("str", "", "index in the enclosing scans; present for nested scans only"),
     "sample": Column("Int64", "1", "index along batch_axis; present for batched traces only"),
     "step": Column("int64", "steps", "t = 1..T", True),

@@ -11,18 +11,25 @@ from gradlab.frames.schema import METRICS, TRACE, coerce
 def frame(trace: Any) -> pd.DataFrame:
     """The trace of `gradlab.trace`, or those of `gradlab.train`, as one tidy frame.
 
-    For each scan of `trace.scans`: rows for the whole state (leaf "") and then for each leaf; then
-    the rows of each tap; the columns are those of `TRACE`. `lag` is T - step, or step - 1 for a
-    reversed scan. A scan inside others adds `outer`, its index in them ("0,3"); a batched trace
-    adds `sample`; a training adds `training_step`, the updates made before the trace.
+    For each scan of `trace.scans`: a row per step for the whole state (leaf ""), and then, for a
+    state of several leaves, for each leaf. A state of one leaf is that leaf, so its rows are those
+    of leaf "", once. Then the rows of each tap, with leaf "". The columns are those of `TRACE`.
+    `lag` is T - step, or step - 1 for a reversed scan. A scan inside others adds `outer`, its index
+    in them ("0,3"); a batched trace adds `sample`; a training adds `training_step`, the updates
+    made before the trace. -inf is an exact zero and NaN a norm that is not finite, as in the trace.
+
+    Raises:
+        ValueError: where the trace has axes of a `vmap`, where a training took no traces, and where
+            rows could not be told apart: a tap has a scan's name, or a leaf's name is "".
 
     >>> import jax, gradlab as gl
     >>> def loss(w, xs):
     ...     return jax.lax.scan(lambda h, x: (w * h + x, None), 0.0, xs)[0]
     >>> rows = frame(gl.trace(loss)(0.5, np.ones(3)))
-    >>> rows[rows.leaf == ""].log_norm.round(3).tolist(), rows.lag.tolist()
-    ([-1.386, -0.693, 0.0], [2, 1, 0, 2, 1, 0])
+    >>> rows.log_norm.round(3).tolist(), rows.lag.tolist(), set(rows.leaf)
+    ([-1.386, -0.693, 0.0], [2, 1, 0], {''})
     """
+    _check_names(trace if hasattr(trace, "scans") else trace.traces)
     if hasattr(trace, "trace_steps"):
         parts = _training_parts(trace)
     else:
@@ -31,6 +38,22 @@ def frame(trace: Any) -> pd.DataFrame:
     optional = {"training_step", "outer", "sample", "log_param"} - present
     whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return coerce(whole, TRACE, "a trace").drop(columns=sorted(optional))
+
+
+def _check_names(trace: Any) -> None:
+    """Refuse names that would give two rows of one meaning."""
+    if trace is None:
+        return
+    names = {scan.name for scan in trace.scans}
+    for name in trace.taps:
+        if name in names:
+            raise ValueError(f"a tap and a scan are both named {name!r}; give the tap another name")
+    for scan in trace.scans:
+        if len(scan.leaves) > 1 and "" in scan.leaves:
+            raise ValueError(
+                f"a leaf of the state of {scan.name} is named '', which stands for the whole "
+                "state; give it another name"
+            )
 
 
 def _training_parts(training: Any) -> list[pd.DataFrame]:
@@ -89,14 +112,16 @@ def _scan_frame(scan: Any) -> pd.DataFrame:
         common["sample"] = index[-1]
     common["step"] = step
     common["lag"] = step - 1 if scan.reverse else scan.length - step
-    # A tap has neither parts nor leaves.
+    # A tap has neither parts nor leaves, and the one leaf of a state is the whole of it.
+    leaves = getattr(scan, "leaves", {})
     rows = {
         name: {
             "log_norm": norms,
             "log_direct": scan.leaves_direct[name],
             "log_transported": scan.leaves_transported[name],
         }
-        for name, norms in getattr(scan, "leaves", {}).items()
+        for name, norms in leaves.items()
+        if len(leaves) > 1
     }
     whole: dict[str, Any] = {"log_norm": total}
     if hasattr(scan, "log_direct"):
