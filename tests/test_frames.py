@@ -302,27 +302,108 @@ def test_csv_holds_the_same_values(results, tmp_path):
 def test_summary_by_hand():
     runs = frames.runs_frame(
         records(
-            rate=[-0.2, -0.1, 0.3, np.nan, np.nan],
-            log_gain=[-2.0, -1.0, 3.0, np.nan, -np.inf],
-            horizon=[8, None, 4, None, None],
-            status=["ok", "ok", "ok", "nonfinite", "zero"],
-            verdict=["vanishing", "stable", "exploding", "nonfinite", "vanishing"],
+            rate=[-0.2, -0.1, 0.3],
+            log_gain=[-2.0, -1.0, 3.0],
+            horizon=[8, None, 4],
+            verdict=["vanishing", "stable", "exploding"],
         )
         + [RECORD | {"run_id": "other", "gain": 2.0, "rate": 1.0}]
     )
     table = frames.summary(runs)
     assert table["gain"].tolist() == [1.0, 2.0]
     row = table.iloc[0]
-    assert (row["runs"], row["rate_runs"]) == (5, 3)
+    assert (row["runs"], row["rate_runs"]) == (3, 3)
     assert row["rate_median"] == -0.1
     np.testing.assert_allclose(row["rate_mean"], 0.0, atol=1e-15)
     np.testing.assert_allclose(row["rate_sd"], np.sqrt((0.04 + 0.01 + 0.09) / 2))
     assert (row["rate_min"], row["rate_max"]) == (-0.2, 0.3)
-    assert row["log_gain_median"] == -1.5
-    assert row["horizon_median"] == 6.0
-    assert [row[name] for name in frames.VERDICTS] == [0.4, 0.2, 0.2, 0.2]
-    assert row["zero"] == 0.2
+    assert row["log_gain_median"] == -1.0
+    assert row["horizon_median"] == 8.0  # of 4, 8 and never
+    assert [row[name] for name in frames.VERDICTS] == [1 / 3, 1 / 3, 1 / 3, 0]
+    assert row["zero"] == 0
     assert table["rate_sd"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("status", "rate", "gain", "expected"),
+    [
+        # More than half are exactly zero: so is the median, whatever the others are.
+        (["ok", *["zero"] * 4], [0.3, *[np.nan] * 4], [3.0, *[-np.inf] * 4], (-np.inf, -np.inf)),
+        (["ok"] * 3 + ["zero"] * 2, [1, 2, 3, np.nan, np.nan], [1, 2, 3, -np.inf, -np.inf], (1, 1)),
+        # A NaN could be anything: no median of the others.
+        (["ok", "ok", "nonfinite"], [1.0, 2.0, np.nan], [1.0, 2.0, np.nan], (np.nan, np.nan)),
+        # A run that failed was not measured.
+        (["ok", "ok", "failed"], [1.0, 2.0, np.nan], [1.0, 3.0, np.nan], (1.5, 2.0)),
+        (["failed"] * 2, [np.nan] * 2, [np.nan] * 2, (np.nan, np.nan)),
+    ],
+)
+def test_summary_is_of_all_seeds_in_the_extended_reals(status, rate, gain, expected):
+    (row,) = frames.summary(
+        frames.runs_frame(records(status=status, rate=rate, log_gain=gain))
+    ).to_dict("records")
+    np.testing.assert_equal((row["rate_median"], row["log_gain_median"]), expected)
+    assert row["runs"] == len(status) and row["failed"] == status.count("failed") / len(status)
+    lowest = np.nan if np.isnan(expected[0]) else -np.inf if "zero" in status else 1.0
+    np.testing.assert_equal(row["rate_min"], lowest)
+
+
+def test_a_norm_that_never_leaves_has_an_infinite_horizon():
+    def median(horizon, verdict):
+        runs = frames.runs_frame(records(horizon=horizon, verdict=verdict))
+        return frames.summary(runs)["horizon_median"].item()
+
+    assert median([40, None, None], ["vanishing", "stable", "stable"]) == np.inf
+    assert median([40, 50, None], ["vanishing", "vanishing", "stable"]) == 50
+    assert np.isnan(median([40, 50, None], ["vanishing", "vanishing", "nonfinite"]))
+
+
+def test_trained_summary_is_of_all_seeds_in_the_extended_reals():
+    record = dict(task="adding", length=10, cell="gru", init="normal", gain=1, hidden=4,
+                  optimizer="adam", learning_rate=0.1, batch=2, updates=9, trained=9)  # fmt: skip
+
+    def row(status, loss, step):
+        each = zip(status, loss, step, strict=True)
+        runs = [
+            record | dict(run_id=str(k), seed=k, status=s, loss=x, error=x, solved_step=t)
+            for k, (s, x, t) in enumerate(each)
+        ]
+        return frames.trained_summary(frames.trained_frame(runs)).iloc[0]
+
+    few = row(["solved", "unsolved", "unsolved"], [0.1, 0.5, np.inf], [5, None, None])
+    assert (few["loss_median"], few["solved_step_median"]) == (0.5, np.inf)
+    most = row(["solved", "solved", "unsolved"], [0.1, 0.2, 0.5], [5, 7, None])
+    assert (most["loss_median"], most["solved_step_median"]) == (0.2, 7)
+    bad = row(["solved", "solved", "nonfinite"], [0.1, 0.2, np.nan], [5, 7, None])
+    assert np.isnan(bad["loss_median"]) and bad["solved_step_median"] == 7
+    failed = row(["solved", "solved", "failed"], [0.1, 0.3, np.nan], [5, 7, None])
+    assert (failed["loss_median"], failed["solved_step_median"]) == (0.2, 6)
+    assert failed["solved"] == failed["failed"] * 2 == 2 / 3
+
+
+VALUES = st.lists(
+    st.sampled_from([-np.inf, np.inf, np.nan, -1.0, 0.0, 2.5]), min_size=1, max_size=7
+)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=4))
+def test_spread_is_that_of_each_group_alone(groups):
+    """The oracle sorts and adds up, one group at a time."""
+    values = pd.Series([value for group in groups for value in group])
+    by = pd.Series([k for k, group in enumerate(groups) for _ in group])
+    table = frames.spread(values, [by])
+    for k, group in enumerate(groups):
+        row, bad = table.loc[k], sum(map(np.isnan, group))
+        assert (row["count"], row["missing"]) == (len(group), bad)
+        if bad:
+            assert row[["median", "mean", "low", "high"]].isna().all()
+            continue
+        ordered, half = sorted(group), len(group) // 2
+        # Not halved before it is added: two of one infinity are that one, both kinds are NaN.
+        pair = ordered[half] + ordered[-half - 1]
+        np.testing.assert_equal(row["median"], pair / 2)
+        total = sum(group)
+        np.testing.assert_allclose(row["mean"], total / len(group))
+        assert (row["low"], row["high"]) == (ordered[0], ordered[-1])
 
 
 def test_disagreement_of_the_mean_by_hand():
@@ -401,7 +482,11 @@ def test_verdict_table_by_hand():
     table = frames.verdict_table(runs)
     assert len(table) == 1
     row = table.iloc[0].to_dict()
-    np.testing.assert_allclose((row.pop("rate_min"), row.pop("rate_max")), (-0.3, 0.1))
+    # Of the gains 0.5 and 2 the second has a run that is not finite.
+    assert np.isnan(row.pop("rate_min")) and np.isnan(row.pop("rate_max"))
+    known = runs.assign(rate=runs["rate"].fillna(0.3))
+    found = frames.verdict_table(known).iloc[0]
+    np.testing.assert_allclose((found["rate_min"], found["rate_max"]), (-0.3, 0.2))
     assert row == {
         "cell": "gru",
         "init": "normal",

@@ -45,6 +45,7 @@ from gradlab.frames.schema import trained_frame as trained_frame
 from gradlab.frames.schema import training_steps_frame as training_steps_frame
 from gradlab.frames.statistics import SUMMARIES as SUMMARIES
 from gradlab.frames.statistics import error_of_mean as error_of_mean
+from gradlab.frames.statistics import spread as spread
 from gradlab.frames.statistics import summary as summary
 from gradlab.frames.statistics import trained_summary as trained_summary
 from gradlab.frames.statistics import verdict_table as verdict_table
