@@ -62,11 +62,11 @@ def drawn_points(ax):
 
 def unsettled(results, status, share):
     """The results with a share of all the runs made non-finite or exactly zero."""
-    value = {"nonfinite": np.nan, "zero": -np.inf}[status]
+    value = {"nonfinite": np.nan, "zero": -np.inf, "failed": np.nan}[status]
     runs = results.runs.copy()
     chosen = runs.index[: int(share * len(runs))]
     runs.loc[chosen, "status"] = status
-    runs.loc[chosen, "verdict"] = {"nonfinite": "nonfinite", "zero": "vanishing"}[status]
+    runs.loc[chosen, "verdict"] = {"zero": "vanishing"}.get(status, status)
     runs.loc[chosen, ["rate", "rate_stderr"]] = np.nan
     runs.loc[chosen, "log_gain"] = value
     steps = results.steps.copy()
@@ -255,7 +255,7 @@ def test_theory_has_a_colour_per_value_of_hue_and_hollow_points_without_a_theory
     assert len(shown) == 2 and "white" in shown
 
 
-@pytest.mark.parametrize(("status", "sign"), [("nonfinite", "×"), ("zero", "▽")])
+@pytest.mark.parametrize(("status", "sign"), [("nonfinite", "×"), ("zero", "▽"), ("failed", "◇")])
 @pytest.mark.parametrize("name", FIGURES)
 def test_runs_without_a_gradient_are_counted(results, name, status, sign):
     few = only(results, results.runs.query("gain in [0.5, 1, 2] and length in [10, 1000]"))
@@ -270,6 +270,183 @@ def test_runs_without_a_gradient_are_counted(results, name, status, sign):
         used = used[used["length"] == 1000]
     assert sum(counts) == (used["status"] == status).sum() > 0
     assert any(text.startswith(figures.MARKS[status][2]) for text in shown)
+
+
+# What is drawn where runs are not finite, exactly zero, failed or absent. Five seeds of one point
+# have the slopes 1, 2, 3, 4, 5 times -0.01 in nats per step, so that each statistic is known.
+
+SLOPES = -0.01 * np.arange(1, 6)
+SHORT, LONG = 100, 200
+LAGS = frames.lags(LONG)
+
+
+def point(cell="elman", gain=1.0, lengths=(SHORT, LONG), **changes):
+    """Runs and steps of five seeds; `changes` are (seed, length) -> what happens to that run."""
+    runs, steps = [], []
+    for length in lengths:
+        for seed, slope in enumerate(SLOPES):
+            lags = frames.lags(length)
+            curve = slope * lags
+            what, lag = changes.get(f"s{seed}", (None, 0)) if length == LONG else (None, 0)
+            value = {"zero": -np.inf, "nonfinite": np.nan, "failed": np.nan}.get(what, 0.0)
+            curve = np.where((lags >= lag) & (what is not None), value, curve)
+            name = f"{cell}-{gain}-{length}-{seed}"
+            runs.append(
+                dict(run_id=name, cell=cell, init="normal", gain=gain, input="gaussian",
+                     length=length, hidden=4, inputs=2, seed=seed, status=what or "ok",
+                     verdict="stable", rate=slope if what is None else np.nan,
+                     log_gain=curve[-1] - curve[0])
+            )  # fmt: skip
+            if what != "failed":
+                steps.append(dict(run_id=name, step=length - lags, lag=lags, log_norm=curve))
+    table = pd.concat([pd.DataFrame(part) for part in steps], ignore_index=True)
+    return frames.Results(frames.runs_frame(runs), frames.steps_frame(table), {})
+
+
+def joined(*parts):
+    runs, steps = (
+        pd.concat(each, ignore_index=True) for each in list(zip(*parts, strict=True))[:2]
+    )
+    return frames.Results(runs, steps, {})
+
+
+def said(fig):
+    return " | ".join(text.get_text().replace("\n", " ") for text in texts(fig))
+
+
+def median_line(ax):
+    (line,) = long_lines(ax)
+    return line.get_xdata(), np.asarray(line.get_ydata(), float)
+
+
+ZEROS = {f"s{seed}": ("zero", 40) for seed in range(1, 5)}
+
+
+def test_decay_has_the_median_of_all_seeds_where_most_are_exactly_zero():
+    small = point(**ZEROS)
+    lags, drawn = median_line(figures.decay(*small[:2]).axes[0])
+    np.testing.assert_array_equal(lags, LAGS)
+    expected = np.where(LAGS < 40, -0.03 * LAGS / np.log(10), np.nan)  # of five seeds; then -inf
+    np.testing.assert_allclose(drawn, expected)
+
+
+def test_decay_ends_where_a_seed_is_nan_and_says_how_many():
+    small = point(s0=("nonfinite", 40), s1=("nonfinite", 60))
+    fig = figures.decay(*small[:2])
+    _, drawn = median_line(fig.axes[0])
+    np.testing.assert_allclose(drawn, np.where(LAGS < 40, -0.03 * LAGS / np.log(10), np.nan))
+    assert "2 of 5 seeds are NaN from lag 40 on" in said(fig) and "×2" in said(fig)
+    (band,) = fig.axes[0].collections
+    assert band.get_paths()[0].vertices[:, 0].max() < 40
+
+
+def test_decay_names_the_line_whose_seeds_are_nan():
+    fig = figures.decay(*joined(point(), point(gain=2.0, s4=("nonfinite", 0)))[:2])
+    assert "gain 2: 1 of 5 seeds are NaN from lag 0 on" in said(fig)
+    both = joined(point(s1=("nonfinite", 9)), point(gain=2.0, s4=("nonfinite", 3)))
+    assert "2 lines: 2 of 10 seeds are NaN from lag 3 on" in said(figures.decay(*both[:2]))
+
+
+def test_a_seed_without_a_row_is_no_survivors_median():
+    small = point()
+    absent = (small.steps["run_id"] == f"elman-1.0-{LONG}-4") & (small.steps["lag"] >= 50)
+    fig = figures.decay(small.runs, small.steps[~absent])
+    _, drawn = median_line(fig.axes[0])
+    np.testing.assert_array_equal(np.isnan(drawn), LAGS >= 50)
+    assert "1 of 5 seeds are NaN from lag 50 on" in said(fig)
+
+
+def test_failed_runs_are_counted_and_left_out_of_every_statistic():
+    small = point(s0=("failed", 0), s4=("failed", 0))
+    fig = figures.decay(*small[:2])
+    np.testing.assert_allclose(median_line(fig.axes[0])[1], -0.03 * LAGS / np.log(10))
+    assert "◇2" in said(fig) and "NaN" not in said(fig)
+    small = point(**{f"s{k}": ("failed", 0) for k in range(5)})
+    fig = figures.decay(*small[:2])
+    assert f"every run of T = {LONG} failed" in said(fig)
+    assert median_line(fig.axes[0])[0][-1] == SHORT - 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "middle", "low"),
+    [
+        (ZEROS, np.nan, -np.inf),
+        ({"s4": ("zero", 40)}, -0.03, -np.inf),
+        ({"s4": ("nonfinite", 40)}, np.nan, np.nan),
+        ({"s4": ("failed", 40)}, -0.025, -0.04),
+        ({}, -0.03, -0.05),
+    ],
+)
+def test_length_has_the_median_of_all_seeds(changes, middle, low):
+    small = point(**changes)
+    fig = figures.length(small.runs)
+    ax = fig.axes[0]
+    (line,) = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_marker() == "o"]
+    whole = np.array([-0.03 * (SHORT - 1), middle * (LONG - 1)]) / np.log(10)
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), whole)
+    to_the_edge = [text for text in ax.texts if text.get_text() == ""]
+    assert len(to_the_edge) == (low == -np.inf)
+    if np.isfinite(low):
+        ends = np.array([path.vertices[:, 1] for path in ax.collections[0].get_paths()])
+        np.testing.assert_allclose(ends[-1].min(), low * (LONG - 1) / np.log(10))
+    assert ("1 of 5 seeds are NaN" in said(fig)) == (changes == {"s4": ("nonfinite", 40)})
+
+
+def phase_of(*parts):
+    fig = figures.phase(joined(*parts).runs)
+    ax = fig.axes[0]
+    segments = [s for c in ax.collections[1:] for s in c.get_segments()]
+    return fig, np.ma.filled(ax.collections[0].get_array().ravel(), np.nan), segments
+
+
+def test_phase_has_the_median_of_all_seeds():
+    _, shown, _ = phase_of(point(), point(gain=2.0, **ZEROS), point(gain=3.0, s2=("zero", 9)))
+    assert shown[0] == -0.03 and shown[2] == -0.04  # of five, and of four and -inf
+    assert shown[1] < -0.2  # -inf has the colour of the lowest rate
+    fig, shown, _ = phase_of(point(), point(gain=2.0, s0=("nonfinite", 9)))
+    np.testing.assert_array_equal(np.isnan(shown), [False, True])
+    assert "no median: a seed has no rate" in said(fig) and "×1" in said(fig)
+    fig, shown, _ = phase_of(point(), point(gain=2.0, s0=("failed", 9)))
+    np.testing.assert_allclose(shown, [-0.03, -0.035])
+    assert "◇1" in said(fig)
+
+
+def test_phase_draws_no_boundary_through_what_was_not_measured():
+    up = point(gain=3.0)
+    up = up._replace(runs=up.runs.assign(rate=-up.runs["rate"]))
+    bad = point(gain=2.0, **{f"s{k}": ("nonfinite", 9) for k in range(5)})
+    assert len(phase_of(point(), up)[2]) == 1
+    assert phase_of(point(), bad, up)[2] == []
+    assert len(phase_of(point(gain=2.0, **ZEROS), up)[2]) == 1  # from -inf to +0.03
+
+
+def test_what_has_no_runs_of_the_length_is_named():
+    small = joined(point(), point(cell="gru", lengths=(SHORT,)))
+    assert said(figures.decay(*small[:2])).count("no runs of T = 200: gru (longest 100)") == 1
+    part = point(gain=2.0, lengths=(SHORT,))
+    for make in (figures.phase, figures.theory):
+        assert "no runs of T = 200: elman normal (5 of 10 runs)" in said(
+            make(joined(point(), part).runs)
+        )
+    assert "no runs" not in said(figures.phase(point().runs))
+
+
+def test_inputs_draw_the_mean_of_all_seeds_or_nothing():
+    def other(results):
+        runs = results.runs.assign(input="reviews", rate=results.runs["rate"] * 2)
+        return results._replace(runs=runs.assign(run_id=runs["run_id"] + "-r"))
+
+    small = joined(point(), other(point()), point(gain=2.0, s0=("nonfinite", 9)),
+                   other(point(gain=2.0)))  # fmt: skip
+    fig = figures.inputs(small.runs)
+    above, below = fig.axes
+    np.testing.assert_allclose(drawn_points(above), [-0.06])
+    np.testing.assert_allclose(drawn_points(below), [-0.03])
+    assert "1 of 2 points not drawn" in said(fig)
+    alone = small.runs[small.runs["run_id"] != f"elman-1.0-{LONG}-4"]
+    fig = figures.inputs(alone)
+    np.testing.assert_allclose(drawn_points(fig.axes[1]), [-0.025])
+    assert "1 runs without a partner" in said(fig)
 
 
 DEGENERATE = {

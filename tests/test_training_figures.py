@@ -98,14 +98,20 @@ def test_zeros_and_norms_that_are_not_finite_are_told_apart():
     assert texts == ["exactly zero", "not finite"]
 
 
-def test_samples_are_averaged_where_they_have_a_logarithm():
+@pytest.mark.parametrize("dead", [0, 1, 2])
+def test_samples_have_a_median_in_the_extended_reals(dead):
     table = one(runs())
     rows = steps(table).drop(columns="run_id").assign(scan="a", leaf="")
-    dead = rows.assign(log_norm=-np.inf)
-    mixed = pd.concat([rows.assign(sample=0), dead.assign(sample=1)])
+    norms = [-np.inf] * dead + [-3.0, -2.0, -1.0][dead:]
+    mixed = pd.concat(
+        [rows.assign(sample=k, log_norm=norm) for k, norm in enumerate(norms)], ignore_index=True
+    )
     shown, zeros = meshes(figures.training(mixed, curves(table)).axes[1])
-    np.testing.assert_allclose(shown.get_array(), -LAGS[:, None] - TIMES / 10)
-    assert zeros.get_array().mask.all()
+    if dead < 2:
+        np.testing.assert_allclose(shown.get_array(), -2.0)
+        assert zeros.get_array().mask.all()
+    else:
+        assert shown.get_array().mask.all() and not zeros.get_array().mask.any()
 
 
 def test_loss_and_baseline_stand_above():
@@ -156,6 +162,80 @@ def test_a_run_that_has_ended_keeps_its_last_loss():
     ax = figures.learning(table, short).axes[0]
     expected = (1 + 2 / (TIMES + 1)) / 2
     assert any(np.allclose(line.get_ydata(), expected) for line in ax.get_lines()[:2])
+
+
+def three(*changes):
+    """Three seeds of one point whose losses are 1, 2 and 3 over (t + 1)."""
+    first = runs().iloc[[0] * 3].assign(run_id=list("abc"), seed=range(3))
+    table = first.assign(**{k: [c.get(k) for c in changes] for k in ("first_nonfinite_step",)})
+    table["status"] = [change.get("status", "unsolved") for change in changes]
+    return frames.trained_frame(table)
+
+
+def said(fig):
+    found = [*fig.texts, *(text for ax in fig.axes for text in (*ax.texts, ax._right_title))]
+    found += [fig._suptitle] if fig._suptitle else []
+    return " | ".join(text.get_text().replace("\n", " ") for text in found)
+
+
+def test_a_run_that_is_not_finite_has_no_loss_from_there_on():
+    table = three({}, {}, {"status": "nonfinite", "first_nonfinite_step": 15})
+    losses = curves(table)
+    losses = losses[(losses.run_id != "c") | (losses.training_step < 20)]
+    fig = figures.learning(table, losses)
+    line = fig.axes[0].get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata(), [2, 2 / 11, np.nan])
+    assert "1 of 3 seeds are NaN from update 20 on" in said(fig)
+    (cross,) = [line for line in fig.axes[0].get_lines() if line.get_marker() == "x"]
+    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (10, 2 / 11)
+
+
+def test_an_infinite_loss_is_the_largest():
+    table = three({}, {}, {})
+    losses = curves(table)
+    losses.loc[(losses.run_id == "a") & (losses.training_step == 20), "loss"] = np.inf
+    line = figures.learning(table, losses).axes[0].get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata(), [2, 2 / 11, 3 / 21])  # of 2, 3 and inf
+
+
+def test_failed_trainings_are_counted_and_left_out():
+    table = three({}, {}, {"status": "failed"}).assign(solved_step=20)
+    table["status"] = ["solved", "unsolved", "failed"]
+    table.loc[2, ["baseline", "loss"]] = np.nan
+    losses = curves(table)
+    fig = figures.learning(table, losses[losses.run_id != "c"])
+    np.testing.assert_allclose(fig.axes[0].get_lines()[0].get_ydata(), 1.5 / (TIMES + 1))
+    assert "◇1" in said(fig)
+    fig = figures.success(table)
+    assert fig.axes[0].get_lines()[0].get_ydata().tolist() == [0.5] and "◇1" in said(fig)
+
+
+def test_gradients_takes_the_first_seed_that_did_not_fail():
+    table = runs()
+    table.loc[(table.length == 10) & (table.clip_norm == 1) & (table.seed == 0), "status"] = (
+        "failed"
+    )
+    fig = figures.gradients(table, curves(table), steps(table))
+    titles = [ax.get_title(loc="left").replace("\n", " ") for ax in fig.axes]
+    assert titles[:2] == ["gru", "gru clip norm 1.0 seed 1"]
+    table.loc[(table.length == 10) & (table.clip_norm == 1), "status"] = "failed"
+    fig = figures.gradients(table, curves(table), steps(table))
+    assert "no runs of this length that did not fail: gru clip norm 1.0" in said(fig)
+
+
+def test_flossing_says_which_seeds_are_nan():
+    rows = [
+        dict(gain=1.0, steps=5, flossed=1, stage=stage, index=i, exponent=-float(i * (seed + 1)),
+             seed=seed)
+        for stage in ("before", "after") for i in (1, 2, 3) for seed in range(3)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    bad = (table["stage"] == "after") & (table["index"] >= 2) & (table["seed"] == 2)
+    fig = figures.flossing(table.assign(exponent=table["exponent"].mask(bad)))
+    zero, before, after = (line.get_ydata() for line in fig.axes[0].get_lines())
+    np.testing.assert_allclose(before, [-2, -4, -6])
+    np.testing.assert_allclose(after, [-2, np.nan, np.nan])
+    assert "after: 1 of 3 seeds are NaN from exponent 2 on" in said(fig)
 
 
 def test_success_is_the_share_of_solved_runs():

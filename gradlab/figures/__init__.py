@@ -1,8 +1,10 @@
 """Figures from the frames alone: DataFrame -> Figure. Palette, sizes and labels live here only.
 
 Every figure fits a paper's double column (7 in) or single column (3.4 in) with text of 7 pt or
-more. Runs without a finite gradient are marked × and runs whose gradient is exactly zero ▽, each
-with their number: no figure drops a run silently.
+more. Statistics over seeds are of all seeds, in the extended reals: an exact zero is -inf, and
+where a seed is NaN the statistic is NaN, which ends the line and is noted. Runs without a finite
+gradient are marked ×, runs whose gradient is exactly zero ▽ and runs that failed ◇, each with their
+number: no figure drops a run silently.
 """
 
 # pandas' own annotations say Series | DataFrame for nearly every selection.
@@ -25,7 +27,7 @@ from gradlab.figures._style import FLOAT32 as FLOAT32
 from gradlab.figures._style import LABELS as LABELS
 from gradlab.figures._style import MARKS as MARKS
 from gradlab.figures._style import STYLE as STYLE
-from gradlab.figures._style import order
+from gradlab.figures._style import headline, order
 from gradlab.figures._style import save as save
 from gradlab.figures._sweep import decay as decay
 from gradlab.figures._sweep import inputs as inputs
@@ -84,8 +86,7 @@ def draw(
     paths = []
     for name, make in made.items():
         fig = make()
-        if note:
-            fig.suptitle(note, x=0.005, ha="left", fontsize=7)
+        headline(fig, note)
         paths += save(fig, out_dir / name)
     return paths
 

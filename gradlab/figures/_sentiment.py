@@ -7,6 +7,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
@@ -35,14 +36,17 @@ def sentiment(
     words read has a gradient above float32's epsilon, and the accuracy on held out reviews.
 
     Args:
-        curves: columns model, epoch, lag, median, q25, q75 (nats); one seed.
-        epochs: columns model, epoch, seed, reached, validation_accuracy.
+        curves: columns model, epoch, lag, median, q25, q75 (nats); one seed. A median of -inf (most
+            gradients are exactly zero) or NaN leaves a gap.
+        epochs: columns model, epoch, seed, reached, validation_accuracy. The lines are means over
+            the seeds that were measured; where those are not all, the label says how many.
         models: the panels, of those that `curves` holds.
     """
     models = [model for model in models if (curves["model"] == model).any()]
     last = int(curves["epoch"].max())
     palette = sns.color_palette(SEQUENTIAL, last + 1)
     decades = curves.assign(**{c: curves[c] / math.log(10) for c in ("median", "q25", "q75")})
+    decades["q25"] = decades["q25"].clip(lower=2 * _LOWEST)  # a quarter of zeros is off the panel
     with rc_context(STYLE):
         fig, axes = grid(2, max(len(models), 2), height=1.75)
         for ax, model in zip(axes[0], models, strict=False):
@@ -78,17 +82,22 @@ def _panel(ax: Axes, rows: pd.DataFrame, palette: Sequence) -> None:
     ends = (rows["epoch"].min(), rows["epoch"].max())
     for epoch, line in rows.groupby("epoch"):
         colour = palette[int(epoch)]
-        ax.plot(line["lag"], line["median"], color=colour)
+        ax.plot(line["lag"], line["median"].where(np.isfinite(line["median"])), color=colour)
         if epoch in ends:
             ax.fill_between(line["lag"], line["q25"], line["q75"], color=colour, alpha=0.25, lw=0)
     ax.axhline(_EPSILON, color="0.4", lw=0.6, ls=":")
-    high = rows["q75"].max()
+    high = rows["q75"].where(np.isfinite(rows["q75"])).max()
+    high = high if np.isfinite(high) else 0.0
     ax.set_ylim(_LOWEST, max(1.0, high + 0.5))
     ax.set_xlim(0, max(int(rows["lag"].max()), 1))
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
 def _share(ax: Axes, epochs: pd.DataFrame, models: Sequence[str], column: str, label: str) -> None:
+    shown = epochs[epochs["model"].isin(models)]
+    seeds, measured = (rows["seed"].nunique() for rows in (shown, shown[shown[column].notna()]))
+    if measured < seeds:
+        label += f"\n({measured} of {seeds} seeds)"
     for marker, model in zip(MARKERS, models, strict=False):
         rows = epochs[(epochs["model"] == model) & epochs[column].notna()]
         line = rows.groupby("epoch")[column].mean()

@@ -2,8 +2,9 @@
 
 # pandas' own annotations say Series | DataFrame for nearly every selection.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportIndexIssue=false
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ LABELS = {
 MARKS = {
     "nonfinite": ("×", "x", "non-finite\n(× n: in n runs)"),
     "zero": ("▽", "v", "exactly zero\n(▽ n: in n runs)"),
+    "failed": ("◇", "D", "failed, left out\n(◇ n: n runs)"),
 }
 """For each status that a figure has to show: its sign in text, its marker, its legend entry."""
 
@@ -133,7 +135,7 @@ def margins(axes: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> No
 
 
 def head(ax: Axes, runs: pd.DataFrame) -> None:
-    """Writes how many of the panel's runs are non-finite or exactly zero above its right corner."""
+    """Writes how many of the panel's runs are of each status of `MARKS` above its right corner."""
     ax.set_title(counts(runs) or " ", loc="right", fontsize=7)
 
 
@@ -143,6 +145,84 @@ def counts(runs: pd.DataFrame) -> str:
         for status, (sign, *_) in MARKS.items()
     }
     return " ".join(f"{sign}{count}" for sign, count in counts.items() if count)
+
+
+CORNERS = ((False, False), (True, True), (True, False), (False, True))
+"""Whether right and whether top, in the order in which a note prefers them."""
+
+
+def note(
+    ax: Axes, lines: Sequence[str], corners: Sequence[tuple[bool, bool]] = CORNERS, width: int = 24
+) -> None:
+    """Writes what the panel's lines leave out into the corner that they leave most free.
+
+    The panel's limits have to be those that are drawn.
+    """
+    if lines:
+        text = "\n".join(textwrap.fill(line, width) for line in lines)
+        right, top = min(corners, key=lambda corner: _points_near(ax, *corner))
+        place = {"ha": "right" if right else "left", "va": "top" if top else "bottom"}
+        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
+        x, y = 0.97 if right else 0.03, 0.97 if top else 0.03
+        ax.text(x, y, text, fontsize=7, transform=ax.transAxes, bbox=box, zorder=5, **place)
+
+
+def _points_near(ax: Axes, right: bool, top: bool) -> int:
+    """How much of the panel's lines and marks stands in a corner: 0.7 wide, 0.3 high."""
+    ax.autoscale_view()  # limits that are out of date are found now
+    count = 0
+    for line in ax.get_lines():
+        alone = line.get_linestyle() == "None"
+        if not alone and line.get_transform() != ax.transData:
+            continue  # a reference line goes through the whole panel
+        points = np.column_stack(line.get_data(orig=False)).astype(float)
+        points = ax.transAxes.inverted().transform(line.get_transform().transform(points))
+        points = points[np.isfinite(points).all(axis=1)]
+        if len(points) > 1 and not alone:
+            place = np.linspace(0, len(points) - 1, 200)
+            points = np.column_stack(
+                [np.interp(place, np.arange(len(points)), part) for part in points.T]
+            )
+        x, y = np.abs(points - (right, top)).T
+        count += int(((x < 0.7) & (y < 0.3)).sum())
+    return count
+
+
+def headline(fig: Figure, text: str | None) -> None:
+    """Writes what the whole figure leaves out above it, below what stands there already."""
+    if text:
+        before = fig.get_suptitle()
+        width = int(20 * fig.get_figwidth())
+        text = "\n".join(filter(None, [before, textwrap.fill(text, width)]))
+        fig.suptitle(text, x=0.005, ha="left", fontsize=7)
+
+
+def missing_seeds(
+    table: pd.DataFrame, names: Sequence[str], where: str, form: str, what: str = "seeds"
+) -> list[str]:
+    """What to say of the lines of a panel in which a seed is NaN: one line, or a sum of them.
+
+    Args:
+        table: rows of `frames.spread`, a line of the panel for each value of its column "line".
+        names: what the lines are, by "line".
+        where: the column that the panel is drawn over.
+        form: how a value of it reads, such as "lag {:g}".
+        what: what a line is over.
+    """
+    lost = table[table["missing"] > 0]
+    if lost.empty:
+        return []
+    seeds = lost.groupby("line")[["missing", "count"]].max()
+    first = table["line"].map(lost.groupby("line")[where].min())
+    stays = (table.loc[table[where] >= first, "missing"] > 0).all()
+    place = form.format(lost[where].min())
+    told = f"{seeds['missing'].sum():.0f} of {seeds['count'].sum():.0f} {what} are NaN"
+    told += f" from {place} on" if stays else f", first at {place}"
+    if table["line"].nunique() == 1:
+        return [told]
+    if len(seeds) == 1:
+        return [f"{names[int(seeds.index[0])]}: {told}"]
+    return [f"{len(seeds)} lines: {told}"]
 
 
 def mark(status: str) -> dict[str, Any]:

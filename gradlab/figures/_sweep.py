@@ -2,8 +2,9 @@
 
 # pandas' own annotations say Series | DataFrame for nearly every selection.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
+# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportReturnType=false
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,12 +35,15 @@ from gradlab.figures._style import (
     gain_colours,
     grid,
     head,
+    headline,
     init_handles,
     init_styles,
     limits,
     margins,
     mark,
     mark_handles,
+    missing_seeds,
+    note,
     order,
     product,
     thin,
@@ -55,10 +59,13 @@ def decay(
     """log10 of the gradient's norm, relative to lag 0, against lag.
 
     A panel per initialization (row) and cell (column), a line per gain: the median over seeds, with
-    the seeds' range as a band. `input` and `length` choose the runs (defaults: gaussian or the
-    first, and the longest). × and ▽ stand on a line where its first seed becomes non-finite or
-    exactly zero. The vertical axis stops at ±`DECADES`.
+    the seeds' range as a band, both in the extended reals. `input` and `length` choose the runs
+    (defaults: gaussian or the first, and the longest). A line ends where the median is -inf or a
+    seed is NaN: a note says how many are, from which lag on. × and ▽ stand on a line where its
+    first seed becomes non-finite or exactly zero. Failed runs are counted (◇) and left out, and
+    what has no runs of this length is named above. The vertical axis stops at ±`DECADES`.
     """
+    without = left_out(runs, input, length)
     runs = select(runs, input, length)
     curves = _curves(runs, steps)
     colours = gain_colours(runs["gain"])
@@ -66,14 +73,17 @@ def decay(
     with rc_context(STYLE):
         fig, axes = grid(len(rows), len(columns), height=1.35, sharex=True, sharey=True)
         low, high = limits(curves[["low", "high"]].to_numpy())
+        axes[0, 0].set_ylim(low, high)
+        axes[0, 0].set_xlim(0, max(int(runs["length"].max()) - 1, 1))
         for (i, init), (j, variant) in product(rows, columns):
             ax = axes[i, j]
             float32_lines(ax)
             panel = curves[(curves["init"] == init) & (curves["variant"] == variant)]
             _decay_lines(ax, panel, colours, (low, high))
+            line = panel["gain"].rank(method="dense").astype(int) - 1
+            every = [f"gain {gain:g}" for gain in sorted(panel["gain"].unique())]
+            note(ax, missing_seeds(panel.assign(line=line), every, "lag", "lag {:g}"))
             head(ax, runs[(runs["init"] == init) & (runs["variant"] == variant)])
-        axes[0, 0].set_ylim(low, high)
-        axes[0, 0].set_xlim(0, max(int(runs["length"].max()) - 1, 1))
         axes[0, 0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
         margins(axes, rows, columns)
         fig.supxlabel(LABELS["lag"], fontsize=8)
@@ -92,24 +102,31 @@ def decay(
         ]
         handles += mark_handles(runs)
         fig.legend(handles=handles, title="gain", loc="outside right upper", alignment="left")
+        headline(fig, without)
     return fig
 
 
 def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = None) -> Figure:
     """The rate over gain × cell, a panel per initialization: where gradients vanish and explode.
 
-    Colour is the median rate over seeds. The solid line is where that rate crosses zero, the dashed
-    line where `predicted_rate` does. Points without a finite rate are hatched.
+    Colour is the median rate over seeds in the extended reals: a run whose gradient is exactly zero
+    counts as -inf where it has no rate. A point with a seed of no rate at all has no median, and is
+    hatched. Failed runs are counted (◇) and left out. The solid line is where the median crosses
+    zero between two neighbours that were measured, the dashed line where `predicted_rate` does.
+    What has no runs of this length is named above.
     """
+    without = left_out(runs, input, length)
     runs = select(runs, input, length)
     inits, variants = order(runs["init"]), order(runs["variant"])
     gains = sorted(runs["gain"].unique())
-    finite = runs["rate"].where(np.isfinite(runs["rate"]))
     keys = [runs["init"], runs["variant"], runs["gain"]]
-    rates, predicted = finite.groupby(keys).median(), runs["predicted_rate"].groupby(keys).median()
+    predicted = runs["predicted_rate"].groupby(keys).median()
+    measured = runs[runs["status"] != "failed"]
+    keys = [measured["init"], measured["variant"], measured["gain"]]
+    rates = frames.spread(_rates(measured), keys)["median"].reindex(predicted.index)
     # A few steep points must not wash out the region around the boundary: the colour of the
     # steepest quarter saturates.
-    sizes = rates.abs().dropna()
+    sizes = rates[np.isfinite(rates)].abs()
     span = max(float(sizes.quantile(0.75)), 1e-6) if len(sizes) else 1.0
     with rc_context(STYLE):
         height = 0.21 * len(variants) + 0.28
@@ -119,7 +136,7 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
             table = _table(rates, init, variants, gains)
             theory = _table(predicted, init, variants, gains)
             sns.heatmap(
-                table,
+                table.clip(-10 * span, 10 * span),  # seaborn leaves infinite values blank
                 ax=ax,
                 cmap=DIVERGING,
                 vmin=-span,
@@ -135,7 +152,7 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
             ax.tick_params(axis="x", length=2.5 if i == len(inits) - 1 else 0)
             ax.set(xlabel="", ylabel="")
             ax.set_title(init, loc="left")
-            _phase_marks(ax, runs[runs["init"] == init], variants, gains)
+            _phase_marks(ax, runs[runs["init"] == init], table, variants, gains)
             _boundary(ax, table.to_numpy(), color="black", linestyle=MEASURED)
             _boundary(ax, theory.to_numpy(), color="black", linestyle=PREDICTED)
         axes[-1, 0].set_xlabel(LABELS["gain"])
@@ -150,9 +167,10 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
             theory = {"color": "black", "lw": 1.4, "ls": PREDICTED}
             handles.append(Line2D([], [], label="rate 0, predicted", **theory))
         if rates.isna().any():
-            handles.append(_hatched(label="no finite rate"))
+            handles.append(_hatched(label="no median: a seed\nhas no rate"))
         handles += mark_handles(runs)
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
+        headline(fig, without)
     return fig
 
 
@@ -162,27 +180,35 @@ def length(
     """log10 of the norm at the first step, relative to the last, against sequence length.
 
     A panel per gain (row; default the lowest, the nearest to 1 and the highest) and cell (column),
-    a line per initialization: median and range over seeds. The vertical axis is linear within ±1
-    decade and logarithmic beyond.
+    a line per initialization: median and range over seeds, in the extended reals. The line has no
+    point where the median is -inf, more than half of the gradients being exactly zero, or where a
+    seed is NaN, which a note says; ▽ and × stand there, and a bar down to the lower edge reaches
+    -inf. Failed runs are counted (◇) and left out. The vertical axis is linear within ±1 decade and
+    logarithmic beyond.
     """
     runs = select(runs, input, None, every_length=True)
     if gains is None:
         gains = _few(runs["gain"])
     columns, inits = order(runs["variant"]), order(runs["init"])
     colours, markers = init_styles(inits)
-    runs = runs.assign(decades=runs["log_gain"].where(np.isfinite(runs["log_gain"])) / np.log(10))
+    runs = runs.assign(decades=runs["log_gain"] / np.log(10))
     with rc_context(STYLE):
         fig, axes = grid(len(gains), len(columns), height=1.5, sharex=True, sharey="row")
+        notes = []
         for (i, gain), (j, variant) in product(gains, columns):
             ax = axes[i, j]
             ax.set_yscale("symlog", linthresh=1, linscale=0.6)
             ax.margins(y=0.1)
             panel = runs[np.isclose(runs["gain"], gain) & (runs["variant"] == variant)]
             ax.axhline(0, color="0.6", lw=0.6, zorder=0)
+            lines = []
             for k, init in enumerate(inits):
                 rows = panel[panel["init"] == init]
                 dodge = 1.05 ** (k - (len(inits) - 1) / 2)
-                _length_line(ax, rows, dodge, colours[init], markers[init])
+                table = _length_line(ax, rows, dodge, colours[init], markers[init])
+                lines.append(table.assign(line=k))
+            lost = missing_seeds(pd.concat(lines), inits, "length", "$T$ = {:g}")
+            notes.append((ax, lost))
             head(ax, panel)
         for ax in axes[:, 0]:
             locator = SymmetricalLogLocator(base=10, linthresh=1)
@@ -190,11 +216,13 @@ def length(
             ax.yaxis.set_major_locator(locator)
             ax.yaxis.set_major_formatter("{x:g}")
         for ax, gain in zip(axes[:, 0], gains, strict=True):
-            if runs.loc[np.isclose(runs["gain"], gain), "decades"].isna().all():
+            if not np.isfinite(runs.loc[np.isclose(runs["gain"], gain), "decades"]).any():
                 ax.set_ylim(-1, 1)
         if runs["length"].nunique() == 1:  # limits that coincide cannot be made logarithmic
             axes[0, 0].set_xlim(runs["length"].iloc[0] / 2, runs["length"].iloc[0] * 2)
         axes[0, 0].set_xscale("log")
+        for ax, lost in notes:
+            note(ax, lost)
         margins(axes, [f"gain {gain:g}" for gain in gains], columns)
         fig.supxlabel(LABELS["length"], fontsize=8)
         fig.supylabel(LABELS["gain_decades"], fontsize=8)
@@ -215,11 +243,15 @@ def inputs(
     """The rate on one input against the rate on another, run by run with the same seed.
 
     Above, a point per initialization and gain, mean ± standard deviation over seeds, and the
-    diagonal of equal rates; below, the paired difference against gain. A column per cell.
+    diagonal of equal rates; below, the paired difference against gain. A column per cell. A point
+    of which a seed has no finite rate has no finite mean and is not drawn: a note says how many
+    are not. Runs that failed are counted (◇) and left out with the runs that they pair with.
     """
     for name in (input, reference):
         _names.choose("input", name, set(runs["input"]))
-    both = select(runs[runs["input"].isin([input, reference])], None, length, every_input=True)
+    both = runs[runs["input"].isin([input, reference])]
+    without = left_out(both, None, length, every_input=True)
+    both = select(both, None, length, every_input=True)
     columns, inits = order(both["variant"]), order(both["init"])
     colours, markers = init_styles(inits)
     points = _pairs(both, input, reference)
@@ -243,11 +275,21 @@ def inputs(
                     "elinewidth": 0.7,
                     "mew": 0,
                 }
+                rows = rows[np.isfinite(rows["d"])]
                 above.errorbar(rows["x"], rows["y"], rows["y_sd"], rows["x_sd"], **style)
                 dodge = 0.15 * spacing * (k - (len(inits) - 1) / 2)
                 below.errorbar(rows["gain"] + dodge, rows["d"], rows["d_sd"], **style)
             above.axline((0, 0), slope=1, color="0.6", lw=0.6, zorder=0)
             _square(above, 4 if len(columns) < 4 else 3)
+            rows = points[points["variant"] == variant]
+            lost = int((~np.isfinite(rows["d"])).sum())
+            alone = int(rows["alone"].sum())
+            note(
+                above,
+                ([f"{lost} of {len(rows)} points not drawn"] if lost else [])
+                + ([f"{alone} runs without a partner"] if alone else []),
+                corners=((False, True), (True, False)),  # beside the diagonal
+            )
             head(above, both[both["variant"] == variant])
             above.set_title(variant, loc="left")
         low, high = both["gain"].min(), both["gain"].max()
@@ -262,6 +304,7 @@ def inputs(
         handles = init_handles(colours, markers, line=False)
         handles += [Line2D([], [], color="0.6", lw=0.6, label="equal rates"), *mark_handles(both)]
         fig.legend(handles=handles, title="initialization", loc="outside right upper", **LEFT)
+        headline(fig, without)
     return fig
 
 
@@ -276,19 +319,11 @@ def select(
     """The runs of one input and length, with a column `variant` that names their cell.
 
     Where runs of one cell differ in a further axis other than `hue`, that axis becomes part of the
-    name.
+    name. The length is by default the longest of which a run did not fail.
     """
-    if runs.empty:
-        raise ValueError("no runs to draw")
-    if not every_input:
-        present = order(runs["input"])
-        if input is None:
-            input = "gaussian" if "gaussian" in present else present[0]
-        _names.choose("input", input, present)
-        runs = runs[runs["input"] == input]
+    runs = _of_input(runs, None if every_input else input, every_input)
     if not every_length:
-        if length is None:
-            length = int(runs["length"].max())
+        length = _longest(runs) if length is None else length
         if not (runs["length"] == length).any():
             raise ValueError(
                 f"no runs of length {length}; valid: "
@@ -297,6 +332,60 @@ def select(
         runs = runs[runs["length"] == length]
     runs = _everywhere(runs)
     return with_variants(runs, [axis for axis in _VARYING if axis not in ("length", hue)])
+
+
+def _of_input(runs: pd.DataFrame, input: str | None, every: bool) -> pd.DataFrame:
+    if runs.empty:
+        raise ValueError("no runs to draw")
+    if every:
+        return runs
+    present = order(runs["input"])
+    if input is None:
+        input = "gaussian" if "gaussian" in present else present[0]
+    _names.choose("input", input, present)
+    return runs[runs["input"] == input]
+
+
+def _longest(runs: pd.DataFrame) -> int:
+    measured = runs.loc[runs["status"] != "failed", "length"]
+    return int((measured if len(measured) else runs["length"]).max())
+
+
+def left_out(
+    runs: pd.DataFrame, input: str | None, length: int | None, every_input: bool = False
+) -> str | None:
+    """What of one input a figure of one length leaves out, in words; None where nothing is.
+
+    That are the points, seed by seed, of which there are runs of other lengths only, and the longer
+    runs where all of them failed.
+    """
+    runs = _of_input(runs, input, every_input)
+    chosen = _longest(runs) if length is None else length
+    runs = with_variants(runs, [axis for axis in _VARYING if axis != "length"])
+    keys = ["variant", "init", "input", "gain", "seed"]
+    groups = runs.assign(here=runs["length"] == chosen).groupby(keys, dropna=False, sort=False)
+    table = groups.agg(here=("here", "any"), longest=("length", "max")).reset_index()
+    table["init"] = table["init"].astype(object).where(table["init"].notna(), "")
+    parts = []
+    for variant, rows in table.groupby("variant", sort=False):
+        lost = rows[~rows["here"]]
+        if len(lost) == len(rows):
+            parts.append(f"{variant} (longest {rows['longest'].max()})")
+            continue
+        for init, some in lost.groupby("init", sort=False):
+            total = int((rows["init"] == init).sum())
+            share = "" if len(some) == total else f" ({len(some)} of {total} runs)"
+            parts.append(f"{variant} {init}".strip() + share)
+    text = [f"no runs of T = {chosen}: {', '.join(parts)}"] if parts else []
+    longer = sorted(runs.loc[runs["length"] > chosen, "length"].unique())
+    if length is None and longer:
+        text.append(f"every run of T = {', '.join(map(str, longer))} failed")
+    return "; ".join(text) or None
+
+
+def _rates(runs: pd.DataFrame) -> pd.Series:
+    """The rate, and -inf for a run without one whose gradient is exactly zero."""
+    return runs["rate"].mask(runs["rate"].isna() & (runs["status"] == "zero"), -np.inf)
 
 
 def _everywhere(runs: pd.DataFrame) -> pd.DataFrame:
@@ -315,8 +404,13 @@ def _everywhere(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _curves(runs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
-    """Per init, variant, gain and lag: median and range over seeds of the relative log10 norm."""
+    """Per init, variant, gain and lag: `frames.spread` over seeds of the relative log10 norm.
+
+    A run that lacks a lag which others of its point have is NaN there; a gradient that is exactly
+    zero at lag 0 has no norm relative to that one, and is NaN at every lag.
+    """
     keys = ["init", "variant", "gain"]
+    runs = runs[runs["status"] != "failed"]
     # Numbers for names: there are rows by the million, and a name takes many times the bytes.
     ids = pd.Index(runs["run_id"].unique())
     points = pd.DataFrame(
@@ -327,10 +421,16 @@ def _curves(runs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     start = rows[rows["lag"] == 0].drop_duplicates("run").set_index("run")["log_norm"]
     start = start.where(np.isfinite(start)).reindex(range(len(ids))).to_numpy()
     rows["decades"] = (rows.pop("log_norm") - start[rows["run"]]) / np.log(10)
-    rows = rows.merge(points[points["point"] >= 0], on="run")
-    grouped = rows.groupby(["point", "lag"])["decades"]
-    statistics = {"median": "median", "low": "min", "high": "max", "finite": "count"}
-    curves = grouped.agg(**statistics, seeds="size").reset_index()
+    zero = np.isneginf(rows["decades"])
+    rows = rows.assign(zero=zero).merge(points[points["point"] >= 0], on="run")
+    by = [rows["point"], rows["lag"]]
+    curves = frames.spread(rows["decades"], by).join(rows["zero"].groupby(by).sum()).reset_index()
+    seeds = points.groupby("point").size()
+    absent = curves["point"].map(seeds) - curves["count"]
+    curves["count"] += absent
+    curves["missing"] += absent
+    statistics = ["median", "mean", "low", "high"]
+    curves[statistics] = curves[statistics].where(curves["missing"] == 0)
     names = runs[keys].assign(point=points["point"]).drop_duplicates("point").set_index("point")
     return names.loc[curves.pop("point")].reset_index(drop=True).join(curves)
 
@@ -339,64 +439,60 @@ def _decay_lines(
     ax: Axes, panel: pd.DataFrame, colours: dict[float, Any], limits: tuple[float, float]
 ) -> None:
     beyond = 2 * DECADES
-    shown = panel[np.isfinite(panel["median"])].copy()
-    for name in ("median", "low", "high"):
-        shown[name] = shown[name].clip(-beyond, beyond)
-    for gain, line in shown.groupby("gain"):
-        band = {"color": colours[gain], "alpha": 0.3, "lw": 0}
-        ax.fill_between(line["lag"], line["low"], line["high"], **band)
-    if len(shown):
-        sns.lineplot(
-            shown,
-            x="lag",
-            y="median",
-            hue="gain",
-            palette=colours,
-            estimator=None,
-            legend=False,
-            ax=ax,
-        )
-    ax.set(xlabel="", ylabel="")
     for gain, line in panel.groupby("gain"):
-        lost = {"nonfinite": line["finite"] < line["seeds"], "zero": line["low"] == -np.inf}
-        for status, at in lost.items():
+        shown = np.isfinite(line["median"])
+        if shown.any():
+            band = {"color": colours[gain], "alpha": 0.3, "lw": 0}
+            low, high = (line[name].clip(-beyond, beyond) for name in ("low", "high"))
+            ax.fill_between(line["lag"], low, high, **band)
+            middle = line["median"].where(shown).clip(-beyond, beyond)
+            ax.plot(line["lag"], middle, color=colours[gain])
+        for status, at in (("nonfinite", line["missing"] > 0), ("zero", line["zero"] > 0)):
             if at.any():
-                before = line[(line["lag"] < line["lag"][at].min()) & np.isfinite(line["median"])]
+                before = line[(line["lag"] < line["lag"][at].min()) & shown]
                 place = before[["lag", "median"]].iloc[-1] if len(before) else (0.0, 0.0)
                 x, y = (float(value) for value in place)
                 ax.plot(x, np.clip(y, *limits), color=colours[gain], **mark(status))
 
 
-def _length_line(ax: Axes, rows: pd.DataFrame, dodge: float, colour: Any, marker: str) -> None:
-    if rows.empty:
-        return
-    place = rows["length"] * dodge
-    sns.lineplot(
-        x=place[rows["decades"].notna()].to_numpy(),
-        y=rows["decades"].dropna().to_numpy(),
-        color=colour,
-        marker=marker,
-        markersize=3.5,
-        markeredgewidth=0,
-        estimator="median",
-        errorbar=("pi", 100),
-        err_style="bars",
-        err_kws={"elinewidth": 0.7},
-        ax=ax,
-    )
+def _length_line(
+    ax: Axes, rows: pd.DataFrame, dodge: float, colour: Any, marker: str
+) -> pd.DataFrame:
+    """Draws one line, and gives its statistics by length."""
+    measured = rows[rows["status"] != "failed"]
+    table = frames.spread(measured["decades"], [measured["length"]]).reset_index()
+    drawn = table[["median", "low", "high"]].replace([-np.inf, np.inf], np.nan)
+    place = table["length"] * dodge
+    style = {"marker": marker, "ms": 3.5, "mew": 0}
+    if len(table):
+        ax.plot(place, drawn["median"], color=colour, **style)
+        ax.vlines(place, drawn["low"], drawn["high"], color=colour, lw=0.7)
+    # A range that reaches -inf leaves the axes through their lower edge.
+    bottom = table["low"] == -np.inf
+    for x, high in zip(place[bottom], drawn["high"][bottom], strict=True):
+        if np.isfinite(high):
+            arrow = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
+            ends = {"xycoords": ("data", "axes fraction"), "textcoords": "data"}
+            ax.annotate("", (x, 0), (x, high), arrowprops=arrow, annotation_clip=False, **ends)
+    lost = ~np.isfinite(measured["decades"])
     for status, height in (("nonfinite", 0.94), ("zero", 0.06)):
-        at = sorted(set(place[(rows["status"] == status) & rows["decades"].isna()]))
+        at = sorted(set(measured.loc[(measured["status"] == status) & lost, "length"] * dodge))
         if at:
             edge = ax.get_xaxis_transform()
             ax.plot(at, [height] * len(at), color=colour, transform=edge, **mark(status))
+    return table
 
 
 def _phase_marks(
-    ax: Axes, runs: pd.DataFrame, variants: Sequence[str], gains: Sequence[float]
+    ax: Axes,
+    runs: pd.DataFrame,
+    table: pd.DataFrame,
+    variants: Sequence[str],
+    gains: Sequence[float],
 ) -> None:
     for (variant, gain), point in runs.groupby(["variant", "gain"]):
         x, y = gains.index(gain), variants.index(variant)
-        if not np.isfinite(point["rate"]).any():
+        if np.isnan(table.loc[variant, gain]):
             ax.add_patch(_hatched(xy=(x, y), width=1, height=1))
         place = {"ha": "center", "va": "center", "rotation": 90 if len(gains) > 12 else 0}
         ax.text(x + 0.5, y + 0.5, counts(point), **place)
@@ -408,15 +504,18 @@ def _hatched(**options: Any) -> Any:
 
 
 def _boundary(ax: Axes, table: np.ndarray, **style: Any) -> None:
-    """Draws where each row of `table` changes sign, interpolated between the cells' centres."""
+    """Draws where each row of `table` changes sign between two neighbours that have a value.
+
+    It is interpolated between the cells' centres, and their common edge where one is infinite.
+    """
     segments = []
     for row, values in enumerate(table):
-        known = np.flatnonzero(np.isfinite(values))
-        for left, right in zip(known[:-1], known[1:], strict=True):
-            a, b = values[left], values[right]
-            if (a < 0) != (b < 0):
-                x = left + 0.5 + (right - left) * a / (a - b)
-                segments.append([(x, row), (x, row + 1)])
+        for left, (a, b) in enumerate(itertools.pairwise(values)):
+            if np.isnan(a) or np.isnan(b) or (a < 0) == (b < 0):
+                continue
+            share = a / (a - b) if np.isfinite(a) and np.isfinite(b) else 0.5
+            x = left + 0.5 + share
+            segments.append([(x, row), (x, row + 1)])
     if segments:
         ax.add_collection(LineCollection(segments, linewidths=1.4, **style))
 
@@ -428,15 +527,27 @@ def _table(
 
 
 def _pairs(both: pd.DataFrame, other: str, reference: str) -> pd.DataFrame:
-    """Mean and standard deviation over seeds of both rates and of their difference, paired."""
+    """Mean and standard deviation over seeds of both rates and of their difference, paired.
+
+    `alone` counts the runs that were measured on one input only, which no pair has.
+    """
     keys = [axis for axis in frames.AXES if axis != "input"] + ["variant", "seed"]
-    finite = both[np.isfinite(both["rate"])]
-    y = finite[finite["input"] == other].set_index(keys)["rate"].rename("y").reset_index()
-    x = finite[finite["input"] == reference].set_index(keys)["rate"].rename("x").reset_index()
-    pairs = x.merge(y, on=keys)
-    pairs["d"] = pairs["y"] - pairs["x"]
-    grouped = pairs.groupby(["variant", "init", "gain"])[["x", "y", "d"]]
-    return grouped.mean().join(grouped.std().fillna(0).add_suffix("_sd")).reset_index()
+    both = both[both["status"] != "failed"]
+    both = both.assign(value=_rates(both))
+    y = both[both["input"] == other].set_index(keys)["value"].rename("y").reset_index()
+    x = both[both["input"] == reference].set_index(keys)["value"].rename("x").reset_index()
+    pairs = x.merge(y, on=keys, how="outer", indicator="found")
+    found = pairs.pop("found") == "both"
+    point = ["variant", "init", "gain"]
+    alone = (~found).groupby([pairs[name] for name in point]).sum()
+    pairs = pairs[found]
+    with np.errstate(invalid="ignore"):
+        pairs["d"] = pairs["y"] - pairs["x"]
+    by = [pairs[name] for name in point]
+    table = pd.DataFrame({name: frames.spread(pairs[name], by)["mean"] for name in ("x", "y", "d")})
+    finite = pairs[["x", "y", "d"]].replace([-np.inf, np.inf], np.nan)
+    table = table.join(finite.groupby(by).std().add_suffix("_sd"))
+    return table.join(alone.rename("alone"), how="outer").reset_index()
 
 
 def _square(ax: Axes, ticks: int) -> None:

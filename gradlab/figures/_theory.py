@@ -25,10 +25,11 @@ from gradlab.figures._style import (
     STYLE,
     grid,
     head,
+    headline,
     mark_handles,
     order,
 )
-from gradlab.figures._sweep import select
+from gradlab.figures._sweep import left_out, select
 
 QUANTITIES = {
     "rate": ("gain", "rate", "nats/step"),
@@ -110,6 +111,7 @@ def theory(
     x, y, unit = QUANTITIES[quantity]
     if hue is not None:
         _names.choose("hue", hue, frames.AXES)
+    without = left_out(runs, input, length)
     runs = select(runs, input, length, hue=hue)
     if runs["init"].nunique() > 1 and hue is None:
         hue = "init"
@@ -158,6 +160,7 @@ def theory(
         handles += mark_handles(runs)
         title = None if hue is None else LABELS.get(hue, hue.replace("_", " "))
         fig.legend(handles=handles, title=title, loc="outside right upper", **LEFT)
+        headline(fig, without)
     return fig
 
 

@@ -27,6 +27,11 @@ from gradlab.figures._style import (
     SEQUENTIAL,
     STYLE,
     grid,
+    head,
+    headline,
+    mark_handles,
+    missing_seeds,
+    note,
     order,
     with_variants,
 )
@@ -55,11 +60,12 @@ def training(
 ) -> Figure:
     """A heatmap of ln‖λ_t‖ over training step and lag, with the loss above it.
 
-    `steps` is `gl.frame(training)` (the whole state of its first scan is drawn, the mean over
-    samples where there are any), `metrics` is `gl.frames.metrics(training)`; or the frames of a
-    training sweep. With `column`, the name of a column of both, there is a panel for each of its
-    values. `baselines` are drawn as lines through the loss. Exact zeros are black, norms that are
-    not finite grey.
+    `steps` is `gl.frame(training)` (the whole state of its first scan is drawn, the median over
+    samples where there are any, in the extended reals), `metrics` is `gl.frames.metrics(training)`;
+    or the frames of a training sweep. With `column`, the name of a column of both, there is a panel
+    for each of its values. `baselines` are drawn as lines through the loss. A median of exactly
+    zero is black; where a norm is not finite the cell is grey, and where a loss is NaN the line
+    has a gap, which a note says.
     """
     if "leaf" in steps:
         first = steps["scan"].iloc[0] if len(steps) else ""
@@ -102,14 +108,16 @@ def training(
 
 
 def _loss_lines(ax: Axes, metrics: pd.DataFrame, baselines: Mapping[str, float]) -> None:
-    losses = metrics.groupby("training_step")["loss"]
-    middle = losses.median()
-    if (losses.size() > 1).any():
-        ax.fill_between(middle.index, losses.min(), losses.max(), color="C0", alpha=0.3, lw=0)
-    ax.plot(middle.index, middle, color="C0", lw=0.8)
+    table = frames.spread(metrics["loss"], [metrics["training_step"]]).reset_index()
+    drawn = table.replace([-np.inf, np.inf], np.nan)
+    if (table["count"] > 1).any():
+        band = {"color": "C0", "alpha": 0.3, "lw": 0}
+        ax.fill_between(table["training_step"], drawn["low"], drawn["high"], **band)
+    ax.plot(table["training_step"], drawn["median"], color="C0", lw=0.8)
+    note(ax, missing_seeds(table.assign(line=0), [""], "training_step", "update {:g}", "losses"))
     for value in baselines.values():
         ax.axhline(value, color="0.2", ls=PREDICTED, lw=0.8)
-    finite = middle[np.isfinite(middle)]
+    finite = drawn["median"].dropna()
     # Less than half a decade has hardly a tick on a logarithmic axis.
     if finite.min() > 0 and finite.max() > 3 * finite.min():
         ax.set_yscale("log")
@@ -117,12 +125,7 @@ def _loss_lines(ax: Axes, metrics: pd.DataFrame, baselines: Mapping[str, float])
 
 def _heat(ax: Axes, steps: pd.DataFrame, norm: Normalize) -> Any:
     keys = [steps["lag"], steps["training_step"]]
-    norms = steps["log_norm"]
-    # Over samples: the mean of those that have a logarithm; zero where all are, and not finite
-    # where any is.
-    means = norms.where(np.isfinite(norms)).groupby(keys).mean()
-    means = means.mask(norms.groupby(keys).max() == -np.inf, -np.inf)
-    table = means.mask(norms.isna().groupby(keys).any()).unstack("training_step")
+    table = frames.spread(steps["log_norm"], keys)["median"].unstack("training_step")
     values = table.to_numpy()
     colours = sns.color_palette(SEQUENTIAL, as_cmap=True).with_extremes(bad=_NONFINITE)
     shown = np.ma.masked_invalid(values)
@@ -146,8 +149,10 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
     """The loss on fresh sequences against training step, with the task's baseline.
 
     A panel per sequence length, a line per cell and remedy: the median over seeds, the range of the
-    seeds as a band, up to 30 times the baseline. A run that ends, solved or not finite, keeps its
-    last loss; ● stands where the first seed is solved, × where the first is not finite.
+    seeds as a band, up to 30 times the baseline. A run that ends keeps its last loss, but for one
+    that ends since it is not finite: its loss is NaN from there on, which ends the line, and a note
+    says how many seeds are. ● stands where the first seed is solved, × where the first is not
+    finite. Failed runs are counted (◇) and left out.
     """
     runs = _of_task(runs, task)
     lengths, names = _lengths(runs), order(runs["variant"])
@@ -160,13 +165,20 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
             ax.set_visible(False)
         for ax, length in zip(axes.ravel(), lengths, strict=False):
             panel = runs[runs["length"].fillna(0) == length]
-            for name in names:
-                _learning_line(ax, panel[panel["variant"] == name], curves, colours[name])
-            ax.axhline(panel["baseline"].iloc[0], color="0.2", ls=PREDICTED, lw=0.8, zorder=0)
+            lines = []
+            for k, name in enumerate(names):
+                table = _learning_line(ax, panel[panel["variant"] == name], curves, colours[name])
+                lines.append(table.assign(line=k))
+            lost = missing_seeds(pd.concat(lines), names, "training_step", "update {:g}")
             ax.set_title(f"$T$ = {length:g}" if length else " ", loc="left")
+            head(ax, panel[panel["status"] == "failed"])
             ax.set_yscale("log")
-            ax.set_ylim(top=min(ax.get_ylim()[1], _HIGHEST * panel["baseline"].iloc[0]))
+            baseline = _baseline(panel)
+            if np.isfinite(baseline):
+                ax.axhline(baseline, color="0.2", ls=PREDICTED, lw=0.8, zorder=0)
+                ax.set_ylim(top=min(ax.get_ylim()[1], _HIGHEST * baseline))
             ax.set_xlim(0, max(panel["updates"].max(), 1))
+            note(ax, lost)
         fig.supxlabel(LABELS["update"], fontsize=8)
         unit = _UNIT.get(order(runs["task"])[0], "nats")
         fig.supylabel(LABELS["loss"].format(unit=unit), fontsize=8)
@@ -180,36 +192,59 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
                 label = {"solved": "first seed solved", "nonfinite": "first seed not finite"}
                 style = {"color": "0.3", "ls": "none", "marker": marker, "ms": 3.5}
                 handles.append(Line2D([], [], label=label[status], **style))
+        handles += mark_handles(runs[runs["status"] == "failed"])
         title = order(runs["task"])[0].replace("_", " ")
         fig.legend(handles=handles, title=title, loc="outside right upper", **LEFT)
     return fig
 
 
-def _learning_line(ax: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: Any) -> None:
-    if runs.empty:
-        return
+def _learning_line(ax: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: Any) -> pd.DataFrame:
+    """Draws one line, and gives its statistics by training step."""
+    runs = runs[runs["status"] != "failed"]
     rows = curves[curves["run_id"].isin(runs["run_id"])]
     table = rows.pivot(index="training_step", columns="run_id", values="loss")
-    # A run that has ended keeps its last loss, as long as another one goes on.
-    table = table.replace([np.inf, -np.inf], np.nan).ffill()
-    middle = table.median(axis=1)
-    ax.fill_between(
-        table.index, table.min(axis=1), table.max(axis=1), color=colour, alpha=0.2, lw=0
-    )
-    ax.plot(table.index, middle, color=colour, lw=0.9)
+    # A NaN is a loss, and no reason to repeat the one before it.
+    given = rows.assign(given=True).pivot(index="training_step", columns="run_id", values="given")
+    ended = given.isna() & given.ffill().notna()
+    table = table.where(~ended, table.ffill())
+    bad = runs[runs["status"] == "nonfinite"].set_index("run_id")["first_nonfinite_step"]
+    for name, first in bad.items():
+        if name in table:
+            end = given[name].last_valid_index()
+            end = end if pd.isna(first) else min(end, int(first))
+            table.loc[table.index > end, name] = np.nan
+    long = table.reset_index().melt("training_step", value_name="loss")
+    table = frames.spread(long["loss"], [long["training_step"]]).reset_index()
+    if table.empty:
+        return table
+    drawn = table.replace([-np.inf, np.inf], np.nan).set_index("training_step")
+    ax.fill_between(drawn.index, drawn["low"], drawn["high"], color=colour, alpha=0.2, lw=0)
+    ax.plot(drawn.index, drawn["median"], color=colour, lw=0.9)
     for status, name, marker in (
         ("solved", "solved_step", "o"),
         ("nonfinite", "first_nonfinite_step", "x"),
     ):
-        at = runs.loc[runs["status"] == status, name]
-        if len(at):
-            first = int(at.min())
-            place = table.index[table.index <= first].max()
-            ax.plot(place, middle.loc[place], color=colour, marker=marker, ms=3.5, ls="none")
+        at = runs.loc[runs["status"] == status, name].dropna()
+        finite = drawn["median"].dropna()
+        before = finite[finite.index <= int(at.min())] if len(at) else finite[:0]
+        if len(before):
+            style = {"color": colour, "marker": marker, "ms": 3.5, "ls": "none"}
+            ax.plot(before.index[-1], before.iloc[-1], **style)
+    return table
+
+
+def _baseline(runs: pd.DataFrame) -> float:
+    """The task's baseline, which a failed run may lack."""
+    known = runs["baseline"].dropna()
+    return float(known.iloc[0]) if len(known) else np.nan
 
 
 def success(runs: pd.DataFrame, *, task: str | None = None) -> Figure:
-    """The share of runs that solve the task against sequence length, a line per cell and remedy."""
+    """The share of runs that solve the task against sequence length, a line per cell and remedy.
+
+    A run whose loss is not finite has not solved it. Runs that failed were not trained: the share
+    is of the others, and a note says how many there are.
+    """
     runs = _of_task(runs, task)
     names = order(runs["variant"])
     colours = sns.color_palette("colorblind", len(names))
@@ -219,19 +254,21 @@ def success(runs: pd.DataFrame, *, task: str | None = None) -> Figure:
         lengths = np.array(_lengths(runs), float)
         gap = np.diff(lengths).min(initial=lengths.max() or 1.0)
         for k, (name, colour) in enumerate(zip(names, colours, strict=True)):
-            rows = runs[runs["variant"] == name]
+            rows = runs[(runs["variant"] == name) & (runs["status"] != "failed")]
             solved = (rows["status"] == "solved").groupby(rows["length"].fillna(0)).mean()
             # Lines that coincide, as at 0 and 1, are set apart by a little.
             dodge = 0.03 * gap * (k - (len(names) - 1) / 2)
             marker = MARKERS[k % len(MARKERS)]
             x = solved.index.to_numpy(float) + dodge
             ax.plot(x, solved, color=colour, marker=marker, ms=3.5, label=name)
+        head(ax, runs[runs["status"] == "failed"])
         ax.set_ylim(-0.03, 1.03)
         ax.set_xticks(lengths, [f"{length:g}" for length in lengths])
         ax.set_xlabel(LABELS["length"])
         ax.set_ylabel(LABELS["solved"])
         title = order(runs["task"])[0].replace("_", " ")
-        fig.legend(title=title, loc="outside right upper", **LEFT)
+        handles = [*ax.get_lines(), *mark_handles(runs[runs["status"] == "failed"])]
+        fig.legend(handles=handles, title=title, loc="outside right upper", **LEFT)
     return fig
 
 
@@ -242,6 +279,7 @@ def flossing(exponents: pd.DataFrame) -> Figure:
         exponents: columns gain, steps (T of the flossing), flossed (how many exponents it pulls),
             stage ("before" or "after"), index (from 1), exponent (nats/step), seed. A line is the
             mean over seeds, the band their range; the shaded exponents are those that are pulled.
+            Where a seed is NaN the line has a gap, and a note says how many are.
     """
     panels = exponents[["gain", "steps"]].drop_duplicates().to_numpy()
     colours = dict(zip(("before", "after"), sns.color_palette("colorblind", 2), strict=True))
@@ -255,12 +293,16 @@ def flossing(exponents: pd.DataFrame) -> Figure:
             rows = exponents[(exponents["gain"] == gain) & (exponents["steps"] == steps)]
             ax.axhline(0, color="0.6", lw=0.6, zorder=0)
             ax.axvspan(0.5, rows["flossed"].iloc[0] + 0.5, color=_PULLED, lw=0, zorder=-1)
-            for stage, colour in colours.items():
-                line = rows[rows["stage"] == stage].groupby("index")["exponent"]
-                ax.fill_between(
-                    line.mean().index, line.min(), line.max(), color=colour, alpha=0.25, lw=0
-                )
-                ax.plot(line.mean().index, line.mean(), color=colour, marker="o", ms=2)
+            lines = []
+            for k, (stage, colour) in enumerate(colours.items()):
+                part = rows[rows["stage"] == stage]
+                line = frames.spread(part["exponent"], [part["index"]]).reset_index()
+                lines.append(line.assign(line=k))
+                line = line.replace([-np.inf, np.inf], np.nan)
+                band = {"color": colour, "alpha": 0.25, "lw": 0}
+                ax.fill_between(line["index"], line["low"], line["high"], **band)
+                ax.plot(line["index"], line["mean"], color=colour, marker="o", ms=2)
+            note(ax, missing_seeds(pd.concat(lines), list(colours), "index", "exponent {:g}"))
             ax.set_title(f"$g$ = {gain:g}, $T$ = {steps:g}", loc="left")
         fig.supxlabel("exponent $i$", fontsize=8)
         fig.supylabel("Lyapunov exponent (nats/step)", fontsize=8)
@@ -299,16 +341,29 @@ def gradients(
 ) -> Figure:
     """`training` for a training sweep: a panel per cell and remedy, the first seed of each.
 
-    `length` chooses the runs; the longest by default.
+    `length` chooses the runs; the longest by default. The first seed is the lowest that did not
+    fail; where that is not the same for all, the panel names it. What has no such run is named
+    above.
     """
+    every = _of_task(runs, task)
     runs = traced(runs, task, length)
+    without = [name for name in order(every["variant"]) if name not in set(runs["variant"])]
+    if runs.empty:
+        raise ValueError("no traces to draw: every run failed")
+    lowest = runs["seed"].min()
+    seed = (" seed " + runs["seed"].astype(str)).where(runs["seed"] != lowest, "")
+    runs = runs.assign(variant=runs["variant"] + seed)
     keys = runs[["run_id", "variant"]]
-    return training(
+    baseline = _baseline(runs)
+    fig = training(
         steps.merge(keys, on="run_id"),
         curves.merge(keys, on="run_id"),
-        baselines={"baseline: remember nothing": float(runs["baseline"].iloc[0])},
+        baselines={"baseline: remember nothing": baseline} if np.isfinite(baseline) else None,
         column="variant",
     )
+    if without:
+        headline(fig, f"no runs of this length that did not fail: {', '.join(without)}")
+    return fig
 
 
 def traced(runs: pd.DataFrame, task: str | None = None, length: int | None = None) -> pd.DataFrame:
@@ -316,5 +371,5 @@ def traced(runs: pd.DataFrame, task: str | None = None, length: int | None = Non
     runs = _of_task(runs, task)
     length = _lengths(runs)[-1] if length is None else length
     _names.choose("length", f"{length:g}", [f"{one:g}" for one in _lengths(runs)])
-    runs = runs[runs["length"].fillna(0) == length]
-    return runs[runs["seed"] == runs["seed"].min()]
+    runs = runs[(runs["length"].fillna(0) == length) & (runs["status"] != "failed")]
+    return runs[runs["seed"] == runs.groupby("variant")["seed"].transform("min")]

@@ -18,8 +18,9 @@ CAPTIONS = {
         "How gradients change with lag",
         "The gradient's norm ‖λₜ‖ relative to that at the last step, in decades (log₁₀), against "
         "the lag T − t in steps. A row of panels per initialization, a column per cell, a line "
-        "per gain: the median over seeds, the range of the seeds as a band. Marks stand where a "
-        "line's first seed stops being finite (×) or becomes exactly zero (▽). Dotted lines are "
+        "per gain: the median over all seeds, the range of the seeds as a band. A line ends where "
+        "the median is exactly zero or a seed is not finite, which a note says. Marks stand where "
+        "a line's first seed stops being finite (×) or becomes exactly zero (▽). Dotted lines are "
         "float32's ε and 1/ε, beyond which one of the two gradients is lost beside the other, "
         "dashed ones its range. A panel without curves was not swept. Input: {subject}; the "
         "longest sequences.",
@@ -27,8 +28,10 @@ CAPTIONS = {
     "phase": Caption(
         "Where gradients vanish and explode",
         "The rate in nats per step, the slope of ln ‖λₜ‖ against lag, over gain (dimensionless) "
-        "and cell: below zero gradients vanish, above it they explode. Median over seeds. The "
-        "solid line is where the measured rate crosses zero, the dotted one where theory puts it. "
+        "and cell: below zero gradients vanish, above it they explode. Median over all "
+        "seeds, an exact zero counting as minus infinity; hatched where a seed has no rate. "
+        "The solid line is where the measured rate crosses zero between neighbours, the dotted "
+        "one where theory puts it. "
         "Input: {subject}; the longest sequences.",
     ),
     "length": Caption(
@@ -36,7 +39,8 @@ CAPTIONS = {
         "The gradient's norm at the first step relative to that at the last, in decades (log₁₀), "
         "against sequence length T in steps. A row of panels per gain (of many the lowest, the "
         "one nearest 1 and the highest), a column per cell, a line per initialization: median and"
-        " range over seeds. The vertical axis is linear within ±1 decade and logarithmic beyond. "
+        " range over all seeds; no point where the median is exactly zero (▽) or a seed is not "
+        "finite (×). The vertical axis is linear within ±1 decade and logarithmic beyond. "
         "Input: {subject}.",
     ),
     "theory": Caption(
@@ -52,19 +56,20 @@ CAPTIONS = {
         "Rates on {subject} and on gaussian input",
         "Above, the rate in nats per step on {subject} against that on gaussian input, run by run "
         "with the same seed, with the diagonal of equal rates. Below, their difference in nats "
-        "per step against gain (dimensionless). Mean and standard deviation over seeds.",
+        "per step against gain (dimensionless). Mean and standard deviation over seeds; a point "
+        "of which a seed has no finite rate is not drawn, and counted.",
     ),
     "learning": Caption(
         "The loss while learning",
         "The loss on fresh sequences, in the task's unit, against training step in updates. A "
         "panel per sequence length, a line per cell and remedy: the median over seeds, the range "
         "of the seeds as a band; dotted, what remembering nothing gives. Marks stand where the "
-        "first seed is solved (●) or stops being finite (×). Task: {subject}.",
+        "first seed is solved (●) or stops being finite (×), where the line ends. Task: {subject}.",
     ),
     "success": Caption(
         "How many runs solve the task",
-        "The share of runs that solve the task (dimensionless) against sequence length in steps, "
-        "a line per cell and remedy. Task: {subject}.",
+        "The share of trained runs that solve the task (dimensionless) against sequence length in "
+        "steps, a line per cell and remedy. Task: {subject}.",
     ),
     "gradients": Caption(
         "Gradients while learning",
