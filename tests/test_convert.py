@@ -106,7 +106,7 @@ def test_pytorch_s_outputs_and_gradients(name):
         names = {"recurrent": "weight_hh", "input": "weight_ih", "bias": "bias_ih"}
         params = {ours: jnp.array(weights[f"{theirs}_l0"]) for ours, theirs in names.items()}
     else:
-        activation = "relu" if name == "rnn_relu" else "tanh"
+        activation = {"rnn_relu": "relu", "rnn_tanh": "tanh"}.get(name)
         cell, params = cells.from_torch(weights, activation=activation)
 
     def loss(params, xs, kicks):
@@ -147,7 +147,11 @@ def test_real_modules_of_two_layers_both_ways(name):
         both = []
         for reverse in (False, True):
             cell, params = cells.from_torch(
-                weights, layer=layer, reverse=reverse, prefix="model.rnn."
+                weights,
+                layer=layer,
+                reverse=reverse,
+                prefix="model.rnn.",
+                activation=None if name in ("lstm", "gru") else "tanh",
             )
             assert (cell.inputs, cell.hidden) == (2 * (layer + 1), 2)
             order = slice(None, None, -1 if reverse else 1)
@@ -246,16 +250,16 @@ def keras(name, cell, **options):
     return Layer(cell, filled(shapes), step, convert)
 
 
-RELU = {"activation": "relu"}
+RELU, TANH = {"activation": "relu"}, {"activation": "tanh"}
 CASES = {
-    "linen-SimpleCell": (linen, "SimpleCell", "elman"),
+    "linen-SimpleCell": (linen, "SimpleCell", "elman", {}, TANH),
     "linen-SimpleCell-relu": (linen, "SimpleCell", "elman", {"activation_fn": jax.nn.relu}, RELU),
     "linen-LSTMCell": (linen, "LSTMCell", "lstm"),
     "linen-OptimizedLSTMCell": (linen, "OptimizedLSTMCell", "lstm"),
     "linen-GRUCell": (linen, "GRUCell", "gru"),
     "linen-MGUCell": (linen, "MGUCell", "gru"),
     "linen-MGUCell-no-reset": (linen, "MGUCell", "ugrnn", {"reset_gate": False}),
-    "nnx-SimpleCell": (nnx, "SimpleCell", "elman"),
+    "nnx-SimpleCell": (nnx, "SimpleCell", "elman", {}, TANH),
     "nnx-LSTMCell": (nnx, "LSTMCell", "lstm"),
     "nnx-OptimizedLSTMCell": (nnx, "OptimizedLSTMCell", "lstm"),
     "nnx-GRUCell": (nnx, "GRUCell", "gru"),
@@ -266,7 +270,7 @@ CASES = {
     "haiku-VanillaRNN-one-bias": (haiku, "VanillaRNN", "elman", {"double_bias": False}),
     "haiku-LSTM": (haiku, "LSTM", "lstm"),
     "haiku-GRU": (haiku, "GRU", "gru_reset_before"),
-    "keras-SimpleRNN": (keras, "SimpleRNN", "elman"),
+    "keras-SimpleRNN": (keras, "SimpleRNN", "elman", {}, TANH),
     "keras-SimpleRNN-relu": (keras, "SimpleRNN", "elman", RELU, RELU),
     "keras-LSTM": (keras, "LSTM", "lstm"),
     "keras-GRU": (keras, "GRU", "gru"),
@@ -319,9 +323,9 @@ def test_the_libraries_outputs_and_gradients(case):
 
 
 def test_a_cell_of_pytorch_has_the_names_of_a_layer_without_its_number():
-    for name in ("rnn_tanh", "lstm", "gru"):
-        of_layer, params = cells.from_torch(torch_weights(name, "_l0"))
-        of_cell, same = cells.from_torch(torch_weights(name))
+    for name, told in (("rnn_tanh", TANH), ("lstm", {}), ("gru", {})):
+        of_layer, params = cells.from_torch(torch_weights(name, "_l0"), **told)
+        of_cell, same = cells.from_torch(torch_weights(name), **told)
         assert of_cell.name == of_layer.name
         jax.tree.map(np.testing.assert_array_equal, same, params)
 
@@ -352,7 +356,10 @@ def test_without_biases_they_are_zero():
     torch = {"weight_ih_l0": two(12, 3), "weight_hh_l0": two(12, 4)}
     equinox = {"weight_ih": two(16, 3), "weight_hh": two(16, 4), "bias": None}
     bare = [cells.from_torch(torch), cells.from_equinox(equinox)]
-    bare += [cells.from_keras([two(3, g * 4), two(4, g * 4)], reset_after=True) for g in (1, 3, 4)]
+    bare += [
+        cells.from_keras([two(3, g * 4), two(4, g * 4)], reset_after=True, activation="tanh")
+        for g in (1, 3, 4)
+    ]
     assert [cell.name for cell, _ in bare] == ["gru", "lstm", "elman", "gru", "lstm"]
     for _, params in bare:
         for name, leaf in params.items():
@@ -371,15 +378,16 @@ KEPT = 0.87962566103423978  # standard deviation of a standard normal cut at two
 
 def initial(library, name):
     """The layer as the library itself initializes it, in gradlab's parameters."""
+    told = TANH if name.startswith("Simple") else {}
     key, x, h = jax.random.key(1), jnp.zeros(NARROW), jnp.zeros(WIDE)
     if library == "linen":
         module = getattr(importlib.import_module("flax.linen"), name)(WIDE)
         state = module.initialize_carry(key, (NARROW,))
-        return cells.from_flax(jax.jit(module.init)(key, state, x)["params"])
+        return cells.from_flax(jax.jit(module.init)(key, state, x)["params"], **told)
     if library == "nnx":
         nnx = importlib.import_module("flax.nnx")
         module = getattr(nnx, name)(NARROW, WIDE, rngs=nnx.Rngs(0))
-        return cells.from_flax(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+        return cells.from_flax(nnx.to_pure_dict(nnx.state(module, nnx.Param)), **told)
     if library == "equinox":
         eqx = importlib.import_module("equinox")
         return cells.from_equinox(getattr(eqx.nn, name)(NARROW, WIDE, key=key))
@@ -391,7 +399,7 @@ def initial(library, name):
     layer = getattr(importlib.import_module("keras").layers, name)(WIDE)
     with jax.numpy_rank_promotion("allow"):
         layer.build((1, STEPS, NARROW))
-    return cells.from_keras(layer.weights)
+    return cells.from_keras(layer.weights, **told)
 
 
 def in_each_gate(W):
@@ -545,6 +553,25 @@ REFUSED = {
         lambda: cells.from_torch(torch_like(weight_hh_l0=(8, 8)), activation="ReLU"),
         "unknown activation 'ReLU'; did you mean 'relu'? valid: erf, linear, relu, tanh",
     ),
+    "torch-gated-activation": (
+        lambda: cells.from_torch(torch_like(), activation="relu"),
+        "from_torch: an LSTM has tanh here, got activation='relu'",
+    ),
+    "flax-gated-activation": (
+        lambda: cells.from_flax(flax_lstm(), activation="relu"),
+        "from_flax: an LSTM has tanh here, got activation='relu'",
+    ),
+    "flax-mgu-activation": (
+        lambda: cells.from_flax(
+            {f"i{g}": dense(3, 2) for g in "fn"} | {f"h{g}": dense(2, 2, bias=False) for g in "fn"},
+            activation="relu",
+        ),
+        "from_flax: an MGUCell has tanh here, got activation='relu'",
+    ),
+    "keras-gated-activation": (
+        lambda: cells.from_keras(zeros((3, 6), (2, 6), (2, 6)), activation="relu"),
+        "from_keras: a GRU has tanh here, got activation='relu'",
+    ),
     "flax-module": (
         lambda: cells.from_flax(functools),
         "from_flax needs a mapping of layers, got module; of an nnx module, nnx.state(module,",
@@ -633,3 +660,29 @@ def test_weights_that_do_not_fit_are_refused(case):
         convert()
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+# The weights of a plain RNN, the same for every nonlinearity.
+PLAIN = {
+    "torch": (
+        cells.from_torch,
+        {"weight_ih_l0": np.ones((2, 3)), "weight_hh_l0": -np.eye(2)},
+    ),
+    "torch-cell": (cells.from_torch, {"weight_ih": np.ones((2, 3)), "weight_hh": -np.eye(2)}),
+    "linen": (cells.from_flax, {"i": dense(3, 2), "h": {"kernel": -np.eye(2)}}),
+    "nnx": (cells.from_flax, {"dense_i": dense(3, 2), "dense_h": {"kernel": -np.eye(2)}}),
+    "keras": (cells.from_keras, [np.ones((3, 2)), -np.eye(2), np.zeros(2)]),
+}
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_a_plain_rnn_needs_its_nonlinearity_told(case):
+    convert, weights = PLAIN[case]
+    with pytest.raises(ValueError) as error:
+        convert(weights)
+    assert str(error.value).startswith(f"{convert.__name__} needs activation='tanh' or ")
+    assert "activation='relu'" in str(error.value)
+    h, x = jnp.array([0.5, -2.0]), jnp.zeros(3)
+    for activation, expected in (("tanh", np.tanh([-0.5, 2.0])), ("relu", [0.0, 2.0])):
+        cell, params = convert(weights, activation=activation)
+        np.testing.assert_allclose(cell.step(params, h, x), expected, atol=1e-6)

@@ -3,8 +3,13 @@
 Each function takes what its library gives its user (a state_dict, a tree of parameters, a module,
 a list of arrays) and returns ``(cell, params)`` such that ``cell.step(params, ...)`` is that
 library's step. None imports its library: names and shapes say which cell it is. Arrays keep their
-dtype, as far as JAX's own settings let them, and may be traced. Gated cells are taken to have the
-logistic function at their gates and tanh elsewhere, as every library here has by default.
+dtype, as far as JAX's own settings let them, and may be traced.
+
+Weights do not tell a plain RNN's nonlinearity: the caller names it, and without that the call is
+refused, save for haiku's, which is relu in all of them. Gated cells have the logistic function at
+their gates and tanh elsewhere: PyTorch's, equinox's and haiku's have nothing else. flax' and keras'
+take other functions as options, which their weights do not show and which no cell here has; don't
+bring such a layer over.
 
 What the libraries do, with H the width of h, D that of x, G the number of gates, W the recurrent
 and U the input weights. "By gate" is a weight of its own for each gate; stacked weights are shown
@@ -89,7 +94,7 @@ def from_torch(
     layer: int = 0,
     reverse: bool = False,
     prefix: str = "",
-    activation: str = "tanh",
+    activation: str | None = None,
 ) -> tuple[Cell, Params]:
     """One layer of PyTorch's ``RNN``, ``LSTM`` or ``GRU``, or one of its cells.
 
@@ -101,13 +106,16 @@ def from_torch(
       layer: which layer of a stack, 0 first; a cell has only this one.
       reverse: the backward direction of a bidirectional layer; give it the inputs last to first.
       prefix: what the names begin with in a larger model's state_dict, ``"encoder.rnn."``.
-      activation: φ of a plain RNN, which the state_dict does not tell; one of ``elman``'s.
+      activation: φ of a plain RNN, ``"tanh"`` or ``"relu"`` as its ``nonlinearity`` says: the
+        state_dict of both is the same. One of ``elman``'s; needed for a plain RNN only.
 
     Returns:
-      ``elman``, ``lstm`` or ``gru``, by the number of gates, and its parameters.
+      ``elman``, ``lstm`` or ``gru``, by the number of gates, and its parameters. Values are not
+      looked at: a NaN stays where it is.
 
     Raises:
-      ValueError: for a missing or unknown name, or a shape that does not fit.
+      ValueError: for a missing or unknown name, a shape that does not fit, a plain RNN without
+        ``activation``, or one that a gated cell does not have.
 
     >>> import numpy as np
     >>> weights = {"weight_ih_l0": np.ones((8, 3)), "weight_hh_l0": np.ones((8, 2))}
@@ -144,10 +152,10 @@ def from_torch(
     if any(name in own for name in (f"bias_ih{suffix}", f"bias_hh{suffix}")):
         b = _take(who, f"bias_ih{suffix}", own, (rows,))
         b_hh = _take(who, f"bias_hh{suffix}", own, (rows,))
-    return _cell(gates, W, U, b, b_hh, activation=activation)
+    return _cell(who, gates, W, U, b, b_hh, activation=activation)
 
 
-def from_flax(params: Mapping[str, Any], *, activation: str = "tanh") -> tuple[Cell, Params]:
+def from_flax(params: Mapping[str, Any], *, activation: str | None = None) -> tuple[Cell, Params]:
     """A cell of flax, linen or nnx: SimpleCell, LSTMCell, OptimizedLSTMCell, GRUCell or MGUCell.
 
     linen's MGUCell resets after the product, unlike the published unit (``mgu``): it is a ``gru``
@@ -158,18 +166,21 @@ def from_flax(params: Mapping[str, Any], *, activation: str = "tanh") -> tuple[C
       params: the cell's own parameters: in linen the dict that holds the layers ("ii", "hi", ...),
         ``variables["params"]`` of a cell and one level below it for an ``nn.RNN``, ["cell"]; in nnx
         ``nnx.state(cell, nnx.Param)``, or that as a plain dict.
-      activation: φ of a SimpleCell, which the parameters do not tell; one of ``elman``'s. Nor do
-        they tell ``residual=True``, which no cell here has.
+      activation: φ of a SimpleCell, its ``activation_fn``, which the parameters do not tell; one of
+        ``elman``'s, needed for a SimpleCell only. Nor do they tell ``residual=True``, which no cell
+        here has.
 
     Returns:
-      ``elman``, ``lstm``, ``gru`` or ``ugrnn``, and its parameters.
+      ``elman``, ``lstm``, ``gru`` or ``ugrnn``, and its parameters. Values are not looked at: a
+      NaN stays where it is.
 
     Raises:
-      ValueError: for a missing or unknown name, or a shape that does not fit.
+      ValueError: for a missing or unknown name, a shape that does not fit, a SimpleCell without
+        ``activation``, or one that a gated cell does not have.
 
     >>> import numpy as np
     >>> layers = {"i": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}, "h": {"kernel": np.eye(2)}}
-    >>> cell, params = from_flax(layers)
+    >>> cell, params = from_flax(layers, activation="tanh")
     >>> cell.name, params["input"].shape
     ('elman', (2, 3))
 
@@ -212,8 +223,9 @@ def from_flax(params: Mapping[str, Any], *, activation: str = "tanh") -> tuple[C
         for side, at in ((kernels, "h"), (kernels, "i"), (biases, "i"), (biases, "h"))
     )
     if gates == ("f", "n"):
+        _only_tanh(who, "an MGUCell", activation)
         return ugrnn(inputs, hidden), {"recurrent": W, "input": U, "bias": b}
-    return _cell(len(gates), W, U, b, b_hh, activation=activation)
+    return _cell(who, len(gates), W, U, b, b_hh, activation=activation)
 
 
 def from_equinox(cell: Any) -> tuple[Cell, Params]:
@@ -247,7 +259,7 @@ def from_equinox(cell: Any) -> tuple[Cell, Params]:
         b = _take(who, "bias", found, (rows,))
         if gates == 3:
             b_hh = b_hh.at[2 * hidden :].set(_take(who, "bias_n", found, (hidden,)))
-    return _cell(gates, W, U, b, b_hh)
+    return _cell(who, gates, W, U, b, b_hh)
 
 
 def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> tuple[Cell, Params]:
@@ -297,7 +309,7 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> 
         b = _fits(who, f"{at}b", weights["b"], (columns,))
         U, W, b = (_ordered(p, (0, 2, 1, 3)) for p in (w[:inputs].T, w[inputs:].T, b))
         b = b.at[hidden : 2 * hidden].add(1)
-        return _cell(4, W, U, b)
+        return _cell(who, 4, W, U, b)
 
     _exactly(who, weights, ["w_i", "w_h", "b"], at)
     w_h = _array(who, f"{at}w_h", weights["w_h"])
@@ -307,11 +319,11 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> 
     turned = [_ordered(p, (1, 0, 2)) for p in (w_h.T, w_i.T, b)]
     update = slice(hidden, 2 * hidden)
     W, U, b = (p.at[update].multiply(-1) for p in turned)
-    return _cell(3, W, U, b, before=True)
+    return _cell(who, 3, W, U, b, before=True)
 
 
 def from_keras(
-    weights: Sequence[Any], *, reset_after: bool | None = None, activation: str = "tanh"
+    weights: Sequence[Any], *, reset_after: bool | None = None, activation: str | None = None
 ) -> tuple[Cell, Params]:
     """keras' ``SimpleRNN``, ``LSTM`` or ``GRU``, or the cells of the same names.
 
@@ -322,13 +334,16 @@ def from_keras(
       weights: the layer's ``get_weights()``: kernel, recurrent_kernel and, unless the layer has
         none, bias. A Bidirectional layer's list is that of both directions, forward first.
       reset_after: the layer's own, needed only for a GRU without a bias to tell it from.
-      activation: φ of a SimpleRNN, which the weights do not tell; one of ``elman``'s.
+      activation: φ of a SimpleRNN, its ``activation``, which the weights do not tell; one of
+        ``elman``'s, needed for a SimpleRNN only.
 
     Returns:
-      ``elman``, ``lstm``, ``gru`` or ``gru_reset_before``, and its parameters.
+      ``elman``, ``lstm``, ``gru`` or ``gru_reset_before``, and its parameters. Values are not
+      looked at: a NaN stays where it is.
 
     Raises:
-      ValueError: for a number of arrays or a shape that does not fit, or a GRU of either form.
+      ValueError: for a number of arrays or a shape that does not fit, a GRU of either form, a
+        SimpleRNN without ``activation``, or one that a gated cell does not have.
 
     >>> import numpy as np
     >>> cell, params = from_keras([np.ones((3, 6)), np.ones((2, 6)), np.ones(6)])
@@ -352,7 +367,7 @@ def from_keras(
     W, b, b_hh = kernel.T, jnp.zeros(rows, kernel.dtype), jnp.zeros(rows, kernel.dtype)
     if gates != 3:
         b = _take(who, "bias", found, (rows,)) if "bias" in found else b
-        return _cell(gates, W, U, b, b_hh, activation=activation)
+        return _cell(who, gates, W, U, b, b_hh, activation=activation)
 
     if "bias" in found:
         bias = _array(who, "bias", found["bias"])
@@ -369,7 +384,7 @@ def from_keras(
     else:
         after = reset_after
     W, U, b, b_hh = (_ordered(p, (1, 0, 2)) for p in (W, U, b, b_hh))
-    return _cell(3, W, U, b, b_hh, before=not after)
+    return _cell(who, 3, W, U, b, b_hh, activation=activation, before=not after)
 
 
 def _haiku_vanilla(
@@ -384,7 +399,7 @@ def _haiku_vanilla(
     U = _fits(who, f"{at_i}w", of_x["w"], (None, hidden)).T
     b = _fits(who, f"{at_i}b", of_x["b"], (hidden,))
     b_hh = _fits(who, f"{at_h}b", of_h["b"], (hidden,)) if "b" in of_h else jnp.zeros_like(b)
-    return _cell(1, w.T, U, b, b_hh, activation="relu")
+    return _cell(who, 1, w.T, U, b, b_hh, activation="relu")
 
 
 def _unstacked(
@@ -420,13 +435,14 @@ def _nearest(layers: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 def _cell(
+    who: str,
     gates: int,
     W: Array,
     U: Array,
     b: Array,
     b_hh: Array | None = None,
     *,
-    activation: str = "tanh",
+    activation: str | None = None,
     before: bool = False,
 ) -> tuple[Cell, Params]:
     """The cell with G gates, from weights in gradlab's order; ``before`` is the GRU's reset."""
@@ -434,7 +450,13 @@ def _cell(
     b_hh = jnp.zeros_like(b) if b_hh is None else b_hh
     params = {"recurrent": W, "input": U, "bias": b + b_hh}
     if gates == 1:
+        if activation is None:
+            raise ValueError(
+                f"{who} needs activation='tanh' or activation='relu' for a plain RNN, "
+                "whose weights do not tell it"
+            )
         return elman(inputs, hidden, activation=activation), params
+    _only_tanh(who, GATES[gates], activation)
     if gates == 4:
         return lstm(inputs, hidden), params
     if before:
@@ -442,6 +464,11 @@ def _cell(
     n = slice(2 * hidden, None)
     params |= {"bias": params["bias"].at[n].set(b[n]), "recurrent_bias": b_hh[n]}
     return gru(inputs, hidden), params
+
+
+def _only_tanh(who: str, kind: str, activation: str | None) -> None:
+    if activation not in (None, "tanh"):
+        raise ValueError(f"{who}: {kind} has tanh here, got activation={activation!r}")
 
 
 def _ordered(stack: Array, order: Sequence[int]) -> Array:
