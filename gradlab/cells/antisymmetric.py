@@ -63,7 +63,10 @@ def antisymmetric(
     [[[-0.5, 2.0], [-2.0, -0.5]]]
 
     Source: Chang, Chen, Haber & Chi, "AntisymmetricRNN: a dynamical system view on recurrent
-    neural networks" (2019), section 3.
+    neural networks" (2019), section 3; appendix C draws W from N(0, σ_w²/H) and U from N(0, 1/D)
+    and searches ε over 0.01, 0.1 and 1. The authors published no code. ε = γ = 0.01 is the default
+    of ``asymRNN`` in github.com/erichson/LipschitzRNN, models.py, commit df6552e, by the authors of
+    "Lipschitz recurrent neural networks" (2021); its matrix is -C there.
     """
     _check("antisymmetric", inputs, hidden, epsilon, gamma)
 
@@ -129,7 +132,7 @@ def gated_antisymmetric(
     {'bias': (10,), 'input': (10, 3), 'recurrent': (5, 5)}
 
     Source: Chang, Chen, Haber & Chi, "AntisymmetricRNN: a dynamical system view on recurrent
-    neural networks" (2019), section 3.
+    neural networks" (2019), section 3; the defaults are those of ``antisymmetric``.
     """
     _check("gated_antisymmetric", inputs, hidden, epsilon, gamma)
 

@@ -20,7 +20,9 @@ State = Any
 Drive = Any
 Builder = Callable[..., "Cell"]
 
-# What each family starts from: W orthogonal per gate, U_ij ~ N(0, 1/inputs), b = 0.
+# What each family starts from: W orthogonal per gate, U_ij ~ N(0, 1/inputs), b = 0. One start for
+# all, so that what two families measure differs by their recurrences; where the authors' own code
+# starts elsewhere, the family's docstring says where.
 RECURRENT = initializers.orthogonal()
 INPUT = initializers.normal()
 BIAS = jax.nn.initializers.zeros

@@ -135,7 +135,9 @@ def gru_reset_before(
     {'bias': (15,), 'input': (15, 3), 'recurrent': (15, 5)}
 
     Source: Cho et al., "Learning phrase representations using RNN encoder-decoder" (2014),
-    section 2.3.
+    section 2.3. In the authors' code, ``RecurrentLayer`` of github.com/pascanur/GroundHog,
+    groundhog/layers/rec_layers.py, commit 3691cbf, the update gate writes what it keeps in the
+    paper: with their weights, z is 1 - z here as for haiku's.
     """
     check_widths("gru_reset_before", inputs=inputs, hidden=hidden)
 

@@ -42,8 +42,9 @@ def indrnn(
       hidden: H, the width of h_t.
       activation: φ, one of tanh, relu, erf, linear.
       recurrent: initializer of u (H,), ``params["recurrent"]``, called once for each unit with
-        shape (1, 1), as a network of width 1. By default u_i ~ U(0, 1): the paper's range
-        (0, 2^(1/T)) for long sequences.
+        shape (1, 1), as a network of width 1. By default u_i ~ U(0, 1), as in the authors' cell;
+        their networks for sequences of length T draw from U(0, a^(1/T)), a = 2 or 5, and keep
+        |u_i| below that bound.
       input: initializer of U (H, D), ``params["input"]``.
       bias: initializer of b (H,), ``params["bias"]``.
 
@@ -55,7 +56,8 @@ def indrnn(
     [[[0.5, 0.0], [0.0, 0.5]]]
 
     Source: Li, Li, Cook, Zhu & Gao, "Independently recurrent neural network (IndRNN)" (2018),
-    equation 4 and section 3.
+    equation 4 and section 3; github.com/Sunnydreamrain/IndRNN_pytorch, IndRNN_onlyrecurrent.py and
+    Indrnn_plainnet.py, commit 9b9cb4c.
     """
     check_widths("indrnn", inputs=inputs, hidden=hidden)
     choose("activation", activation, ACTIVATIONS)

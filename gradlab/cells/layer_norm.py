@@ -26,7 +26,7 @@ from gradlab.cells.elman import ACTIVATIONS
 from gradlab.cells.lstm import LSTMState
 from gradlab.initializers import Initializer
 
-# Added to the variance: that of the authors' code.
+# Added to the variance, as in github.com/ryankiros/layer-norm, layers.py, commit 7a9a1bf.
 EPS = 1e-5
 SCALE = jax.nn.initializers.ones
 
@@ -79,8 +79,8 @@ def layer_norm_elman(
     >>> round(float(h.std()), 3)
     1.0
 
-    Source: Ba, Kiros & Hinton, "Layer normalization" (2016), equation 4; 1e-5 is from the authors'
-    code.
+    Source: Ba, Kiros & Hinton, "Layer normalization" (2016), equation 4; 1e-5 is that of the gated
+    cells in github.com/ryankiros/layer-norm, layers.py, commit 7a9a1bf.
     """
     check_widths("layer_norm_elman", inputs=inputs, hidden=hidden)
     choose("activation", activation, ACTIVATIONS)
@@ -153,7 +153,9 @@ def layer_norm_lstm(
      'recurrent': (8, 2), 'recurrent_scale': (8,)}
 
     Source: Ba, Kiros & Hinton, "Layer normalization" (2016), supplementary material, equations 20
-    to 22; 1e-5 is from the authors' code. PyTorch's order of the gates.
+    to 22. 1e-5, the scales and the orthogonal W are from github.com/ryankiros/layer-norm,
+    layers.py, commit 7a9a1bf. There the gates are (i, f, o, g), b enters inside N(U x_t + b) as
+    well, and b_f starts at 0; here at 1, so that the norm alone tells this cell from ``lstm``.
     """
     check_widths("layer_norm_lstm", inputs=inputs, hidden=hidden)
     blocks = biased(gate_init(4, inputs, hidden, recurrent, input, bias), 1, hidden, forget_bias)
@@ -243,7 +245,8 @@ def layer_norm_gru(
      'recurrent_bias': (2,), 'recurrent_scale': (6,)}
 
     Source: Ba, Kiros & Hinton, "Layer normalization" (2016), supplementary material, equations 26
-    to 28; 1e-5 is from the authors' code.
+    to 28. 1e-5, the scales and the orthogonal W are from github.com/ryankiros/layer-norm,
+    layers.py, commit 7a9a1bf, where another b, 0 at first, enters inside N(U x_t + b).
     """
     check_widths("layer_norm_gru", inputs=inputs, hidden=hidden)
     blocks = gate_init(3, inputs, hidden, recurrent, input, bias)

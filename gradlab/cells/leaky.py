@@ -64,7 +64,9 @@ def leaky(
     [6.0, 3.0]
 
     Source: Sompolinsky, Crisanti & Sommers, "Chaos in random neural networks" (1988), equation 1;
-    Engelken, Wolf & Abbott, "Lyapunov spectra of chaotic recurrent neural networks" (2023).
+    Engelken, Wolf & Abbott, "Lyapunov spectra of chaotic recurrent neural networks" (2023), whose
+    example takes δ = 0.1: github.com/RainerEngelken/RNN-LyapunovSpectra,
+    demo_lypunov_spectra_chaotic_ratenetwork.py, commit fb81838. There the diagonal of W is 0.
     """
     check_widths("leaky", inputs=inputs, hidden=hidden)
     check_numbers("leaky", "above 0 and at most 1", lambda v: 0 < v <= 1, dt=dt)

@@ -71,7 +71,11 @@ def lem(
     ([1.0], [2.0])
 
     Source: Rusch, Mishra, Erichson & Mahoney, "Long expressive memory for sequence modeling"
-    (2022), equation 3; github.com/tk-rusch/LEM.
+    (2022), equation 3; github.com/tk-rusch/LEM, src/adding/network.py, commit 833da6b. That code
+    swaps two pairs of blocks: the four of ``inp2hid`` are (2, 1, y, z) and the three of ``hid2hid``
+    (2, 1, z); ``transform_z`` is W_y. Weights that come over are put into the order (1, 2, z, y)
+    first, and b is the sum of the biases of the layers. All start from U(-1/√H, 1/√H) there.
+    The blocks of LEM_cuda stand in yet another order, (1, z, 2).
     """
     check_widths("lem", inputs=inputs, hidden=hidden)
     check_numbers("lem", "above 0 and at most 1", lambda v: 0 < v <= 1, dt=dt)

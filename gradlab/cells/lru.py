@@ -64,7 +64,9 @@ def lru(
     (True, True)
 
     Source: Orvieto et al., "Resurrecting recurrent neural networks for long sequences" (2023),
-    section 3 and appendix A.
+    section 3 and appendix A, which lists code. The defaults are those of
+    github.com/NicolasZucchet/minimal-LRU, lru/model.py, commit bbd71b1, where 2π is 6.28 and
+    Re B and Im B are leaves of their own; C and D are the readout's.
     """
     check_widths("lru", inputs=inputs, hidden=hidden)
     check_numbers("lru", "above 0", lambda v: v > 0, max_phase=max_phase)

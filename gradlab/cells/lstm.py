@@ -24,7 +24,8 @@ from gradlab.cells.base import (
 )
 from gradlab.initializers import Initializer
 
-# The spread that Greff et al. (2017) draw the weights of their peephole LSTMs with.
+# The spread that Greff et al. (2017) draw all weights with; the default of Gaussian in
+# github.com/IDSIA/brainstorm, brainstorm/initializers.py, commit 8f1fc88.
 PEEPHOLE = jax.nn.initializers.normal(0.1)
 
 
@@ -139,7 +140,10 @@ def lstm_peephole(
 
     Source: Gers & Schmidhuber, "Recurrent nets that time and count" (2000), with the tanh on the
     output that they drop and later work keeps: Greff et al., "LSTM: a search space odyssey"
-    (2017), section 2. The gradient goes through the peepholes, which Gers & Schmidhuber cut.
+    (2017), section 2, and github.com/IDSIA/brainstorm, brainstorm/layers/lstm_layer.py, commit
+    8f1fc88, by two of its authors. They draw all weights from N(0, 0.1²); W, U and b are as in
+    ``lstm`` here, so that nothing but p tells the two apart. The gradient goes through the
+    peepholes, which Gers & Schmidhuber cut.
     """
     check_widths("lstm_peephole", inputs=inputs, hidden=hidden)
 

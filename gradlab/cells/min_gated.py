@@ -55,7 +55,9 @@ def min_gru(
     [2.0, 1.0]
 
     Source: Feng, Tung, Ahmed, Bengio & Hajimirsadeghi, "Were RNNs all we needed?" (2024),
-    section 3.1.
+    section 3.1. github.com/BorealisAI/minRNNs, models/minRNNs.py, commit ff52e9d, is the paper's
+    form in logarithms (appendix B): a function g makes the candidate U_h x_t + b_h positive, which
+    the section and this cell leave out; blocks (h, z); U(-1/√D, 1/√D) for U and b.
     """
     check_widths("min_gru", inputs=inputs, hidden=hidden)
 
@@ -110,7 +112,8 @@ def min_lstm(
     [2.0, 1.0]
 
     Source: Feng, Tung, Ahmed, Bengio & Hajimirsadeghi, "Were RNNs all we needed?" (2024),
-    section 3.2.
+    section 3.2; of the authors' code ``min_gru`` says the same, with blocks (h, f, i). There the
+    sum of 1 is an option, as is a number added to b_f.
     """
     check_widths("min_lstm", inputs=inputs, hidden=hidden)
 

@@ -68,7 +68,7 @@ def mgu(
     [-5.0, -5.0, 0.0, 0.0]
 
     Source: Zhou, Wu, Zhang & Zhou, "Minimal gated unit for recurrent neural networks" (2016),
-    section 3.
+    section 3. No public code of the authors was found: ``forget_bias`` starts as in ``lstm``.
     """
     check_widths("mgu", inputs=inputs, hidden=hidden)
 
@@ -132,7 +132,9 @@ def janet(
     [5.0, 5.0, 0.0, 0.0]
 
     Source: van der Westhuizen & Lasenby, "The unreasonable effectiveness of the forget gate"
-    (2018), section 3, where β is 1.
+    (2018), section 3. β and ``forget_bias`` are as in github.com/JosvanderWesthuizen/janet,
+    aux_code/rnn_cells.py, commit fa2f0a5, where the blocks stand in the order (n, f), and where
+    the longest lag, if it is given, sets the forget bias: ``remedies.chrono``.
     """
     check_widths("janet", inputs=inputs, hidden=hidden)
 
@@ -192,7 +194,9 @@ def ugrnn(
     [5.0, 5.0, 0.0, 0.0]
 
     Source: Collins, Sohl-Dickstein & Sussillo, "Capacity and trainability in recurrent neural
-    networks" (2017), section 1.1.
+    networks" (2017), section 1.1; ``forget_bias`` is that of ``UGRNNCell`` in
+    github.com/tensorflow/tensorflow, tensorflow/contrib/rnn/python/ops/rnn_cell.py, commit
+    9aca4c6, which adds it in every step, so that it is not in the weights.
     """
     check_widths("ugrnn", inputs=inputs, hidden=hidden)
 
@@ -256,7 +260,8 @@ def minimal_rnn(
 
     Source: Chen, Pennington & Schoenholz, "Dynamical isometry and a mean field theory of RNNs:
     gating enables signal propagation in recurrent neural networks" (2018), section 2.2, with a
-    layer of tanh as the embedding: Chen, "MinimalRNN" (2017).
+    layer of tanh as the embedding: Chen, "MinimalRNN" (2017). No public code of the authors was
+    found: the biases start at 0 as in every family here.
     """
     check_widths("minimal_rnn", inputs=inputs, hidden=hidden)
 
@@ -303,6 +308,8 @@ def fastgrnn(
     recurrent: Initializer = RECURRENT,
     input: Initializer = INPUT,
     bias: Initializer = BIAS,
+    forget_bias: ArrayLike = 1.0,
+    update_bias: ArrayLike = 1.0,
     zeta: ArrayLike = 1.0,
     nu: ArrayLike = -4.0,
 ) -> Cell:
@@ -321,6 +328,9 @@ def fastgrnn(
       recurrent: initializer of W (H, H), ``params["recurrent"]``.
       input: initializer of U (H, D), ``params["input"]``.
       bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
+      forget_bias: added to b_z by ``init``; a scalar or (H,), possibly traced. At 1 the gate keeps
+        σ(1) = 0.73 at first.
+      update_bias: added to b_n by ``init``, likewise.
       zeta: where ``init`` puts ζ, a scalar and trained, ``params["zeta"]``; possibly traced.
       nu: where ``init`` puts ν, likewise, ``params["nu"]``.
 
@@ -328,17 +338,22 @@ def fastgrnn(
       ValueError: for a width below 1.
 
     >>> cell = fastgrnn(inputs=3, hidden=2)
-    >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
+    >>> params = cell.init(jax.random.key(0))
+    >>> {name: p.shape for name, p in sorted(params.items())}
     {'bias': (4,), 'input': (2, 3), 'nu': (), 'recurrent': (2, 2), 'zeta': ()}
+    >>> jax.nn.sigmoid(params["bias"]).round(2).tolist()
+    [0.73, 0.73, 0.73, 0.73]
 
     Source: Kusupati et al., "FastGRNN: a fast, accurate, stable and tiny kilobyte sized gated
-    recurrent neural network" (2018), section 3.2, at full rank; ζ and ν start as in their code.
+    recurrent neural network" (2018), section 3.2, at full rank. Both biases, ζ and ν start as in
+    github.com/microsoft/EdgeML, pytorch/edgeml_pytorch/graph/rnn.py, commit 81025fc, whose U is W
+    here and the other way round; there both are drawn from N(0, 0.1²), whatever the width.
     """
     check_widths("fastgrnn", inputs=inputs, hidden=hidden)
 
     blocks = gate_init(1, inputs, hidden, recurrent, input, bias)
 
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+    def plain(key: Array, dtype: DTypeLike | None = None) -> Params:
         blocks_key, bias_key = jax.random.split(key)
         params = blocks(blocks_key, dtype)
         b_z = params["bias"]
@@ -348,6 +363,8 @@ def fastgrnn(
             "zeta": jnp.asarray(zeta, b_z.dtype),
             "nu": jnp.asarray(nu, b_z.dtype),
         }
+
+    init = biased(biased(plain, 0, hidden, forget_bias), 1, hidden, update_bias)
 
     def project(params: Params, x: Array) -> Array:
         return x @ params["input"].T

@@ -40,7 +40,7 @@ def rotation_blocks(key: Array, shape: Sequence[int], dtype: DTypeLike | None = 
 
 
 def small(key: Array, shape: Sequence[int], dtype: DTypeLike | None = None) -> Array:
-    """Draw from U(-0.01, 0.01), where the papers' modReLU starts."""
+    """Draw from U(-0.01, 0.01), where Lezcano-Casado's modReLU starts."""
     return jax.random.uniform(key, shape, dtype or float, -0.01, 0.01)
 
 
@@ -80,7 +80,11 @@ def orthogonal(
 
     Source: Helfrich, Willmott & Ye, "Orthogonal recurrent neural networks with scaled Cayley
     transform" (2018), section 3; Lezcano-Casado & Martínez-Rubio, "Cheap orthogonal constraints
-    in neural networks" (2019), on the exponential in the transform's place.
+    in neural networks" (2019), on the exponential in the transform's place. The angles are those of
+    github.com/SpartinStuff/scoRNN, scoRNN.py, commit d390c9b, and of ``cayley_init_`` in
+    github.com/lezcano/expRNN, initialization.py, commit 830ec83, b is that of the latter's
+    orthogonal.py. scoRNN's b starts at 0, its U from U(-0.01, 0.01); both read the state from the
+    left, h W, so that their A is -A here. D is given there, the identity if it is not.
     """
     check_widths("orthogonal", inputs=inputs, hidden=hidden)
 

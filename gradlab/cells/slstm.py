@@ -87,7 +87,11 @@ def slstm(
     [1.0, 1.0]
 
     Source: Beck et al., "xLSTM: extended long short-term memory" (2024), section 2.2 and
-    appendix A; the first step is that of the authors' code, as is the order of the gates.
+    appendix A. The first step, the order of the gates and the default of ``forget`` are those of
+    github.com/NX-AI/xlstm, xlstm/blocks/slstm/cell.py and src/vanilla/slstm.py, commit 032a6fb.
+    There W starts at 0 and b_f, in the first block, falls from 5 to -7 over the units k = 0, ...,
+    H - 1 of a head, 5 - 12 (k / (H - 1))^0.3. W is orthogonal and b_f = 1 here, as in ``lstm``, so
+    that the two can be compared; ``recurrent`` and ``forget_bias`` take theirs.
     """
     check_widths("slstm", inputs=inputs, hidden=hidden)
     choose("forget gate", forget, FORGET)
