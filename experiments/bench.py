@@ -369,20 +369,41 @@ def spectrum_tables() -> Iterator[Table]:
     rows = []
     for width, k, steps, every in ((1000, None, 2000, 2), (128, 8, 100_000, 1)):
         shape = {"width": width, "exponents": k or width, "steps": steps, "qr_every": every}
-        rows.append(shape | fresh(spectrum_run, width, k, steps, every))
+        many = fresh(spectrum_spread, width, 20_000) if k else {}
+        rows.append(shape | fresh(spectrum_run, width, k, steps, every) | many)
     note = (
         "h' = tanh(W h), W_ij ~ N(0, 4/n), float32, each in a process of its own with "
         "OPENBLAS_NUM_THREADS=1: the threads of several small factorizations wait for each other. "
-        "s: the second call. theory: mean field with its finite-width bias."
+        "s: the second call. largest: of one matrix, and stderr its error along the orbit, without "
+        "the spread of matrices: how far they lie apart shows in the last columns, the mean and "
+        "the standard deviation of the largest exponent over several matrices, 20000 steps each. "
+        "theory, the mean over matrices: mean field with its finite-width bias."
     )
     yield Table("spectrum", note, rows)
 
 
+def spectrum_network(width: int, seed: int) -> tuple[jax.Array, jax.Array]:
+    """A chaotic network's W and the state it starts from."""
+    draw = np.random.default_rng(seed).standard_normal
+    W = jnp.asarray(2 * draw((width, width)) / width**0.5, jnp.float32)
+    return W, jnp.asarray(draw(width), jnp.float32)
+
+
+def spectrum_spread(width: int, steps: int, matrices: int = 32) -> dict[str, Any]:
+    """Mean and standard deviation of the largest exponent over matrices."""
+
+    @jax.jit
+    def largest(W, h):
+        step = lambda h: jnp.tanh(W @ h)  # noqa: E731
+        return gl.spectrum.lyapunov(step, h, steps=steps, k=1, burn_in=100).exponents[0]
+
+    found = [float(largest(*spectrum_network(width, seed))) for seed in range(matrices)]
+    return {"matrices": matrices, "their mean": np.mean(found), "spread": np.std(found, ddof=1)}
+
+
 def spectrum_run(width: int, k: int | None, steps: int, every: int) -> dict[str, Any]:
     """Time, and the largest exponent beside theory's."""
-    draw = np.random.default_rng(0).standard_normal
-    W = jnp.asarray(2 * draw((width, width)) / width**0.5, jnp.float32)
-    h = jnp.asarray(draw(width), jnp.float32)
+    W, h = spectrum_network(width, 0)
 
     def exponents(W, h):
         step = lambda h: jnp.tanh(W @ h)  # noqa: E731
