@@ -1,7 +1,9 @@
 """`trace` on the kinds of programs that models are made of, and what else it records."""
 
+import dataclasses
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -298,7 +300,208 @@ def test_tap_costs_nothing_outside_trace():
     close(jax.vmap(jax.hessian(loss))(W[None])[0], jax.hessian(lambda w: jnp.sin(w).sum())(W))
 
 
+# ---- what scans hand to each other ----
+
+
+def layers(a, b):
+    """Two layers: the first forgets at once, the second hands it its own slow decay."""
+    ys = jax.lax.scan(
+        lambda h, x: (a * h + x, a * h + x), jnp.float32(0), jnp.ones(T_LONG, jnp.float32)
+    )[1]
+    return jax.lax.scan(lambda h, x: (b * h + x, None), jnp.float32(0), ys)[0]
+
+
+def encoder(a, b):
+    first = jax.lax.scan(
+        lambda h, x: (a * h + x, None), jnp.float32(0), jnp.ones(T_LONG, jnp.float32)
+    )[0]
+    return jax.lax.scan(lambda h, x: (b * h + x, None), first, jnp.ones(T_LONG, jnp.float32))[0]
+
+
+T_LONG = 300
+
+
+@pytest.mark.parametrize("model", [layers, encoder])
+def test_what_is_lost_between_scans_is_not_known(model):
+    """A cotangent below the float's range is 0 on its way: no row may pass that on as a number."""
+    a, b = jnp.float32(0.05), jnp.float32(0.5)
+    scan = gl.trace(model)(a, b).scans[0]
+    lags = T_LONG - 1.0 - np.arange(T_LONG)
+    exact = {
+        # The sum over the way of what the second layer hands to each later step.
+        "layers": lags * np.log(0.5) + np.log((1 - 0.1 ** (lags + 1)) / 0.9),
+        "encoder": lags * np.log(0.05) + T_LONG * np.log(0.5),
+    }[model.__name__]
+    known = ~np.isnan(scan.log_norm)
+    np.testing.assert_allclose(scan.log_norm[known], exact[known], atol=1e-3)
+    assert np.array_equal(known, exact > -76.2)
+    mild = gl.trace(model)(a, jnp.float32(0.99)).scans[0].log_norm
+    assert np.all(np.isfinite(mild))
+
+
+# ---- taps whose result is not used ----
+
+
+def dropped(w):
+    h = w
+    for _ in range(3):
+        h = jnp.tanh(h @ w)
+        gl.tap(h, "h")
+    return h.sum()
+
+
+def dropped_cast(w):
+    h = jnp.tanh(w)
+    gl.tap(h.astype(jnp.float16).reshape(-1), "h")
+    return h.astype(jnp.float16).astype(float).sum()
+
+
+def dropped_in_a_step(w):
+    def step(h, x):
+        h = jnp.tanh(w @ h + x)
+        gl.tap(h, "h")
+        return h, None
+
+    return jax.lax.scan(step, jnp.zeros(N), XS[:, 0])[0].sum()
+
+
+def dropped_in_a_branch(w):
+    def branch(h):
+        gl.tap(h, "h")
+        return h.sum()
+
+    return jax.lax.cond(w[0, 0] > 0, branch, lambda h: h[0, 0], w)
+
+
+DROPPED = {"loop": dropped, "cast": dropped_cast, "scan": dropped_in_a_step,
+           "cond": dropped_in_a_branch, "jit": jax.jit(dropped),
+           "remat": jax.checkpoint(dropped)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_tap_whose_result_is_dropped_is_refused(name):
+    with pytest.raises(
+        ValueError, match=r"tap 'h' at .*test_programs.py:\d+.*`h = gl.tap\(h, 'h'\)"
+    ):
+        gl.trace(DROPPED[name])(W)
+
+
+def test_a_tap_beside_its_own_value_is_warned_of():
+    def loss(w, xs):
+        def step(h, x):
+            h = jnp.tanh(h @ w + x)
+            return h, gl.tap(h, "outputs")
+
+        return jax.lax.scan(step, jnp.zeros_like(xs[0]), xs)[1].sum()
+
+    with pytest.warns(UserWarning, match="adjoint of its result alone"):
+        out = gl.trace(loss)(W, XS)
+    np.testing.assert_allclose(out.taps["outputs"].log_norm, np.log(XS[0].size) / 2, rtol=1e-6)
+
+
+def test_taps_that_the_loss_does_not_reach_are_zero():
+    """The loss reads the second of four states: what comes later is dropped by right."""
+
+    def loss(w):
+        states = [jnp.ones(N)]
+        for _ in range(4):
+            states.append(gl.tap(jnp.tanh(w @ states[-1]), "h"))
+        return states[2].sum()
+
+    log_norm = gl.trace(loss)(W).taps["h"].log_norm
+    assert np.array_equal(np.isneginf(log_norm), [False, False, True, True])
+
+
+# ---- debugging modes of JAX ----
+
+MODES = {
+    "nans": lambda: jax.debug_nans(True),
+    "infs": lambda: jax.debug_infs(True),
+    "disable_jit": jax.disable_jit,
+    "leaks": jax.checking_leaks,
+    "checks": lambda: jax.enable_checks(True),
+    "promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "keys": lambda: jax.debug_key_reuse(True),
+    "transfers": lambda: jax.transfer_guard("disallow"),
+}
+
+
+def narrow_rnn(w, xs):
+    def step(h, x):
+        h, x = h.astype(jnp.bfloat16), x.astype(jnp.bfloat16)
+        return jnp.tanh(h @ w.astype(jnp.bfloat16) + x).astype(jnp.float32), None
+
+    return jax.lax.scan(step, jnp.zeros(xs[0].shape, jnp.float32), xs)
+
+
+@pytest.mark.parametrize("model", [rnn, narrow_rnn], ids=["wide", "narrow"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_debugging_mode_changes_nothing(mode, model):
+    """Also that of a loss which reads the last state alone: its direct parts are -inf."""
+
+    def loss(w, xs):
+        return jnp.sum(model(w, xs)[0].astype(w.dtype))
+
+    expected = gl.trace(loss)(W, XS)
+    with MODES[mode]():
+        out = gl.trace(loss)(W, XS)
+    for mine, theirs in zip(*map(jax.tree.leaves, (out, expected)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_debugging_modes_still_find_faults_of_the_loss():
+    def loss(w):
+        return jax.lax.scan(lambda h, _: (w * h, None), 1e300, length=5)[0]
+
+    for mode, w in ((jax.debug_infs, 1e100), (jax.debug_nans, np.nan)):
+        with mode(True), pytest.raises(FloatingPointError):
+            gl.trace(loss)(w)
+        gl.trace(loss)(w)
+
+
 # ---- arguments ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    deep: object
+
+
+class Layered(NamedTuple):
+    deep: object
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["w"], meta_fields=["deep"])
+@dataclasses.dataclass(frozen=True)
+class Module:
+    w: object
+    deep: object
+
+
+KINDS = {
+    "plain": lambda deep: deep,
+    "in a dataclass": Settings,
+    "in a tuple": Layered,
+    "in a frozenset": lambda deep: frozenset({deep}),
+    "beside arrays": lambda deep: Module(jnp.ones(2), deep),
+    "as a key": lambda deep: {deep: jnp.ones(2)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_true_and_1_are_two_programs(kind):
+    def loss(w, setting):
+        deep = setting
+        if isinstance(setting, Settings | Layered | Module):
+            deep = setting.deep
+        elif isinstance(setting, frozenset | dict):
+            (deep,) = setting
+        scale = 10.0 if deep is True else 1.0
+        return scale * jax.lax.scan(lambda h, _: (w * h, None), 1.0, length=2)[0]
+
+    traced = gl.trace(loss)
+    values = [float(traced(2.0, KINDS[kind](deep)).value) for deep in (True, 1, True)]
+    assert values == [40.0, 4.0, 40.0]
 
 
 class Mutable:
@@ -364,8 +567,6 @@ def test_other_errors_name_the_thing():
     loss = loss_of(rnn)
     with pytest.raises(ValueError, match=r"no tap: .*gl.tap\(h, "):
         gl.trace(jnp.sum)(W)
-    with pytest.raises(ValueError, match="disable_jit"), jax.disable_jit():
-        gl.trace(loss)(W, XS)
     with pytest.raises(ValueError, match="segment=0"):
         gl.trace(loss, segment=0)
     with pytest.raises(TypeError, match="tap 'n' marks a value of int"):
@@ -377,7 +578,7 @@ def test_other_errors_name_the_thing():
     with pytest.raises(ValueError, match="taps named 'h' stand in different scans"):
         gl.trace(
             lambda w: (
-                gl.tap(w, "h").sum()
+                gl.tap(jnp.sin(w), "h").sum()
                 + jax.lax.scan(lambda c, x: (gl.tap(c * x, "h"), None), 1.0, w[0])[0]
             )
         )(W)

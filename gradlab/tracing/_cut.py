@@ -108,7 +108,9 @@ def _cut(
     # before it is reshaped, or cast to the wider float of the carry.
     twins: dict[int, tuple[int, Callable[[Any], Any]]] = {}
     for ref in dict.fromkeys(new):
-        for twin, form in _jaxpr.views(program, ref) if ref in state else ():
+        if isinstance(ref, Lit) or ref not in state:
+            continue
+        for twin, form in _jaxpr.views(program, ref):
             if twin in made - state:
                 twins.setdefault(twin, (ref, form))
     boundary = frozenset(state)
@@ -174,8 +176,8 @@ def _open(
         return [cut.program.outs[node.outs.index(slot)] for slot in slots]
 
     # A branch may pass the old state on: there what reads it reads the new one.
-    places = [[node.outs.index(slot) for slot in slots] for slots in (boundary, outputs)]
-    cuts = [_cut(walk, program, *places, set(range(len(program.avals)))) for program in programs]
+    leaves, others = ([node.outs.index(slot) for slot in part] for part in (boundary, outputs))
+    cuts = [_cut(walk, p, leaves, others, set(range(len(p.avals)))) for p in programs]
     late = [n for cut in cuts for n in cut.readout]
     if node.eqn.effects or any(walk.sites_of(n) for n in late):
         return None

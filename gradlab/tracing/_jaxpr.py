@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core, source_info_util
@@ -140,6 +141,19 @@ def made(
     return Node(_Made(function), tuple(ins), tuple(outs))
 
 
+def _holds_all(wide: Any, dtype: Any) -> bool:
+    """Whether a type of floats holds every number of another one."""
+    if not all(jnp.issubdtype(each, jnp.floating) for each in (wide, dtype)):
+        return False
+    outer, inner = jnp.finfo(wide), jnp.finfo(dtype)
+    return outer.nmant >= inner.nmant and outer.maxexp >= inner.maxexp
+
+
+def is_narrow(dtype: Any) -> bool:
+    """Whether a type is a float of 16 bits or fewer."""
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
 def deduplicate(flat: Program, leaves: Sequence[int | Lit] = ()) -> Program:
     """The program with equations that compute the same value from the same operands run once.
 
@@ -193,6 +207,22 @@ def views(flat: Program, ref: int | Lit) -> list[tuple[int, Callable[[Any], Any]
     return found
 
 
+def forms(flat: Program, ref: int | Lit) -> list[int]:
+    """The slots of a value before it was cast, reshaped or transposed, itself included."""
+    makers = {slot: node for node in flat.nodes for slot in node.outs}
+    found: list[int] = []
+    while not isinstance(ref, Lit):
+        found.append(ref)
+        node = makers.get(ref)
+        if node is None or node.kind not in _FORMS:
+            break
+        ref = node.ins[0]
+    return found
+
+
+_FORMS = frozenset("convert_element_type copy expand_dims reshape squeeze transpose".split())
+
+
 def _compose(
     outer: Callable[[Any], Any] | None, inner: Callable[[Any], Any]
 ) -> Callable[[Any], Any] | None:
@@ -208,10 +238,10 @@ def _inverse(node: Node, source: Any) -> Callable[[Any], Any] | None:
     if node.kind in ("reshape", "squeeze", "expand_dims"):
         return lambda x: jnp.reshape(x, source.shape)
     if node.kind == "convert_element_type":
-        wider = node.params["new_dtype"]
-        floats = all(jnp.issubdtype(dtype, jnp.floating) for dtype in (source.dtype, wider))
-        if floats and jnp.promote_types(source.dtype, wider) == wider:
-            return lambda x: x.astype(source.dtype)
+        if _holds_all(node.params["new_dtype"], source.dtype):
+            # A narrow value is held as the float32 of the same number (see `_narrow`).
+            held = np.dtype(np.float32) if is_narrow(source.dtype) else source.dtype
+            return lambda x: x.astype(held)
     return None
 
 
@@ -242,9 +272,9 @@ def bind(node: Node, values: Sequence[Any], params: dict[str, Any] | None = None
     eqn = node.eqn
     if isinstance(eqn, _Made):
         return list(eqn.function(values, []))
-    params = eqn.primitive.get_bind_params(eqn.params if params is None else params)
+    primitive = eqn.primitive
     with place(node), eqn.ctx.manager:
-        out = eqn.primitive.bind(*values, **params)
+        out = primitive.bind(*values, **primitive.get_bind_params(params or eqn.params))
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
@@ -305,6 +335,16 @@ def collective_axes(*programs: Program) -> tuple[str, ...]:
         for node in each.nodes:
             visit(node.eqn)
     return tuple(sorted(names))
+
+
+def is_traced(x: Any) -> bool:
+    """Whether a value is not known yet, inside a transformation of JAX."""
+    return isinstance(x, jax.core.Tracer)
+
+
+def is_type(x: Any) -> bool:
+    """Whether this is the type of an array and not an array."""
+    return isinstance(x, jax.core.ShapedArray | jax.ShapeDtypeStruct)
 
 
 def is_jaxpr(x: Any) -> bool:

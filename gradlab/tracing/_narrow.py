@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab.tracing import _jaxpr
-from gradlab.tracing._jaxpr import Node, Program
+from gradlab.tracing._jaxpr import Node, Program, is_narrow
 
 # What runs code that is compiled for its own types. Nothing can be run there in a wider one.
 _FOREIGN = frozenset(
@@ -29,14 +29,9 @@ _FOREIGN = frozenset(
 _BITS = "bitcast_convert_type"
 
 
-def is_narrow(dtype: Any) -> bool:
-    """Whether a type is a float of 16 bits or fewer."""
-    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
-
-
 def widen(x: Any) -> Any:
     """The same number as a float32, where its float is narrower; also for types of arrays."""
-    if isinstance(x, jax.core.AbstractValue | jax.ShapeDtypeStruct):
+    if _jaxpr.is_type(x):
         return x.update(dtype=np.dtype(np.float32)) if is_narrow(x.dtype) else x
     dtype = getattr(x, "dtype", None)
     if dtype is None or not is_narrow(dtype):
@@ -196,8 +191,8 @@ def _wide_param(param: Any) -> Any:
         return np.dtype(np.float32)
     if isinstance(param, jax.lax.DotAlgorithmPreset):
         return jax.lax.Precision.HIGHEST
-    if type(param) in (tuple, list):
-        return type(param)(map(_wide_param, param))
+    if type(param) is tuple:
+        return tuple(map(_wide_param, param))
     return param
 
 

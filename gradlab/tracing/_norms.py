@@ -134,6 +134,14 @@ def scale(x: jax.Array, k: jax.Array, axis: int | None) -> jax.Array:
     return wide.astype(x.dtype)
 
 
+def floor(dtype: Any) -> float:
+    """ln of a norm so small that entries of the vector may leave the float's range.
+
+    It is 16 bits above the smallest float, so that few entries are below it.
+    """
+    return (float(jnp.finfo(dtype).minexp) + 16) * LN2
+
+
 def nats(k: jax.Array, dtype: Any) -> jax.Array:
     """ln 2^k."""
     return k.astype(dtype) * LN2

@@ -55,7 +55,8 @@ def stay_apart(
 
 def _follow(program: Program, ins: Sequence[Layout]) -> dict[int, Layout]:
     """The layout of every slot; a slot that is missing depends on no sample."""
-    env = {slot: have for slot, have in zip(program.ins, ins, strict=True) if have}
+    env: dict[int, Layout] = {}
+    env.update((slot, have) for slot, have in zip(program.ins, ins, strict=True) if have)
     for node in program.nodes:
         operands = [None if isinstance(ref, Lit) else env.get(ref) for ref in node.ins]
         if any(operands):

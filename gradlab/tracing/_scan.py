@@ -587,8 +587,7 @@ def _guard(logs: dict[str, Any], units: dict[str, Any], before: Sequence[Any]) -
     is lost from the step at which it nearly leaves the range, zero or not, until it is back.
     """
     dtype = logs["total"].dtype
-    # 16 bits above the smallest float, so that few entries of a vector are below it.
-    floor = (float(jnp.finfo(dtype).minexp) + 16) * _norms.LN2
+    floor = _norms.floor(dtype)
     lost = []
     for i, was in enumerate(before):
         now = was

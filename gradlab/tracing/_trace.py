@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlab.tracing import _jaxpr, _narrow
+from gradlab.tracing import _jaxpr, _norms
 from gradlab.tracing._scan import Options, Slots
 from gradlab.tracing._walk import Site, Walk
 
@@ -65,7 +65,8 @@ class ScanTrace:
         first_nonfinite_state: the first step t whose state has an entry that is not finite, 0 where
             all are; (*outer,) or (*outer, batch).
         first_nonfinite_adjoint: the step of the first such adjoint, counted in the order of the
-            backward pass (the largest t, for a scan that runs forwards); 0 where all are finite.
+            backward pass (the largest t, for a scan that runs forwards), or of the first that is
+            NaN since it cannot be known; 0 where all are finite.
     """
 
     name: str
@@ -118,7 +119,9 @@ def tap(h: jax.Array, name: str, axis: int | None = None) -> jax.Array:
     """Mark a value, so that `trace` records ln|dL/dh| where there is no scan.
 
     The function returns h itself, and costs nothing outside `trace`. The adjoint is that of the
-    returned value: use it in place of h.
+    returned value: use it in place of h. Where the result is dropped and h itself is used, `trace`
+    raises a ValueError; where both are used, it warns that what h passes on beside the tap is not
+    in the record.
 
     Args:
         h: an array of floats; or the states h_1..h_T, stacked along `axis`.
@@ -196,7 +199,15 @@ class _Static:
         return hash(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and bool(self.value == other.value)
+        """Equal values of one type that look alike: True is 1, and another program."""
+        if not isinstance(other, _Static):
+            return False
+        mine, theirs = self.value, other.value
+        if mine is theirs:
+            return True
+        # repr tells apart what is inside: frozenset({True}) from frozenset({1}).
+        alike = type(mine) is type(theirs) and bool(mine == theirs)
+        return alike and repr(mine) == repr(theirs)
 
 
 def trace(
@@ -217,12 +228,33 @@ def trace(
 
     with d_t = the partial derivative of the loss by h_t through step t's own outputs (direct) and
     J_{t+1} = dh_{t+1}/dh_t (transported). The leaves of a state are independent coordinates: the
-    adjoint of an LSTM's c_t leaves out the path through h_t of the same step. The recursion is
-    rescaled by powers of two, so the logarithms are right far outside the float's range, while
-    value and gradients are the numbers that `jax.value_and_grad` gives. (Where plain reverse mode
-    itself leaves the float's range on the way, and gives 0, inf or NaN for it, gradients here can
-    be what exact arithmetic gives; and the adjoint 0 of a state that is NaN and that L does not
-    depend on is multiplied out here, to NaN, where JAX leaves it away.)
+    adjoint of an LSTM's c_t leaves out the path through h_t of the same step, and leaves that are
+    made by equal expressions have an adjoint each. An output that repeats a leaf's expression, or
+    reads the leaf before a cast to a wider float, a reshape or a transpose, reads that leaf: it is
+    direct. Where a step returns one value as two leaves, outputs read the first. A leaf that is a
+    row of the input, a constant, or a leaf of the old state (passed on, or swapped) is no value of
+    this step: outputs that read the same value read the input, the constant or the old state, and
+    are not direct; the leaf's adjoint is what later steps read of it. (JAX takes a leaf that no
+    step changes out of the carry: it is not in the record.)
+
+    The recursion is rescaled by powers of two, so the logarithms are right far outside the float's
+    range, while value and gradients are the numbers that `jax.value_and_grad` gives. (Where plain
+    reverse mode itself leaves the float's range on the way, and gives 0, inf or NaN for it,
+    gradients here can be what exact arithmetic gives; and the adjoint 0 of a state that is NaN and
+    that L does not depend on is multiplied out here, to NaN, where JAX leaves it away.)
+
+    What the program computes in floats of 16 bits or fewer is computed so, and differentiated in
+    float32 at the rounded numbers: the record is the adjoint of the rounded program, and gradients
+    are those of `jax.value_and_grad` to within the rounding of their type. A step with such a
+    float inside a kernel or callback that takes its derivative in 16 bits is refused.
+
+    A record is NaN where the adjoint is, and where it cannot be known: for a leaf whose adjoint is
+    more than about e^-40 below that of the whole state, so that it may leave the float's range, and
+    likewise for a sample beside others that share its unit (see `batch_axis`), or below e^-76 where
+    a rule allows no unit (see below; e^-697 in float64). From there it is NaN until it is back.
+    Between two scans a cotangent travels in plain floats. Where a scan's adjoint falls below e^-38
+    (e^-348 in float64), some of it may be lost on its way to the scans that it reads from (the
+    layer below, an encoder): what these record below e^-76 (e^-697) is NaN.
 
     The cost is that of `jax.value_and_grad`: see `results/bench`. Scans are found under jit, vmap,
     remat, cond and shard_map and inside one another; where a function has its own derivative rule
@@ -239,7 +271,9 @@ def trace(
             cheaper.
         has_aux: whether `loss` returns (L, aux).
         batch_axis: the axis of every float leaf of the carry that counts samples; rows are then
-            recorded per sample, each in its own scale. Samples must not interact inside a step.
+            recorded per sample, each in its own unit. Where samples interact inside a step (batch
+            normalization, a mean or attention over the batch), or where the program does not show
+            that they stay apart, all samples share one unit.
         log_param: whether to record the contributions of the steps to the gradient of what the
             scan closes over: the arrays that the differentiated arguments reach, or every float
             one for `argnums=()`. It costs a product of the size of the weights at every step.
@@ -257,7 +291,8 @@ def trace(
     Raises:
         TypeError: where the loss is not a real scalar or an argument cannot be differentiated.
         ValueError: where `argnums` is out of range, a carry lacks `batch_axis`, a `while_loop`
-            cannot be reversed, or there is neither a scan that carries floats nor a tap.
+            cannot be reversed, a tap's result is dropped, a derivative can only be had in 16 bits,
+            or there is neither a scan that carries floats nor a tap.
 
     Example:
         >>> import jax, jax.numpy as jnp, gradlab as gl
@@ -328,11 +363,18 @@ def trace(
         fixed = tuple(
             None if moves else _Static(leaf) for leaf, moves in zip(leaves, moving, strict=True)
         )
-        if all(map(_is_constant, fixed)) and _is_hashable(tree):
-            out = run((tree, fixed), dynamic)
-        else:
-            # What may have changed since the last call cannot be part of a compiled program.
-            out = jax.jit(functools.partial(once, (tree, fixed)))(dynamic)
+        # JAX unrolls the scans of the source where it does not compile, and in its debugging modes
+        # takes the -inf of an exact zero for a fault.
+        with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+            if all(map(_is_constant, fixed)) and _is_hashable(tree):
+                out = run((_Static(tree), fixed), dynamic)
+            else:
+                # What may have changed since the last call cannot be part of a compiled program.
+                out = jax.jit(functools.partial(once, (_Static(tree), fixed)))(dynamic)
+        if _shows_fault((out.value, out.grads)):
+            # Let JAX find the place in the loss itself.
+            plain = jax.value_and_grad(loss, argnums, has_aux) if numbers else loss
+            plain(*args, **kwargs)
         aux = jax.tree.map(
             lambda leaf: leaf.value if isinstance(leaf, _Static) else leaf,
             out.aux,
@@ -341,6 +383,17 @@ def trace(
         return dataclasses.replace(out, aux=aux)
 
     return traced
+
+
+def _shows_fault(results: Any) -> bool:
+    """Whether JAX's debugging modes, where they are on, would stop at one of these arrays."""
+    faults = [
+        test
+        for flag, test in (("jax_debug_nans", jnp.isnan), ("jax_debug_infs", jnp.isinf))
+        if getattr(jax.config, flag)
+    ]
+    arrays = [x for x in jax.tree.leaves(results) if not _jaxpr.is_traced(x)]
+    return any(bool(jnp.any(test(x))) for test in faults for x in arrays)
 
 
 def _integer(name: str, value: Any) -> int:
@@ -398,7 +451,7 @@ def _run(
     static: Any,
     dynamic: list[Any],
 ) -> Trace:
-    tree, fixed = static
+    tree, fixed = static[0].value, static[1]
 
     def arguments(dynamic: list[Any]) -> tuple[Any, Any]:
         rest = iter(dynamic)
@@ -427,6 +480,7 @@ def _run(
     _check_scalar(value_type)
     program = _jaxpr.program(closed)
     walk = Walk(options)
+    walk.check_taps(program)
     sites = walk.sites(program)
     if not sites:
         raise ValueError(_nothing_to_trace(walk, program))
@@ -436,7 +490,7 @@ def _run(
             outs = walk.evaluate(program, [*jax.tree.leaves(targets), *dynamic], slots)
             # What the program holds as float32 leaves it in its own type.
             value, *aux = (
-                out.astype(aval.dtype) if _narrow.is_narrow(aval.dtype) else out
+                out.astype(aval.dtype) if _jaxpr.is_narrow(aval.dtype) else out
                 for out, aval in zip(outs, closed.out_avals, strict=True)
             )
             return value, aux
@@ -461,6 +515,7 @@ def _run(
             ) from error
         # No gradient passes there, so neither has the state's to.
         value, aux, grads, measured = differentiate(Walk(options._replace(stop=True)))
+    measured = _hide_lost(walk, program, sites, measured)
     found = list(zip(_told_apart(sites), measured, strict=True))
     return Trace(
         value=value,
@@ -469,6 +524,41 @@ def _run(
         scans=tuple(_result(site, slots) for site, slots in found if site.leaf_names),
         taps=_taps([(site, slots) for site, slots in found if not site.leaf_names]),
     )
+
+
+def _hide_lost(
+    walk: Walk, program: Any, sites: Sequence[Site], measured: Sequence[Slots]
+) -> list[Slots]:
+    """Let NaN stand for what may have been lost between scans, in plain floats.
+
+    A scan whose adjoint nearly leaves the range hands a cotangent on that may have left it. Small
+    records of the scans that it reads from are then not known.
+    """
+    numbers = iter(range(len(sites)))
+    owners = [(node, [next(numbers) for _ in walk.sites_of(node)]) for node in program.nodes]
+    owners = [(node, mine) for node, mine in owners if mine]
+    out = list(measured)
+    for i, (node, mine) in enumerate(owners):
+        later = _jaxpr.dependents(program.nodes, node.outs)
+        readers = [k for other, its in owners[i + 1 :] if later.intersection(other.outs)
+                   for k in its if sites[k].leaf_names]  # fmt: skip
+        if not readers:
+            continue
+        floor = max(_norms.floor(sites[k].dtype) for k in (*mine, *readers))
+        faint = jnp.any(jnp.stack([_is_faint(measured[k], floor / 2) for k in readers]))
+        for k in mine:
+            logs = {
+                name: jnp.where(faint & (log < floor) & (name != "scale"), jnp.nan, log)
+                for name, log in measured[k].logs.items()
+            }
+            out[k] = measured[k]._replace(logs=logs)
+    return out
+
+
+def _is_faint(slots: Slots, floor: float) -> jax.Array:
+    """Whether some adjoint of a scan is small, but not an exact zero; or not known."""
+    total = _reached(slots.visits, slots.logs["total"])
+    return jnp.any(((total < floor) & ~jnp.isneginf(total)) | jnp.isnan(total))
 
 
 def _nothing_to_trace(walk: Walk, program: Any) -> str:
@@ -483,12 +573,9 @@ def _nothing_to_trace(walk: Walk, program: Any) -> str:
             "that are Python integers, or write the recurrence as "
             f"`h, ys = jax.lax.scan(step, h0, xs)`; or {hint}"
         )
-    why = ""
-    if getattr(jax.config, "jax_disable_jit", False):
-        why = "jax.disable_jit() turns scans into loops; "
     return (
-        f"trace found no lax.scan of at least one step that carries floats in this loss, and no "
-        f"tap: {why}write the recurrence as `h, ys = jax.lax.scan(step, h0, xs)`, or {hint}"
+        "trace found no lax.scan of at least one step that carries floats in this loss, and no "
+        f"tap: write the recurrence as `h, ys = jax.lax.scan(step, h0, xs)`, or {hint}"
     )
 
 

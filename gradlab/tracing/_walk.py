@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -110,6 +111,43 @@ class Walk:
                     yield from self.loops(branch)
             elif node.kind in self._REBUILD:
                 yield from self.loops(self.flat(node))
+
+    def check_taps(self, program: _jaxpr.Program) -> None:
+        """Refuse a tap whose result is dropped, and warn of one whose value is also used as it is.
+
+        A tap records the adjoint of its result: what goes past it is not in the record.
+        """
+        live = _jaxpr.needed(program.nodes, program.outs)
+        used = {ref for node in live if node.kind != _jaxpr.TAP for ref in node.ins}
+        used |= set(program.outs)
+        alive = {node.outs for node in live}
+        for node in program.nodes:
+            if node.kind == _jaxpr.TAP:
+                forms = _jaxpr.forms(program, node.ins[0])
+                self._check_tap(node, node.outs in alive, not used.isdisjoint(forms))
+            elif node.kind == "scan":
+                self.check_taps(self.flat(node).body)
+            elif node.kind == "cond":
+                for branch in self.flat(node):
+                    self.check_taps(branch)
+            elif node.kind in self._REBUILD:
+                self.check_taps(self.flat(node))
+
+    def _check_tap(self, node: _jaxpr.Node, alive: bool, passed: bool) -> None:
+        name = node.params["name"]
+        place = f"the tap {name!r} at {_jaxpr.where(node)}"
+        advice = f"write `h = gl.tap(h, {name!r})`, and use this h from there on"
+        if passed and not alive:
+            raise ValueError(
+                f"{place} has no effect, since its result is not used: gl.tap marks the value that "
+                f"it returns; {advice}"
+            )
+        if passed:
+            message = (
+                f"{place} records the adjoint of its result alone, and the value that it was given "
+                f"is used beside it; to record all of it, {advice}"
+            )
+            warnings.warn(message, stacklevel=2)
 
     def _look(self, node: _jaxpr.Node) -> list[Site]:
         if node.kind == "scan":
