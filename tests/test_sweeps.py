@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import gradlab as gl
-from gradlab import cells, figures, frames, initializers, meanfield, sweeps, tasks
+from gradlab import _sums, cells, figures, frames, initializers, meanfield, sweeps, tasks
 from gradlab.sweeps import chunks, gradients, measure, plan, theory
 from gradlab.tasks import probe
 
@@ -654,7 +654,8 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_frames_of_a_sweep_that_has_not_ended_say_so(copied):
     manifest = json.loads((copied / "manifest.json").read_text())
-    (copied / "manifest.json").write_text(json.dumps(manifest | {"status": "running"}))
+    running = _sums.seal(manifest | {"status": "running"})
+    (copied / "manifest.json").write_text(json.dumps(running))
     for reading in (gl.read, frames.to_csv):
         with pytest.warns(UserWarning, match="has not ended: its frames are those of before it"):
             reading(copied)
