@@ -344,7 +344,7 @@ def tanh_orthogonal(case):
 @checks(r"newman_n(.*)")
 def newman(case, width):
     n = int(width)
-    steps = {2: 8000, 10: 3000, 50: 300, 200: 40}[n]
+    steps = {2: 8000, 10: 3000, 50: 300, 200: 60}[n]
 
     def step(h, key):
         return jax.random.normal(key, (n, n)) @ h / math.sqrt(n)
