@@ -68,18 +68,20 @@ def _dtype(aval: Any) -> Any:
 
 def bind(node: Node, values: Sequence[Any]) -> list[Any]:
     """Apply an equation in its own types to wide values, differentiated in float32."""
-    types = [var.aval for var in node.eqn.invars]
-
-    def original(*values: Any) -> list[Any]:
-        outs = _jaxpr.bind(node, [_cast(x, t) for x, t in zip(values, types, strict=True)])
-        return [widen(out) for out in outs]
-
+    original = functools.partial(_bind_narrow, node)
     is_float = [jnp.issubdtype(_dtype(var.aval), jnp.inexact) for var in node.eqn.outvars]
     # A loop without a fixed number of steps has no derivative that goes backwards.
     if not any(is_float) or node.kind == "while" or node.eqn.effects:
         return original(*values)
     wrap = _with_pullback if node.kind == "custom_vjp_call" else _with_pushforward
     return wrap(node, original)(*values)
+
+
+def _bind_narrow(node: Node, *values: Any) -> list[Any]:
+    """Apply an equation in its own types to wide values."""
+    types = [var.aval for var in node.eqn.invars]
+    outs = _jaxpr.bind(node, [_cast(x, t) for x, t in zip(values, types, strict=True)])
+    return [widen(out) for out in outs]
 
 
 def _cast(x: Any, aval: Any) -> Any:
@@ -96,8 +98,8 @@ def _with_pushforward(node: Node, original: Callable[..., list[Any]]) -> Callabl
         if node.kind == "custom_jvp_call":
             slopes = _push(node, primals, tangents)
         else:
-            moves = functools.partial(_bind_wide, node, blocked=True)
-            _, slopes = jax.jvp(lambda *x: moves(x), primals, tangents)
+            wide = functools.partial(_bind_wide, node, blocked=True)
+            _, slopes = jax.jvp(lambda *x: wide(x), primals, tangents)
         return rounded(*primals), slopes
 
     return rounded
@@ -165,9 +167,7 @@ def _bind_wide(node: Node, values: Sequence[Any], blocked: bool) -> list[Any]:
     if node.kind in _FOREIGN or node.kind == _BITS:
         if blocked and node.kind in _FOREIGN:
             raise ValueError(_no_derivative(node))
-        types = [var.aval for var in eqn.invars]
-        outs = _jaxpr.bind(node, [_cast(x, t) for x, t in zip(values, types, strict=True)])
-        return [widen(out) for out in outs]
+        return _bind_narrow(node, *values)
     if node.kind in ("custom_jvp_call", "custom_vjp_call"):
         return evaluate(_jaxpr.callee(node), values)
     return _jaxpr.bind(node, values, {k: _wide_param(p) for k, p in node.params.items()})
