@@ -303,7 +303,7 @@ def test_tap_costs_nothing_outside_trace():
 # ---- what scans hand to each other ----
 
 
-def layers(a, b):
+def stack(a, b):
     """Two layers: the first forgets at once, the second hands it its own slow decay."""
     ys = jax.lax.scan(
         lambda h, x: (a * h + x, a * h + x), jnp.float32(0), jnp.ones(T_LONG, jnp.float32)
@@ -321,7 +321,7 @@ def encoder(a, b):
 T_LONG = 300
 
 
-@pytest.mark.parametrize("model", [layers, encoder])
+@pytest.mark.parametrize("model", [stack, encoder])
 def test_what_is_lost_between_scans_is_not_known(model):
     """A cotangent below the float's range is 0 on its way: no row may pass that on as a number."""
     a, b = jnp.float32(0.05), jnp.float32(0.5)
@@ -329,7 +329,7 @@ def test_what_is_lost_between_scans_is_not_known(model):
     lags = T_LONG - 1.0 - np.arange(T_LONG)
     exact = {
         # The sum over the way of what the second layer hands to each later step.
-        "layers": lags * np.log(0.5) + np.log((1 - 0.1 ** (lags + 1)) / 0.9),
+        "stack": lags * np.log(0.5) + np.log((1 - 0.1 ** (lags + 1)) / 0.9),
         "encoder": lags * np.log(0.05) + T_LONG * np.log(0.5),
     }[model.__name__]
     known = ~np.isnan(scan.log_norm)
