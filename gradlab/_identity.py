@@ -11,6 +11,7 @@ import dis
 import enum
 import functools
 import hashlib
+import importlib.metadata
 import inspect
 import re
 import sys
@@ -67,6 +68,8 @@ class Identity:
     Args:
         version: the user's name for the Python code that the program calls back. With it none of
             that code is looked at; without it, what cannot be read raises `Unknown`.
+        package: an installed package whose code is read all the same. Of the others the name and
+            the version say what they are.
 
     >>> Identity()((1.0, np.arange(3))) == Identity()((1.0, np.arange(3)))
     True
@@ -74,8 +77,9 @@ class Identity:
     False
     """
 
-    def __init__(self, version: str | None = None) -> None:
+    def __init__(self, version: str | None = None, package: str = "") -> None:
         self.version = version
+        self.package = package
         # Each keeps its object beside the answer, so that no id() is used twice.
         self._contents: dict[int, tuple[Any, bytes]] = {}
         self._numbers: dict[int, tuple[Any, int]] = {}
@@ -161,9 +165,16 @@ class Identity:
         for kind, read in _READERS:
             if isinstance(value, kind):
                 return read(self, value)
-        if callable(inner := getattr(value, "__wrapped__", None)):
-            return _join(_name(type(value)), self(inner))  # lru_cache, jax.jit
+        if callable(inner := getattr(value, "__wrapped__", None)):  # lru_cache, jax.jit
+            # The rules of custom_jvp and custom_vjp decide gradients.
+            rules = [getattr(value, name, None) for name in ("jvp", "fwd", "bwd")]
+            return _join(_name(type(value)), self(inner), *map(self, rules))
         return self._object(value)
+
+    def _is_installed(self, module: Any, file: str) -> bool:
+        name = module if isinstance(module, str) else getattr(module, "__name__", "")
+        top = name.partition(".")[0]
+        return top == "gradlab" or (_in_library(file) and top != self.package)
 
     def _array(self, value: Any) -> bytes:
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -186,7 +197,7 @@ class Identity:
         return _join(_name(type(value)), *sorted(map(self._alone, value)))
 
     def _function(self, value: types.FunctionType) -> bytes:
-        if _in_library(value.__code__.co_filename):
+        if self._is_installed(value.__module__, value.__code__.co_filename):
             code = _join(_name(value), _version(value.__module__))
         else:
             code = self._code(value.__code__, value.__globals__)
@@ -215,7 +226,7 @@ class Identity:
                 attributes.add(line.argval)
         for name in sorted(loaded):
             value = names[name]
-            if isinstance(value, types.ModuleType) and not _in_library(_file(value)):
+            if isinstance(value, types.ModuleType) and not self._is_installed(value, _file(value)):
                 # The user's own module may hold data: read what the code takes from it.
                 taken = sorted(a for a in attributes if a in vars(value))
                 found += [_join(name, a, self(vars(value)[a])) for a in taken]
@@ -224,7 +235,7 @@ class Identity:
 
     def _class(self, value: type) -> bytes:
         module = sys.modules.get(value.__module__)
-        if value.__module__ == "builtins" or _in_library(_file(module)):
+        if value.__module__ == "builtins" or self._is_installed(module, _file(module)):
             return _join("class", _name(value), _version(value.__module__))
         methods = {
             name: part
@@ -293,6 +304,25 @@ _READERS: tuple[tuple[Any, Callable[[Identity, Any], bytes]], ...] = (
 )
 
 
+def of_function(function: Callable[..., Any], version: str | None = None) -> str:
+    """The digest of a function's code and of what it reaches, 16 hexadecimal digits.
+
+    With a version, what cannot be read is left out.
+
+    >>> first, second = (eval(f"lambda x: x + {i}", {"__name__": "lab"}) for i in (1, 2))
+    >>> of_function(first) == of_function(second)
+    False
+    """
+    package = str(getattr(function, "__module__", "")).partition(".")[0]
+    try:
+        content = Identity(version, package)(function)
+    except Unknown:
+        if version is None:
+            raise
+        content = _name(function).encode()
+    return _join(repr(version), content).hex()[:16]
+
+
 def _join(*parts: Any) -> bytes:
     """One digest of texts, numbers and digests, each with its length in front."""
     digest = hashlib.sha256()
@@ -333,6 +363,9 @@ def _in_library(file: str) -> bool:
 
 
 def _version(module: str | None) -> str:
-    top = sys.modules.get((module or "").partition(".")[0])
+    name = (module or "").partition(".")[0]
+    if name == "gradlab":
+        return importlib.metadata.version(name)
+    top = sys.modules.get(name)
     version = getattr(top, "__version__", "")
     return version if isinstance(version, str) else ""
