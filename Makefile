@@ -57,8 +57,8 @@ test: $(STAMP) ## run the tests (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-long: $(STAMP) ## thirty kills, every cell in every chunk, more programs, 10^8 rows, memory
-	@GRADLAB_LONG=1 $(BIN)/python -m pytest tests/test_kill.py tests/test_chunking.py \
-	    tests/test_trace_properties.py
+	@GRADLAB_LONG=1 $(BIN)/python -m pytest tests/sweeps/test_kill.py tests/sweeps/test_chunking.py \
+	    tests/tracing/test_trace_properties.py
 	@$(BIN)/python experiments/memory_store.py --out build --tasks consolidate figures "read one point"
 	@$(BIN)/python experiments/memory.py --out build
 

@@ -27,7 +27,7 @@ def error_of_mean(x: Array, batches: float, floor: Array) -> Array:
     S is corrected for the bias of fitted weights. m counts the independent values that the series
     is worth: the factor 1 + 3/m pays for an error that is itself estimated, so that the true mean
     lies within 2 errors in 95 % of series. Both the factor and the limits below are from
-    simulations; ``tests/test_spectrum.py`` measures the coverage.
+    simulations; ``tests/spectrum/test_spectrum.py`` measures the coverage.
 
     Args:
       x: (n, k), k series of equal steps.

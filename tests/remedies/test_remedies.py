@@ -16,7 +16,7 @@ import gradlab as gl
 from gradlab import cells, initializers, remedies, tasks, training
 
 KEY = jax.random.key(0)
-HERE = Path(__file__).parent / "reference"
+HERE = Path(__file__).parents[1] / "reference"
 ORACLE = json.loads((HERE / "cells.json").read_text())
 REFERENCES = {case["id"]: case for case in json.loads((HERE / "references.json").read_text())}
 

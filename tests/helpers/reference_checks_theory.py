@@ -10,7 +10,7 @@ import pytest
 from gradlab import meanfield
 
 GROUPS = ("mean_field", "gated_mf", "gated_tied")
-CASES = json.loads((Path(__file__).parent / "reference" / "references.json").read_text())
+CASES = json.loads((Path(__file__).parents[1] / "reference" / "references.json").read_text())
 
 
 def near(case, expected, tolerance=None):

@@ -136,7 +136,7 @@ def test_snippets_labels_of_known_reviews():
 
 
 def test_vendor_script_drops_zeros_and_keeps_the_rest():
-    path = Path(__file__).parents[1] / "experiments" / "vendor_snippets.py"
+    path = Path(__file__).parents[2] / "experiments" / "vendor_snippets.py"
     spec = importlib.util.spec_from_file_location("vendor_snippets", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 # `make test-long` kills thirty times.
 KILLS = 30 if "GRADLAB_LONG" in os.environ else 4
 
 
 def script(name, *arguments):
-    """Run a script of this folder, and give what it printed last."""
+    """Run a script of the helpers, and give what it printed last."""
     done = subprocess.run(
-        [sys.executable, str(HERE / name), *map(str, arguments)],
+        [sys.executable, str(HELPERS / name), *map(str, arguments)],
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +153,8 @@ def test_more_steps_go_on_from_a_shorter_run(run, tmp_path):
 
 KILLED = """
 import sys
-sys.path.insert(0, "tests")
+from pathlib import Path
+sys.path.insert(0, "tests/training")
 import test_training as t
 def tell(done, total, loss):
     print(done, flush=True)
@@ -167,7 +169,7 @@ def test_a_killed_run_goes_on_bit_for_bit(run, tmp_path):
     path = tmp_path / "run.npz"
     environ = {**os.environ, "JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     command = [sys.executable, "-c", KILLED, str(path)]
-    root = os.path.dirname(os.path.dirname(__file__))
+    root = Path(__file__).parents[2]
     with subprocess.Popen(command, cwd=root, env=environ, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         while child.stdout.readline().strip() != b"8":

@@ -21,8 +21,8 @@ import scipy.special
 
 import gradlab as gl
 
-CASES = json.loads((Path(__file__).parent / "reference" / "references.json").read_text())
-ORACLE = json.loads((Path(__file__).parent / "reference" / "cells.json").read_text())
+CASES = json.loads((Path(__file__).parents[1] / "reference" / "references.json").read_text())
+ORACLE = json.loads((Path(__file__).parents[1] / "reference" / "cells.json").read_text())
 CHECKS, NOT_HERE = {}, {}
 
 

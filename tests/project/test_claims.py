@@ -21,7 +21,7 @@ import pytest
 from gradlab import cells
 from gradlab.sentiment.recipes import RECIPES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 WORDS = {2: "two", 3: "three", 6: "six"}
 NUMBER = re.compile(r"(?<![\w.])\d(?:[\d.,]*\d)?")

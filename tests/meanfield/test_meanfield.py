@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gradlab import meanfield
 
-REFERENCES = json.loads((Path(__file__).parent / "reference" / "references.json").read_text())
+REFERENCES = json.loads((Path(__file__).parents[1] / "reference" / "references.json").read_text())
 ACTIVATIONS = ("tanh", "erf", "relu", "linear")
 
 # Largest Lyapunov exponents of random tanh networks: of width 500 as simulated for the references,

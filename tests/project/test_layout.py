@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 INTERNALS = ("jax.extend", "jax._src", "jax.core", "jax.interpreters", "jaxlib")
 KNOWS_INTERNALS = "gradlab/tracing/_jaxpr.py"
 

@@ -11,7 +11,7 @@ from gradlab.sweeps.work import sweep_of
 
 FLAT = {"cell": "lstm", "init": ["normal", "orthogonal"], "gain": 1.0, "length": 9}
 TRAIN = {"task": "adding", "cell": "gru", "length": 9, "learning_rate": 0.1, "updates": 100}
-SPECS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
+SPECS = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 
 
 def said(table, overrides=None):

@@ -14,7 +14,7 @@ import pytest
 from gradlab import cells, tracing
 from gradlab.sweeps import cost, parse, plan, sweep
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FACTOR = 1.5
 
 

@@ -18,7 +18,7 @@ NAMES = initializers.names()
 SQUARE = {"chain", "echo_state", "eigenvalue_ring", "rotations", "spectral_radius"}
 FIXED = {"chain", "identity"}
 KEY = jax.random.key(0)
-REFERENCES = json.loads((Path(__file__).parent / "reference" / "references.json").read_text())
+REFERENCES = json.loads((Path(__file__).parents[1] / "reference" / "references.json").read_text())
 CRITICAL = {
     float(case["id"].removeprefix("critical_line_tanh_sb")): case["value"]["sw"]
     for case in REFERENCES

@@ -20,7 +20,7 @@ import pytest
 from gradlab import cells, initializers
 from gradlab.cells import LSTMState
 
-REFERENCE = json.loads((Path(__file__).parent / "reference" / "gru_torch.json").read_text())
+REFERENCE = json.loads((Path(__file__).parents[1] / "reference" / "gru_torch.json").read_text())
 INPUTS, HIDDEN, STEPS = REFERENCE["I"], REFERENCE["H"], REFERENCE["T"]
 F64 = jnp.float64
 

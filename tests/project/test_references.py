@@ -9,7 +9,7 @@ import reference_checks_dynamics as dynamics
 import reference_checks_tasks as classic
 import reference_checks_theory as theory
 
-CASES = json.loads((Path(__file__).parent / "reference" / "references.json").read_text())
+CASES = json.loads((Path(__file__).parents[1] / "reference" / "references.json").read_text())
 CHECKS = dynamics.CHECKS | theory.CHECKS | classic.CHECKS
 NOT_APPLYING = dynamics.NOT_HERE | theory.NOT_HERE | classic.NOT_HERE
 

@@ -21,7 +21,7 @@ from gradlab.sweeps import consolidate as module
 from gradlab.sweeps import gradients, training
 from gradlab.sweeps.consolidate import consolidate
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FILES = ("runs.parquet", "steps.parquet", "summary.csv")
 TINY = {"WAITING": 2**14, "BLOCK": 2**13, "PIECE": 2**10}
 
