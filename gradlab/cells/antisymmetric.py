@@ -39,24 +39,24 @@ def antisymmetric(
 ) -> Cell:
     """AntisymmetricRNN; the state is h::
 
-      h_t = h_{t-1} + ε tanh(M h_{t-1} + U x_t + b),   M = W - Wᵀ - γ I
+        h_t = h_{t-1} + ε tanh(M h_{t-1} + U x_t + b),   M = W - Wᵀ - γ I
 
     Every eigenvalue of M has real part -γ: Euler's method for an ODE at the edge of stability. W's
     diagonal cancels in M, and its gradient is 0.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      epsilon: ε > 0, the step of Euler's method, a scalar, possibly traced.
-      gamma: γ ≥ 0, the diffusion, a scalar, possibly traced.
-      recurrent: initializer of W (H, H), ``params["recurrent"]``; by default N(0, 1/H).
-      input: initializer of U (H, D), ``params["input"]``.
-      bias: initializer of b (H,), ``params["bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        epsilon: ε > 0, the step of Euler's method, a scalar, possibly traced.
+        gamma: γ ≥ 0, the diffusion, a scalar, possibly traced.
+        recurrent: initializer of W (H, H), `params["recurrent"]`; by default N(0, 1/H).
+        input: initializer of U (H, D), `params["input"]`.
+        bias: initializer of b (H,), `params["bias"]`.
 
-    ``prepare`` adds M, ``params["skew"]``.
+    `prepare` adds M, `params["skew"]`.
 
     Raises:
-      ValueError: for a width below 1, an ε that is not positive or a negative γ.
+        ValueError: for a width below 1, an ε that is not positive or a negative γ.
 
     >>> cell = antisymmetric(inputs=1, hidden=2, gamma=0.5)
     >>> cell.matrices({"recurrent": jnp.array([[7.0, 3.0], [1.0, 7.0]])}).tolist()
@@ -65,7 +65,7 @@ def antisymmetric(
     Source: Chang, Chen, Haber & Chi, "AntisymmetricRNN: a dynamical system view on recurrent
     neural networks" (2019), section 3; appendix C draws W from N(0, σ_w²/H) and U from N(0, 1/D)
     and searches ε over 0.01, 0.1 and 1. The authors published no code. ε = γ = 0.01 is the default
-    of ``asymRNN`` in github.com/erichson/LipschitzRNN, models.py, commit df6552e, by the authors of
+    of `asymRNN` in github.com/erichson/LipschitzRNN, models.py, commit df6552e, by the authors of
     "Lipschitz recurrent neural networks" (2021); its matrix is -C there.
     """
     _check("antisymmetric", inputs, hidden, epsilon, gamma)
@@ -107,32 +107,32 @@ def gated_antisymmetric(
 ) -> Cell:
     """AntisymmetricRNN with an input gate that reads the state through the same matrix::
 
-      M = W - Wᵀ - γ I
-      z = σ(M h_{t-1} + U_z x_t + b_z)
-      h_t = h_{t-1} + ε z ⊙ tanh(M h_{t-1} + U_h x_t + b_h)
+        M = W - Wᵀ - γ I
+        z = σ(M h_{t-1} + U_z x_t + b_z)
+        h_t = h_{t-1} + ε z ⊙ tanh(M h_{t-1} + U_h x_t + b_h)
 
     The state is h; σ is the logistic function. W's diagonal cancels in M, and its gradient is 0.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      epsilon: ε > 0, the step of Euler's method, a scalar, possibly traced.
-      gamma: γ ≥ 0, the diffusion, a scalar, possibly traced.
-      recurrent: initializer of W (H, H), ``params["recurrent"]``; by default N(0, 1/H).
-      input: initializer of each block (H, D) of U = (U_z, U_h), ``params["input"]``.
-      bias: initializer of each block (H,) of b = (b_z, b_h), ``params["bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        epsilon: ε > 0, the step of Euler's method, a scalar, possibly traced.
+        gamma: γ ≥ 0, the diffusion, a scalar, possibly traced.
+        recurrent: initializer of W (H, H), `params["recurrent"]`; by default N(0, 1/H).
+        input: initializer of each block (H, D) of U = (U_z, U_h), `params["input"]`.
+        bias: initializer of each block (H,) of b = (b_z, b_h), `params["bias"]`.
 
-    ``prepare`` adds M, ``params["skew"]``.
+    `prepare` adds M, `params["skew"]`.
 
     Raises:
-      ValueError: for a width below 1, an ε that is not positive or a negative γ.
+        ValueError: for a width below 1, an ε that is not positive or a negative γ.
 
     >>> cell = gated_antisymmetric(inputs=3, hidden=5)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
     {'bias': (10,), 'input': (10, 3), 'recurrent': (5, 5)}
 
     Source: Chang, Chen, Haber & Chi, "AntisymmetricRNN: a dynamical system view on recurrent
-    neural networks" (2019), section 3; the defaults are those of ``antisymmetric``.
+    neural networks" (2019), section 3; the defaults are those of `antisymmetric`.
     """
     _check("gated_antisymmetric", inputs, hidden, epsilon, gamma)
 

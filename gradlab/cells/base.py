@@ -37,35 +37,36 @@ def _as_they_are(params: Params) -> Params:
 class Cell(NamedTuple):
     """A recurrent map h_t = step(params, h_{t-1}, x_t), as a bundle of pure functions.
 
-    Everything is unbatched; the caller applies ``jax.vmap``. With H = ``hidden``, D = ``inputs``
-    and G = ``len(gates)``, parameters are a dict of stacked gate blocks, in the order of
-    ``gates``, used as ``weight @ vector``: ``"recurrent"`` (G·H, H), ``"input"`` (G·H, D),
-    ``"bias"`` (G·H,), and whatever else the family needs. A family whose recurrence is no matrix
+    Everything is unbatched; the caller applies `jax.vmap`. With H = `hidden`, D = `inputs`
+    and G = `len(gates)`, parameters are a dict of stacked gate blocks, in the order of
+    `gates`, used as `weight @ vector`: `"recurrent"` (G·H, H), `"input"` (G·H, D),
+    `"bias"` (G·H,), and whatever else the family needs. A family whose recurrence is no matrix
     per gate says in its builder what these leaves are.
 
     Attributes:
-      name: the family's name in the registry.
-      gates: the names of the gate blocks, in their order in the parameters.
-      hidden: H, the width of h.
-      inputs: D, the width of x.
-      init: ``(key, dtype=None) -> params``. Every gate block is drawn on its own.
-      start: ``(dtype=None) -> state``, all zeros.
-      project: ``(params, x) -> drive``, all that does not need the state; x is (D,). A caller maps
-        it over time in one product before the scan.
-      advance: ``(params, state, drive) -> state``, the recurrent part.
-      read: ``state -> h``, of shape (H,).
-      matrices: ``params -> W``, the square matrices through which the step reads the last state,
-        (G, H, H), one for each gate (or fewer, where gates share one): what an audit measures.
-      log_retention: ``params -> ln k``, (H,), in nats per step: by what factor k a step multiplies
-        each unit of the memory where nothing but the bias drives the gate that keeps it, ln σ(b_f)
-        in an LSTM. The gate time constants are τ = -1 / ln k, in steps. ``None`` where no gate and
-        no constant keeps the memory.
-      prepare: ``params -> params``, with what the steps need of the parameters alone (an orthogonal
-        matrix from its generator) as one more leaf. The other functions take parameters prepared or
-        not; a caller prepares them once, before a scan, since in its body the same would be
-        computed, and differentiated, at every step. Most families have nothing to prepare.
+        name: the family's name in the registry.
+        gates: the names of the gate blocks, in their order in the parameters.
+        hidden: H, the width of h.
+        inputs: D, the width of x.
+        init: `(key, dtype=None) -> params`. Every gate block is drawn on its own.
+        start: `(dtype=None) -> state`, all zeros.
+        project: `(params, x) -> drive`, all that does not need the state; x is (D,). A caller maps
+            it over time in one product before the scan.
+        advance: `(params, state, drive) -> state`, the recurrent part.
+        read: `state -> h`, of shape (H,).
+        matrices: `params -> W`, the square matrices through which the step reads the last state,
+            (G, H, H), one for each gate (or fewer, where gates share one): what an audit measures.
+        log_retention: `params -> ln k`, (H,), in nats per step: by what factor k a step multiplies
+            each unit of the memory where nothing but the bias drives the gate that keeps it, ln
+            σ(b_f) in an LSTM. The gate time constants are τ = -1 / ln k, in steps. `None` where no
+            gate and no constant keeps the memory.
+        prepare: `params -> params`, with what the steps need of the parameters alone (an orthogonal
+            matrix from its generator) as one more leaf. The other functions take parameters
+            prepared or not; a caller prepares them once, before a scan, since in its body the same
+            would be computed, and differentiated, at every step. Most families have nothing to
+            prepare.
 
-    ``dtype=None`` is JAX's default float.
+    `dtype=None` is JAX's default float.
     """
 
     name: str
@@ -82,7 +83,7 @@ class Cell(NamedTuple):
     prepare: Callable[[Params], Params] = _as_they_are
 
     def step(self, params: Params, state: State, x: Array) -> State:
-        """One step, ``advance(params, state, project(params, x))``."""
+        """One step, `advance(params, state, project(params, x))`."""
         return self.advance(params, state, self.project(params, x))
 
 
@@ -111,11 +112,11 @@ def make(name: str, **options: Any) -> Cell:
     """Build a cell by name.
 
     Args:
-      name: one of ``names()``.
-      options: the builder's own arguments; every family takes ``inputs`` and ``hidden``.
+        name: one of `names()`.
+        options: the builder's own arguments; every family takes `inputs` and `hidden`.
 
     Raises:
-      ValueError: for an unknown name or option, or a width below 1.
+        ValueError: for an unknown name or option, or a width below 1.
 
     >>> from gradlab import cells
     >>> cell = cells.make("lstm", inputs=3, hidden=5)
@@ -131,7 +132,7 @@ def make(name: str, **options: Any) -> Cell:
 
 
 def stacked(gates: int, hidden: int) -> Callable[[Params], Array]:
-    """The ``matrices`` of a cell whose recurrent weight is a stack of square gate blocks.
+    """The `matrices` of a cell whose recurrent weight is a stack of square gate blocks.
 
     >>> stacked(2, 3)({"recurrent": jnp.ones((6, 3))}).shape
     (2, 3, 3)
@@ -146,7 +147,7 @@ def stacked(gates: int, hidden: int) -> Callable[[Params], Array]:
 def biased(
     init: Callable[..., Params], gate: int, hidden: int, shift: ArrayLike
 ) -> Callable[..., Params]:
-    """``init`` with ``shift``, a scalar or (H,), added to one gate's block of the bias.
+    """`init` with `shift`, a scalar or (H,), added to one gate's block of the bias.
 
     >>> biased(lambda key, dtype: {"bias": jnp.zeros(4)}, 1, 2, shift=5.0)(None)["bias"].tolist()
     [0.0, 0.0, 5.0, 5.0]
@@ -162,7 +163,7 @@ def biased(
 
 
 def kept(gate: int, hidden: int, sign: int = 1) -> Callable[[Params], Array]:
-    """The ``log_retention`` of a memory kept by σ(sign·b), with b one gate's block of the bias.
+    """The `log_retention` of a memory kept by σ(sign·b), with b one gate's block of the bias.
 
     In float32 at least: float16 would call everything past e^17 steps for ever.
 
@@ -179,7 +180,7 @@ def kept(gate: int, hidden: int, sign: int = 1) -> Callable[[Params], Array]:
 
 
 def preparing(leaf: str, compute: Callable[[Params], Array]) -> Callable[[Params], Params]:
-    """The ``prepare`` that adds ``leaf``, computed from the parameters, unless it is there.
+    """The `prepare` that adds `leaf`, computed from the parameters, unless it is there.
 
     >>> prepare = preparing("double", lambda params: 2 * params["bias"])
     >>> prepare(prepare({"bias": 1.0}))
@@ -195,7 +196,7 @@ def preparing(leaf: str, compute: Callable[[Params], Array]) -> Callable[[Params
 def check_numbers(
     name: str, wanted: str, holds: Callable[[float], bool], **values: ArrayLike
 ) -> None:
-    """Raise ``ValueError`` for a plain number that is not as wanted; arrays may be traced.
+    """Raise `ValueError` for a plain number that is not as wanted; arrays may be traced.
 
     >>> check_numbers("lem", "above 0", lambda v: v > 0, dt=-1.0)
     Traceback (most recent call last):
@@ -207,7 +208,7 @@ def check_numbers(
 
 
 def check_widths(name: str, *, inputs: int, hidden: int) -> None:
-    """Raise ``ValueError`` for a width below 1."""
+    """Raise `ValueError` for a width below 1."""
     for what, width in (("inputs", inputs), ("hidden", hidden)):
         if width < 1:
             raise ValueError(f"{name} needs {what} of at least 1, got {width}")
@@ -221,7 +222,7 @@ def gate_init(
     input: Initializer,
     bias: Initializer,
 ) -> Callable[..., Params]:
-    """The ``init(key, dtype=None)`` of what every family has, each gate from a key of its own."""
+    """The `init(key, dtype=None)` of what every family has, each gate from a key of its own."""
     draws = {
         "recurrent": (recurrent, (hidden, hidden)),
         "input": (input, (hidden, inputs)),
@@ -244,7 +245,7 @@ def gate_init(
 
 
 def zeros(hidden: int, dtype: DTypeLike | None = None) -> Array:
-    """Return a zero vector (hidden,) in ``dtype``, or in JAX's default float."""
+    """Return a zero vector (hidden,) in `dtype`, or in JAX's default float."""
     return jnp.zeros(hidden, jnp.result_type(float) if dtype is None else dtype)
 
 

@@ -1,7 +1,7 @@
 """Weights of other libraries' recurrent layers as a cell of gradlab with its parameters.
 
 Each function takes what its library gives its user (a state_dict, a tree of parameters, a module,
-a list of arrays) and returns ``(cell, params)`` such that ``cell.step(params, ...)`` is that
+a list of arrays) and returns `(cell, params)` such that `cell.step(params, ...)` is that
 library's step. None imports its library: names and shapes say which cell it is. Arrays keep their
 dtype, as far as JAX's own settings let them, and may be traced.
 
@@ -47,8 +47,8 @@ the GRU applies r, before or after its product with W_n. The forget bias is its 
       has no b'. linen's OptimizedLSTMCell has the parameters of its LSTMCell, by gate; its MGUCell
       starts with 1 as the bias of its gate.
   [2] The LSTM has one weight, (D + H, 4·H), for x and h side by side.
-  [3] VanillaRNN has two by default (``double_bias``), and its nonlinearity is relu.
-  [4] With ``reset_after=True``, the default, b is (2, 3·H), at U and at W; with ``False`` it is
+  [3] VanillaRNN has two by default (`double_bias`), and its nonlinearity is relu.
+  [4] With `reset_after=True`, the default, b is (2, 3·H), at U and at W; with `False` it is
       (3·H,) and the reset comes before the product. haiku's z is the others' 1 - z.
   [5] Cut at two standard deviations of the normal, which is widened so that 1/D is the variance of
       what is left.
@@ -57,7 +57,7 @@ the GRU applies r, before or after its product with W_n. The forget bias is its 
       H for W and D for U.
 
 cuDNN's rows were read, not run: its header (cudnnRNNMode_t, cudnnRNNBiasMode_t), and for the order
-of the gates the converter in keras (``keras/src/backend/tensorflow/rnn.py``). The others are those
+of the gates the converter in keras (`keras/src/backend/tensorflow/rnn.py`). The others are those
 of the libraries themselves: flax 0.12.8, equinox 0.13.8, haiku 0.0.17, keras 3.15.1, PyTorch
 2.13.0. On JAX, keras computes its own tanh in float32, in float64 layers as well.
 """
@@ -96,26 +96,26 @@ def from_torch(
     prefix: str = "",
     activation: str | None = None,
 ) -> tuple[Cell, Params]:
-    """One layer of PyTorch's ``RNN``, ``LSTM`` or ``GRU``, or one of its cells.
+    """One layer of PyTorch's `RNN`, `LSTM` or `GRU`, or one of its cells.
 
     PyTorch's two biases enter as their sum b_ih + b_hh, save for the GRU's candidate, whose b_hn
-    is ``params["recurrent_bias"]``. A layer without biases gives zeros.
+    is `params["recurrent_bias"]`. A layer without biases gives zeros.
 
     Args:
-      state_dict: the module's ``state_dict()``, or arrays under the same names.
-      layer: which layer of a stack, 0 first; a cell has only this one.
-      reverse: the backward direction of a bidirectional layer; give it the inputs last to first.
-      prefix: what the names begin with in a larger model's state_dict, ``"encoder.rnn."``.
-      activation: φ of a plain RNN, ``"tanh"`` or ``"relu"`` as its ``nonlinearity`` says: the
-        state_dict of both is the same. One of ``elman``'s; needed for a plain RNN only.
+        state_dict: the module's `state_dict()`, or arrays under the same names.
+        layer: which layer of a stack, 0 first; a cell has only this one.
+        reverse: the backward direction of a bidirectional layer; give it the inputs last to first.
+        prefix: what the names begin with in a larger model's state_dict, `"encoder.rnn."`.
+        activation: φ of a plain RNN, `"tanh"` or `"relu"` as its `nonlinearity` says: the
+            state_dict of both is the same. One of `elman`'s; needed for a plain RNN only.
 
     Returns:
-      ``elman``, ``lstm`` or ``gru``, by the number of gates, and its parameters. Values are not
-      looked at: a NaN stays where it is.
+        `elman`, `lstm` or `gru`, by the number of gates, and its parameters. Values are not
+        looked at: a NaN stays where it is.
 
     Raises:
-      ValueError: for a missing or unknown name, a shape that does not fit, a plain RNN without
-        ``activation``, or one that a gated cell does not have.
+        ValueError: for a missing or unknown name, a shape that does not fit, a plain RNN without
+            `activation`, or one that a gated cell does not have.
 
     >>> import numpy as np
     >>> weights = {"weight_ih_l0": np.ones((8, 3)), "weight_hh_l0": np.ones((8, 2))}
@@ -123,7 +123,7 @@ def from_torch(
     >>> cell.name, cell.inputs, params["bias"].shape
     ('lstm', 3, (8,))
 
-    Source: the documentation of ``torch.nn.LSTM`` and ``torch.nn.GRU``, "Variables".
+    Source: the documentation of `torch.nn.LSTM` and `torch.nn.GRU`, "Variables".
     """
     who = "from_torch"
     names = (name for name in state_dict if name.startswith(prefix))
@@ -158,25 +158,25 @@ def from_torch(
 def from_flax(params: Mapping[str, Any], *, activation: str | None = None) -> tuple[Cell, Params]:
     """A cell of flax, linen or nnx: SimpleCell, LSTMCell, OptimizedLSTMCell, GRUCell or MGUCell.
 
-    linen's MGUCell resets after the product, unlike the published unit (``mgu``): it is a ``gru``
+    linen's MGUCell resets after the product, unlike the published unit (`mgu`): it is a `gru`
     whose r and z are one gate, and that is what comes of it, with the gate's weights twice; with
-    ``reset_gate=False`` it is a ``ugrnn``.
+    `reset_gate=False` it is a `ugrnn`.
 
     Args:
-      params: the cell's own parameters: in linen the dict that holds the layers ("ii", "hi", ...),
-        ``variables["params"]`` of a cell and one level below it for an ``nn.RNN``, ["cell"]; in nnx
-        ``nnx.state(cell, nnx.Param)``, or that as a plain dict.
-      activation: φ of a SimpleCell, its ``activation_fn``, which the parameters do not tell; one of
-        ``elman``'s, needed for a SimpleCell only. Nor do they tell ``residual=True``, which no cell
-        here has.
+        params: the cell's own parameters: in linen the dict that holds the layers ("ii", "hi",
+            ...), `variables["params"]` of a cell and one level below it for an `nn.RNN`, ["cell"];
+            in nnx `nnx.state(cell, nnx.Param)`, or that as a plain dict.
+        activation: φ of a SimpleCell, its `activation_fn`, which the parameters do not tell; one of
+            `elman`'s, needed for a SimpleCell only. Nor do they tell `residual=True`, which no cell
+            here has.
 
     Returns:
-      ``elman``, ``lstm``, ``gru`` or ``ugrnn``, and its parameters. Values are not looked at: a
-      NaN stays where it is.
+        `elman`, `lstm`, `gru` or `ugrnn`, and its parameters. Values are not looked at: a
+        NaN stays where it is.
 
     Raises:
-      ValueError: for a missing or unknown name, a shape that does not fit, a SimpleCell without
-        ``activation``, or one that a gated cell does not have.
+        ValueError: for a missing or unknown name, a shape that does not fit, a SimpleCell without
+            `activation`, or one that a gated cell does not have.
 
     >>> import numpy as np
     >>> layers = {"i": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}, "h": {"kernel": np.eye(2)}}
@@ -184,7 +184,7 @@ def from_flax(params: Mapping[str, Any], *, activation: str | None = None) -> tu
     >>> cell.name, params["input"].shape
     ('elman', (2, 3))
 
-    Source: ``flax/linen/recurrent.py`` and ``flax/nnx/nn/recurrent.py``.
+    Source: `flax/linen/recurrent.py` and `flax/nnx/nn/recurrent.py`.
     """
     who = "from_flax"
     if not isinstance(params, Mapping):
@@ -229,16 +229,16 @@ def from_flax(params: Mapping[str, Any], *, activation: str | None = None) -> tu
 
 
 def from_equinox(cell: Any) -> tuple[Cell, Params]:
-    """``equinox.nn.LSTMCell`` or ``GRUCell``; without biases (``use_bias=False``) they are zeros.
+    """`equinox.nn.LSTMCell` or `GRUCell`; without biases (`use_bias=False`) they are zeros.
 
     Args:
-      cell: the module, or a mapping with its arrays' names: weight_ih, weight_hh, bias, bias_n.
+        cell: the module, or a mapping with its arrays' names: weight_ih, weight_hh, bias, bias_n.
 
     Returns:
-      ``lstm`` or ``gru``, and its parameters.
+        `lstm` or `gru`, and its parameters.
 
     Raises:
-      ValueError: for a missing name, or a shape that does not fit.
+        ValueError: for a missing name, or a shape that does not fit.
 
     >>> import numpy as np
     >>> weights = {"weight_ih": np.ones((6, 3)), "weight_hh": np.ones((6, 2))}
@@ -246,7 +246,7 @@ def from_equinox(cell: Any) -> tuple[Cell, Params]:
     >>> cell.name, cell.inputs, cell.hidden
     ('gru', 3, 2)
 
-    Source: ``equinox/nn/_rnn.py``.
+    Source: `equinox/nn/_rnn.py`.
     """
     who = "from_equinox"
     found = dict(cell) if isinstance(cell, Mapping) else dict(getattr(cell, "__dict__", {}))
@@ -263,28 +263,28 @@ def from_equinox(cell: Any) -> tuple[Cell, Params]:
 
 
 def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> tuple[Cell, Params]:
-    """haiku's ``VanillaRNN``, ``LSTM`` or ``GRU``.
+    """haiku's `VanillaRNN`, `LSTM` or `GRU`.
 
     The 1 that haiku's LSTM adds to its forget gate is in the bias here. haiku's GRU keeps what
     others replace, so that its update gate comes with the opposite sign: 1 - σ(a) = σ(-a).
 
     Args:
-      params: what ``init`` of the transformed function gives, by module: "gru", "lstm/linear",
-        "vanilla_rnn/linear" and "vanilla_rnn/linear_1".
-      prefix: what the modules' names begin with, ``"model/~/lstm"``, where there are others.
+        params: what `init` of the transformed function gives, by module: "gru", "lstm/linear",
+            "vanilla_rnn/linear" and "vanilla_rnn/linear_1".
+        prefix: what the modules' names begin with, `"model/~/lstm"`, where there are others.
 
     Returns:
-      ``elman`` with relu, ``lstm`` or ``gru_reset_before``, and its parameters.
+        `elman` with relu, `lstm` or `gru_reset_before`, and its parameters.
 
     Raises:
-      ValueError: for a missing or unknown name, or a shape that does not fit.
+        ValueError: for a missing or unknown name, or a shape that does not fit.
 
     >>> import numpy as np
     >>> cell, params = from_haiku({"lstm/linear": {"w": np.ones((5, 8)), "b": np.zeros(8)}})
     >>> cell.name, cell.inputs, params["bias"].tolist()
     ('lstm', 3, [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
 
-    Source: ``haiku/_src/recurrent.py``.
+    Source: `haiku/_src/recurrent.py`.
     """
     who = "from_haiku"
     modules = {name: params[name] for name in params if name.startswith(prefix)}
@@ -325,32 +325,32 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> 
 def from_keras(
     weights: Sequence[Any], *, reset_after: bool | None = None, activation: str | None = None
 ) -> tuple[Cell, Params]:
-    """keras' ``SimpleRNN``, ``LSTM`` or ``GRU``, or the cells of the same names.
+    """keras' `SimpleRNN`, `LSTM` or `GRU`, or the cells of the same names.
 
-    A GRU with ``reset_after=True`` (keras' default) has a bias of shape (2, 3·H) and becomes a
-    ``gru``; with ``False`` it is (3·H,) and becomes a ``gru_reset_before``.
+    A GRU with `reset_after=True` (keras' default) has a bias of shape (2, 3·H) and becomes a
+    `gru`; with `False` it is (3·H,) and becomes a `gru_reset_before`.
 
     Args:
-      weights: the layer's ``get_weights()``: kernel, recurrent_kernel and, unless the layer has
-        none, bias. A Bidirectional layer's list is that of both directions, forward first.
-      reset_after: the layer's own, needed only for a GRU without a bias to tell it from.
-      activation: φ of a SimpleRNN, its ``activation``, which the weights do not tell; one of
-        ``elman``'s, needed for a SimpleRNN only.
+        weights: the layer's `get_weights()`: kernel, recurrent_kernel and, unless the layer has
+            none, bias. A Bidirectional layer's list is that of both directions, forward first.
+        reset_after: the layer's own, needed only for a GRU without a bias to tell it from.
+        activation: φ of a SimpleRNN, its `activation`, which the weights do not tell; one of
+            `elman`'s, needed for a SimpleRNN only.
 
     Returns:
-      ``elman``, ``lstm``, ``gru`` or ``gru_reset_before``, and its parameters. Values are not
-      looked at: a NaN stays where it is.
+        `elman`, `lstm`, `gru` or `gru_reset_before`, and its parameters. Values are not
+        looked at: a NaN stays where it is.
 
     Raises:
-      ValueError: for a number of arrays or a shape that does not fit, a GRU of either form, a
-        SimpleRNN without ``activation``, or one that a gated cell does not have.
+        ValueError: for a number of arrays or a shape that does not fit, a GRU of either form, a
+            SimpleRNN without `activation`, or one that a gated cell does not have.
 
     >>> import numpy as np
     >>> cell, params = from_keras([np.ones((3, 6)), np.ones((2, 6)), np.ones(6)])
     >>> cell.name, cell.inputs, params["bias"].shape
     ('gru_reset_before', 3, (6,))
 
-    Source: ``keras/src/layers/rnn/``: simple_rnn.py, lstm.py, gru.py.
+    Source: `keras/src/layers/rnn/`: simple_rnn.py, lstm.py, gru.py.
     """
     who = "from_keras"
     weights = list(weights)
@@ -445,7 +445,7 @@ def _cell(
     activation: str | None = None,
     before: bool = False,
 ) -> tuple[Cell, Params]:
-    """The cell with G gates, from weights in gradlab's order; ``before`` is the GRU's reset."""
+    """The cell with G gates, from weights in gradlab's order; `before` is the GRU's reset."""
     hidden, inputs = W.shape[1], U.shape[1]
     b_hh = jnp.zeros_like(b) if b_hh is None else b_hh
     params = {"recurrent": W, "input": U, "bias": b + b_hh}
@@ -498,7 +498,7 @@ def _shape(who: str, key: str, value: Any, ndim: int) -> tuple[int, ...]:
 
 
 def _fits(who: str, key: str, value: Any, shape: tuple[int | None, ...]) -> Array:
-    """The value as an array, if it has the shape; ``None`` stands for the width of the input."""
+    """The value as an array, if it has the shape; `None` stands for the width of the input."""
     array = _array(who, key, value)
     fits = len(array.shape) == len(shape) and all(
         found > 0 if wanted is None else found == wanted

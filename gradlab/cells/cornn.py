@@ -42,27 +42,27 @@ def cornn(
     input: Initializer = INPUT,
     bias: Initializer = BIAS,
 ) -> Cell:
-    """coRNN, driven and damped oscillators coupled by tanh; the state is ``CoRNNState(y, z)``::
+    """coRNN, driven and damped oscillators coupled by tanh; the state is `CoRNNState(y, z)`::
 
-      z_t = z_{t-1} + Δt (tanh(W y_{t-1} + V z_{t-1} + U x_t + b) - γ y_{t-1} - ε z_{t-1})
-      y_t = y_{t-1} + Δt z_t
+        z_t = z_{t-1} + Δt (tanh(W y_{t-1} + V z_{t-1} + U x_t + b) - γ y_{t-1} - ε z_{t-1})
+        y_t = y_{t-1} + Δt z_t
 
-    with the damping taken at z_{t-1}, as in the authors' code; ``read`` gives y.
+    with the damping taken at z_{t-1}, as in the authors' code; `read` gives y.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of y_t and z_t.
-      dt: Δt > 0; a scalar, possibly traced, as are γ and ε. The defaults of the three are the
-        authors' for sequential MNIST; each of their tasks has its own.
-      gamma: γ > 0, the square of the frequency.
-      epsilon: ε > 0, the damping.
-      recurrent: initializer of each of the two blocks (H, H) of ``params["recurrent"]``: W, which
-        reads y, then V, which reads z. ``gates`` names the two.
-      input: initializer of U (H, D), ``params["input"]``, one block.
-      bias: initializer of b (H,), ``params["bias"]``, one block.
+        inputs: D, the width of x_t.
+        hidden: H, the width of y_t and z_t.
+        dt: Δt > 0; a scalar, possibly traced, as are γ and ε. The defaults of the three are the
+            authors' for sequential MNIST; each of their tasks has its own.
+        gamma: γ > 0, the square of the frequency.
+        epsilon: ε > 0, the damping.
+        recurrent: initializer of each of the two blocks (H, H) of `params["recurrent"]`: W, which
+            reads y, then V, which reads z. `gates` names the two.
+        input: initializer of U (H, D), `params["input"]`, one block.
+        bias: initializer of b (H,), `params["bias"]`, one block.
 
     Raises:
-      ValueError: for a width below 1, or a dt, gamma or epsilon that is not positive.
+        ValueError: for a width below 1, or a dt, gamma or epsilon that is not positive.
 
     >>> import jax
     >>> cell = cornn(inputs=1, hidden=1, dt=0.5, gamma=1.0, epsilon=1.0)
@@ -73,7 +73,7 @@ def cornn(
 
     Source: Rusch & Mishra, "Coupled oscillatory recurrent neural network (coRNN)" (2021),
     equation 3; github.com/tk-rusch/coRNN, sMNIST/network.py and sMNIST_task.py, commit afd8174.
-    Their one layer ``i2h`` reads (x, z, y) side by side: its columns are U, then V, then W. It
+    Their one layer `i2h` reads (x, z, y) side by side: its columns are U, then V, then W. It
     starts from U(-1/√n, 1/√n) with n = D + 2·H, as does b.
     """
     check_widths("cornn", inputs=inputs, hidden=hidden)

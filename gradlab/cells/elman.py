@@ -41,15 +41,15 @@ def elman(
     """Elman's network, h_t = φ(W h_{t-1} + U x_t + b); the state is h.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      activation: φ, one of tanh, relu, erf, linear.
-      recurrent: initializer of W (H, H), ``params["recurrent"]``.
-      input: initializer of U (H, D), ``params["input"]``.
-      bias: initializer of b (H,), ``params["bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        activation: φ, one of tanh, relu, erf, linear.
+        recurrent: initializer of W (H, H), `params["recurrent"]`.
+        input: initializer of U (H, D), `params["input"]`.
+        bias: initializer of b (H,), `params["bias"]`.
 
     Raises:
-      ValueError: for an unknown activation or a width below 1.
+        ValueError: for an unknown activation or a width below 1.
 
     >>> cell = elman(inputs=3, hidden=5, activation="relu")
     >>> params = cell.init(jax.random.key(0))

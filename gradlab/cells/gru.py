@@ -35,30 +35,30 @@ def gru(
 
     With W, U and b in three blocks (r, z, n), and σ the logistic function::
 
-      r = σ(W_r h_{t-1} + U_r x_t + b_r)
-      z = σ(W_z h_{t-1} + U_z x_t + b_z)
-      n = tanh(U_n x_t + b_n + r (W_n h_{t-1} + b'))
-      h_t = (1 - z) n + z h_{t-1}
+        r = σ(W_r h_{t-1} + U_r x_t + b_r)
+        z = σ(W_z h_{t-1} + U_z x_t + b_z)
+        n = tanh(U_n x_t + b_n + r (W_n h_{t-1} + b'))
+        h_t = (1 - z) n + z h_{t-1}
 
-    Cho et al. (2014) reset before the product, W_n (r h_{t-1}): that is ``gru_reset_before``.
+    Cho et al. (2014) reset before the product, W_n (r h_{t-1}): that is `gru_reset_before`.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``, and of b' (H,),
-        ``params["recurrent_bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`, and of b' (H,),
+            `params["recurrent_bias"]`.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = gru(inputs=3, hidden=5)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
     {'bias': (15,), 'input': (15, 3), 'recurrent': (15, 5), 'recurrent_bias': (5,)}
 
     Source: Cho et al., "Learning phrase representations using RNN encoder-decoder" (2014),
-    section 2.3; this form is that of cuDNN and ``torch.nn.GRU``.
+    section 2.3; this form is that of cuDNN and `torch.nn.GRU`.
     """
     check_widths("gru", inputs=inputs, hidden=hidden)
 
@@ -112,30 +112,30 @@ def gru_reset_before(
 
     With W, U and b in three blocks (r, z, n), and σ the logistic function::
 
-      r = σ(W_r h_{t-1} + U_r x_t + b_r)
-      z = σ(W_z h_{t-1} + U_z x_t + b_z)
-      n = tanh(W_n (r h_{t-1}) + U_n x_t + b_n)
-      h_t = (1 - z) n + z h_{t-1}
+        r = σ(W_r h_{t-1} + U_r x_t + b_r)
+        z = σ(W_z h_{t-1} + U_z x_t + b_z)
+        n = tanh(W_n (r h_{t-1}) + U_n x_t + b_n)
+        h_t = (1 - z) n + z h_{t-1}
 
-    haiku's ``GRU`` is this cell with blocks in the order (z, r, n) and with z for 1 - z, that is
-    with -W_z, -U_z, -b_z. PyTorch, cuDNN and flax reset after the product: that is ``gru``.
+    haiku's `GRU` is this cell with blocks in the order (z, r, n) and with z for 1 - z, that is
+    with -W_z, -U_z, -b_z. PyTorch, cuDNN and flax reset after the product: that is `gru`.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = gru_reset_before(inputs=3, hidden=5)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
     {'bias': (15,), 'input': (15, 3), 'recurrent': (15, 5)}
 
     Source: Cho et al., "Learning phrase representations using RNN encoder-decoder" (2014),
-    section 2.3. In the authors' code, ``RecurrentLayer`` of github.com/pascanur/GroundHog,
+    section 2.3. In the authors' code, `RecurrentLayer` of github.com/pascanur/GroundHog,
     groundhog/layers/rec_layers.py, commit 3691cbf, the update gate writes what it keeps in the
     paper: with their weights, z is 1 - z here as for haiku's.
     """

@@ -38,18 +38,18 @@ def indrnn(
     """IndRNN, h_t = φ(u ⊙ h_{t-1} + U x_t + b): each unit reads itself alone; the state is h.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      activation: φ, one of tanh, relu, erf, linear.
-      recurrent: initializer of u (H,), ``params["recurrent"]``, called once for each unit with
-        shape (1, 1), as a network of width 1. By default u_i ~ U(0, 1), as in the authors' cell;
-        their networks for sequences of length T draw from U(0, a^(1/T)), a = 2 or 5, and keep
-        |u_i| below that bound.
-      input: initializer of U (H, D), ``params["input"]``.
-      bias: initializer of b (H,), ``params["bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        activation: φ, one of tanh, relu, erf, linear.
+        recurrent: initializer of u (H,), `params["recurrent"]`, called once for each unit with
+            shape (1, 1), as a network of width 1. By default u_i ~ U(0, 1), as in the authors'
+            cell; their networks for sequences of length T draw from U(0, a^(1/T)), a = 2 or 5, and
+            keep |u_i| below that bound.
+        input: initializer of U (H, D), `params["input"]`.
+        bias: initializer of b (H,), `params["bias"]`.
 
     Raises:
-      ValueError: for an unknown activation or a width below 1.
+        ValueError: for an unknown activation or a width below 1.
 
     >>> cell = indrnn(inputs=3, hidden=2, recurrent=jax.nn.initializers.constant(0.5))
     >>> cell.matrices(cell.init(jax.random.key(0))).tolist()

@@ -63,16 +63,16 @@ def layer_norm_elman(
     The state is h.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t; with H = 1 nothing but b is left.
-      activation: φ, one of tanh, relu, erf, linear.
-      recurrent: initializer of W (H, H), ``params["recurrent"]``.
-      input: initializer of U (H, D), ``params["input"]``.
-      bias: initializer of b (H,), ``params["bias"]``.
-      scale: initializer of g (H,), ``params["scale"]``; by default 1.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t; with H = 1 nothing but b is left.
+        activation: φ, one of tanh, relu, erf, linear.
+        recurrent: initializer of W (H, H), `params["recurrent"]`.
+        input: initializer of U (H, D), `params["input"]`.
+        bias: initializer of b (H,), `params["bias"]`.
+        scale: initializer of g (H,), `params["scale"]`; by default 1.
 
     Raises:
-      ValueError: for an unknown activation or a width below 1.
+        ValueError: for an unknown activation or a width below 1.
 
     >>> cell = layer_norm_elman(inputs=3, hidden=5, activation="linear")
     >>> h = cell.step(cell.init(jax.random.key(0)), cell.start(), jnp.ones(3))
@@ -121,31 +121,31 @@ def layer_norm_lstm(
     scale: Initializer = SCALE,
     forget_bias: ArrayLike = 1.0,
 ) -> Cell:
-    """The LSTM with normalized preactivations and memory; the state is ``LSTMState(c, h)``.
+    """The LSTM with normalized preactivations and memory; the state is `LSTMState(c, h)`.
 
     With N(a) = (a - μ) / √(σ² + 1e-5), μ and σ² being the mean and the variance over a's entries
     (4·H of them for the gates together), (i, f, g, o) four blocks, and σ the logistic function::
 
-      (i, f, g, o) = s_W ⊙ N(W h_{t-1}) + s_U ⊙ N(U x_t) + b
-      c_t = σ(f) c_{t-1} + σ(i) tanh(g)
-      h_t = σ(o) tanh(s_c ⊙ N(c_t) + b_c)
+        (i, f, g, o) = s_W ⊙ N(W h_{t-1}) + s_U ⊙ N(U x_t) + b
+        c_t = σ(f) c_{t-1} + σ(i) tanh(g)
+        h_t = σ(o) tanh(s_c ⊙ N(c_t) + b_c)
 
     b stands for the sum of three biases in the paper. At h = 0 the derivative of N is 1/√1e-5, so
     that the first step back to a zero state multiplies the adjoint by up to 316.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of c_t and h_t.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``, and of b_c (H,),
-        ``params["memory_bias"]``.
-      scale: initializer of s_W (4·H,), s_U (4·H,) and s_c (H,), ``params["recurrent_scale"]``,
-        ``params["input_scale"]`` and ``params["memory_scale"]``; by default 1.
-      forget_bias: added to the f block of b by ``init``; a scalar or (H,), possibly traced.
+        inputs: D, the width of x_t.
+        hidden: H, the width of c_t and h_t.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`, and of b_c (H,),
+            `params["memory_bias"]`.
+        scale: initializer of s_W (4·H,), s_U (4·H,) and s_c (H,), `params["recurrent_scale"]`,
+            `params["input_scale"]` and `params["memory_scale"]`; by default 1.
+        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = layer_norm_lstm(inputs=3, hidden=2)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
@@ -155,7 +155,7 @@ def layer_norm_lstm(
     Source: Ba, Kiros & Hinton, "Layer normalization" (2016), supplementary material, equations 20
     to 22. 1e-5, the scales and the orthogonal W are from github.com/ryankiros/layer-norm,
     layers.py, commit 7a9a1bf. There the gates are (i, f, o, g), b enters inside N(U x_t + b) as
-    well, and b_f starts at 0; here at 1, so that the norm alone tells this cell from ``lstm``.
+    well, and b_f starts at 0; here at 1, so that the norm alone tells this cell from `lstm`.
     """
     check_widths("layer_norm_lstm", inputs=inputs, hidden=hidden)
     blocks = biased(gate_init(4, inputs, hidden, recurrent, input, bias), 1, hidden, forget_bias)
@@ -218,26 +218,26 @@ def layer_norm_gru(
     (2·H of them for r and z together), W, U, b, s_W and s_U in three blocks (r, z, n), and σ the
     logistic function::
 
-      (r, z) = σ(s_W ⊙ N(W_rz h_{t-1}) + s_U ⊙ N(U_rz x_t) + b_rz)
-      n = tanh(s_U,n ⊙ N(U_n x_t) + b_n + r (s_W,n ⊙ N(W_n h_{t-1}) + b'))
-      h_t = (1 - z) n + z h_{t-1}
+        (r, z) = σ(s_W ⊙ N(W_rz h_{t-1}) + s_U ⊙ N(U_rz x_t) + b_rz)
+        n = tanh(s_U,n ⊙ N(U_n x_t) + b_n + r (s_W,n ⊙ N(W_n h_{t-1}) + b'))
+        h_t = (1 - z) n + z h_{t-1}
 
-    b_rz stands for the sum of two biases in the paper, whose z is 1 - z here, as in ``gru``. At
+    b_rz stands for the sum of two biases in the paper, whose z is 1 - z here, as in `gru`. At
     h = 0 the derivative of N is 1/√1e-5, so that the first step back to a zero state multiplies
     what the adjoint sends through W by up to 316.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``, and of b' (H,),
-        ``params["recurrent_bias"]``.
-      scale: initializer of s_W (3·H,) and s_U (3·H,), ``params["recurrent_scale"]`` and
-        ``params["input_scale"]``; by default 1.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`, and of b' (H,),
+            `params["recurrent_bias"]`.
+        scale: initializer of s_W (3·H,) and s_U (3·H,), `params["recurrent_scale"]` and
+            `params["input_scale"]`; by default 1.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = layer_norm_gru(inputs=3, hidden=2)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}

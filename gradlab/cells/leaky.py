@@ -45,17 +45,17 @@ def leaky(
     At δ = 1 it is the discrete network h_t = W φ(h_{t-1}) + U x_t + b.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      activation: φ, one of tanh, relu, erf, linear.
-      dt: δ, the step in units of τ, in (0, 1]; a scalar or (H,), possibly traced.
-      recurrent: initializer of W (H, H), ``params["recurrent"]``; by default W_ij ~ N(0, g²/H)
-        with g = 1, and ``initializers.normal(g)`` sets the gain g.
-      input: initializer of U (H, D), ``params["input"]``.
-      bias: initializer of b (H,), ``params["bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        activation: φ, one of tanh, relu, erf, linear.
+        dt: δ, the step in units of τ, in (0, 1]; a scalar or (H,), possibly traced.
+        recurrent: initializer of W (H, H), `params["recurrent"]`; by default W_ij ~ N(0, g²/H)
+            with g = 1, and `initializers.normal(g)` sets the gain g.
+        input: initializer of U (H, D), `params["input"]`.
+        bias: initializer of b (H,), `params["bias"]`.
 
     Raises:
-      ValueError: for an unknown activation, a width below 1, or a dt outside (0, 1].
+        ValueError: for an unknown activation, a width below 1, or a dt outside (0, 1].
 
     >>> import jax
     >>> cell = leaky(inputs=1, hidden=2, dt=0.25, recurrent=jax.nn.initializers.zeros)

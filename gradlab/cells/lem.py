@@ -42,27 +42,28 @@ def lem(
     input: Initializer = INPUT,
     bias: Initializer = BIAS,
 ) -> Cell:
-    """LEM, two variables with a learned time step each; the state is ``LEMState(y, z)``.
+    """LEM, two variables with a learned time step each; the state is `LEMState(y, z)`.
 
     With W, U and b in four blocks (1, 2, z, y), and σ the logistic function::
 
-      α = Δt σ(W_1 y_{t-1} + U_1 x_t + b_1)
-      β = Δt σ(W_2 y_{t-1} + U_2 x_t + b_2)
-      z_t = (1 - α) z_{t-1} + α tanh(W_z y_{t-1} + U_z x_t + b_z)
-      y_t = (1 - β) y_{t-1} + β tanh(W_y z_t + U_y x_t + b_y)
+        α = Δt σ(W_1 y_{t-1} + U_1 x_t + b_1)
+        β = Δt σ(W_2 y_{t-1} + U_2 x_t + b_2)
+        z_t = (1 - α) z_{t-1} + α tanh(W_z y_{t-1} + U_z x_t + b_z)
+        y_t = (1 - β) y_{t-1} + β tanh(W_y z_t + U_y x_t + b_y)
 
-    The paper writes Δt_n for α and Δt with a bar for β; ``read`` gives y.
+    The paper writes Δt_n for α and Δt with a bar for β; `read` gives y.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of y_t and z_t.
-      dt: Δt in (0, 1], the longest time step; a scalar, possibly traced. 1 is the authors' default.
-      recurrent: initializer of each block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each block (H, D) of U, ``params["input"]``.
-      bias: initializer of each block (H,) of b, ``params["bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of y_t and z_t.
+        dt: Δt in (0, 1], the longest time step; a scalar, possibly traced. 1 is the authors'
+            default.
+        recurrent: initializer of each block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each block (H, D) of U, `params["input"]`.
+        bias: initializer of each block (H,) of b, `params["bias"]`.
 
     Raises:
-      ValueError: for a width below 1, or a dt outside (0, 1].
+        ValueError: for a width below 1, or a dt outside (0, 1].
 
     >>> cell = lem(inputs=1, hidden=1)
     >>> params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
@@ -72,8 +73,8 @@ def lem(
 
     Source: Rusch, Mishra, Erichson & Mahoney, "Long expressive memory for sequence modeling"
     (2022), equation 3; github.com/tk-rusch/LEM, src/adding/network.py, commit 833da6b. That code
-    swaps two pairs of blocks: the four of ``inp2hid`` are (2, 1, y, z) and the three of ``hid2hid``
-    (2, 1, z); ``transform_z`` is W_y. Weights that come over are put into the order (1, 2, z, y)
+    swaps two pairs of blocks: the four of `inp2hid` are (2, 1, y, z) and the three of `hid2hid`
+    (2, 1, z); `transform_z` is W_y. Weights that come over are put into the order (1, 2, z, y)
     first, and b is the sum of the biases of the layers. All start from U(-1/√H, 1/√H) there.
     The blocks of LEM_cuda stand in yet another order, (1, z, 2).
     """

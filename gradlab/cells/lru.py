@@ -33,29 +33,29 @@ def lru(
 ) -> Cell:
     """The LRU's recurrence, diagonal and complex; the state is s, complex (H,)::
 
-      s_t = λ ⊙ s_{t-1} + γ ⊙ (B x_t),   λ = exp(-e^ν + i e^θ),   |λ| < 1
+        s_t = λ ⊙ s_{t-1} + γ ⊙ (B x_t),   λ = exp(-e^ν + i e^θ),   |λ| < 1
 
-    ``read`` gives h = Re s. The paper's output y_t = Re(C s_t) + D x_t needs parameters and the
-    input, which ``read`` has not: it is a readout of the whole s, for the caller to apply to all
+    `read` gives h = Re s. The paper's output y_t = Re(C s_t) + D x_t needs parameters and the
+    input, which `read` has not: it is a readout of the whole s, for the caller to apply to all
     steps at once. All parameters are real. The adjoint of s is complex, as JAX has it:
     ∂L/∂(Re s) - i ∂L/∂(Im s).
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of s_t.
-      r_min: least |λ| that ``init`` draws; 0 ≤ r_min < r_max ≤ 1, each a scalar, possibly traced.
-      r_max: largest |λ| that ``init`` draws.
-      max_phase: largest arg λ that ``init`` draws, in radians, a positive scalar, possibly traced.
-        λ is uniform over the area of the sector so bounded.
-      input: initializer of √2 Re B and √2 Im B (H, D), so that E|B_ij|² = 1/D by default;
-        ``params["input"]`` is Re B over Im B, (2H, D).
+        inputs: D, the width of x_t.
+        hidden: H, the width of s_t.
+        r_min: least |λ| that `init` draws; 0 ≤ r_min < r_max ≤ 1, each a scalar, possibly traced.
+        r_max: largest |λ| that `init` draws.
+        max_phase: largest arg λ that `init` draws, in radians, a positive scalar, possibly traced.
+            λ is uniform over the area of the sector so bounded.
+        input: initializer of √2 Re B and √2 Im B (H, D), so that E|B_ij|² = 1/D by default;
+            `params["input"]` is Re B over Im B, (2H, D).
 
-    The other leaves, each (H,), are named as in the paper: ``nu_log`` is ν, ``theta_log`` θ, and
-    ``gamma_log`` ln γ, with γ = √(1 - |λ|²) at first and a parameter of its own from then on.
-    ``prepare`` adds λ, ``params["eigenvalues"]``.
+    The other leaves, each (H,), are named as in the paper: `nu_log` is ν, `theta_log` θ, and
+    `gamma_log` ln γ, with γ = √(1 - |λ|²) at first and a parameter of its own from then on.
+    `prepare` adds λ, `params["eigenvalues"]`.
 
     Raises:
-      ValueError: for a width below 1, or radii or a phase outside their range.
+        ValueError: for a width below 1, or radii or a phase outside their range.
 
     >>> cell = lru(inputs=3, hidden=5, r_min=0.9, r_max=0.99)
     >>> params = cell.init(jax.random.key(0))

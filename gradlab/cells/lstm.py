@@ -46,23 +46,23 @@ def lstm(
     bias: Initializer = BIAS,
     forget_bias: ArrayLike = 1.0,
 ) -> Cell:
-    """The LSTM with a forget gate and no peepholes; the state is ``LSTMState(c, h)``.
+    """The LSTM with a forget gate and no peepholes; the state is `LSTMState(c, h)`.
 
     With (i, f, g, o) the four blocks of W h_{t-1} + U x_t + b, and σ the logistic function::
 
-      c_t = σ(f) c_{t-1} + σ(i) tanh(g)
-      h_t = σ(o) tanh(c_t)
+        c_t = σ(f) c_{t-1} + σ(i) tanh(g)
+        h_t = σ(o) tanh(c_t)
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of c_t and h_t.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
-      forget_bias: added to the f block of b by ``init``; a scalar or (H,), possibly traced.
+        inputs: D, the width of x_t.
+        hidden: H, the width of c_t and h_t.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
+        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = lstm(inputs=3, hidden=2, forget_bias=5.0)
     >>> cell.init(jax.random.key(0))["bias"].tolist()
@@ -113,26 +113,26 @@ def lstm_peephole(
     peephole: Initializer = PEEPHOLE,
     forget_bias: ArrayLike = 1.0,
 ) -> Cell:
-    """The LSTM whose gates also see the memory, unit by unit; the state is ``LSTMState(c, h)``.
+    """The LSTM whose gates also see the memory, unit by unit; the state is `LSTMState(c, h)`.
 
     With (i, f, g, o) the four blocks of W h_{t-1} + U x_t + b, p in three blocks, and σ the
     logistic function::
 
-      c_t = σ(f + p_f c_{t-1}) c_{t-1} + σ(i + p_i c_{t-1}) tanh(g)
-      h_t = σ(o + p_o c_t) tanh(c_t)
+        c_t = σ(f + p_f c_{t-1}) c_{t-1} + σ(i + p_i c_{t-1}) tanh(g)
+        h_t = σ(o + p_o c_t) tanh(c_t)
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of c_t and h_t.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
-      peephole: initializer of p = (p_i, p_f, p_o), (3·H,), ``params["peephole"]``; by default
-        N(0, 0.1²).
-      forget_bias: added to the f block of b by ``init``; a scalar or (H,), possibly traced.
+        inputs: D, the width of x_t.
+        hidden: H, the width of c_t and h_t.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
+        peephole: initializer of p = (p_i, p_f, p_o), (3·H,), `params["peephole"]`; by default
+            N(0, 0.1²).
+        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = lstm_peephole(inputs=3, hidden=2)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
@@ -142,7 +142,7 @@ def lstm_peephole(
     output that they drop and later work keeps: Greff et al., "LSTM: a search space odyssey"
     (2017), section 2, and github.com/IDSIA/brainstorm, brainstorm/layers/lstm_layer.py, commit
     8f1fc88, by two of its authors. They draw all weights from N(0, 0.1²); W, U and b are as in
-    ``lstm`` here, so that nothing but p tells the two apart. The gradient goes through the
+    `lstm` here, so that nothing but p tells the two apart. The gradient goes through the
     peepholes, which Gers & Schmidhuber cut.
     """
     check_widths("lstm_peephole", inputs=inputs, hidden=hidden)

@@ -35,19 +35,19 @@ def min_gru(
     """minGRU, h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ (U_h x_t + b_h); the state is h.
 
     With z_t = σ(U_z x_t + b_z) and σ the logistic function. The recurrence is linear in h, and no
-    weight reads h: ``project`` gives the pair (1 - z_t, z_t ⊙ (U_h x_t + b_h)), which an
+    weight reads h: `project` gives the pair (1 - z_t, z_t ⊙ (U_h x_t + b_h)), which an
     associative scan can take too.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      input: initializer of each block (H, D) of U = (U_z, U_h), ``params["input"]``.
-      bias: initializer of each block (H,) of b = (b_z, b_h), ``params["bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        input: initializer of each block (H, D) of U = (U_z, U_h), `params["input"]`.
+        bias: initializer of each block (H,) of b = (b_z, b_h), `params["bias"]`.
 
-    ``matrices`` gives what multiplies h at x = 0, diag(1 - σ(b_z)), (1, H, H).
+    `matrices` gives what multiplies h at x = 0, diag(1 - σ(b_z)), (1, H, H).
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = min_gru(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))
@@ -92,19 +92,19 @@ def min_lstm(
 
     With the gates f = σ(U_f x_t + b_f) and i = σ(U_i x_t + b_i), σ the logistic function, scaled
     to sum to 1: f' = f / (f + i), i' = i / (f + i). The recurrence is linear in h, and no weight
-    reads h: ``project`` gives the pair (f'_t, i'_t ⊙ (U_h x_t + b_h)), which an associative scan
+    reads h: `project` gives the pair (f'_t, i'_t ⊙ (U_h x_t + b_h)), which an associative scan
     can take too.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      input: initializer of each block (H, D) of U = (U_f, U_i, U_h), ``params["input"]``.
-      bias: initializer of each block (H,) of b = (b_f, b_i, b_h), ``params["bias"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        input: initializer of each block (H, D) of U = (U_f, U_i, U_h), `params["input"]`.
+        bias: initializer of each block (H,) of b = (b_f, b_i, b_h), `params["bias"]`.
 
-    ``matrices`` gives what multiplies h at x = 0, diag(f'), (1, H, H).
+    `matrices` gives what multiplies h at x = 0, diag(f'), (1, H, H).
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = min_lstm(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))
@@ -112,7 +112,7 @@ def min_lstm(
     [2.0, 1.0]
 
     Source: Feng, Tung, Ahmed, Bengio & Hajimirsadeghi, "Were RNNs all we needed?" (2024),
-    section 3.2; of the authors' code ``min_gru`` says the same, with blocks (h, f, i). There the
+    section 3.2; of the authors' code `min_gru` says the same, with blocks (h, f, i). There the
     sum of 1 is an option, as is a number added to b_f.
     """
     check_widths("min_lstm", inputs=inputs, hidden=hidden)

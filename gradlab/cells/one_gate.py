@@ -44,31 +44,31 @@ def mgu(
 
     With W, U and b in two blocks (f, n), and σ the logistic function::
 
-      f = σ(W_f h_{t-1} + U_f x_t + b_f)
-      n = tanh(W_n (f h_{t-1}) + U_n x_t + b_n)
-      h_t = (1 - f) h_{t-1} + f n
+        f = σ(W_f h_{t-1} + U_f x_t + b_f)
+        n = tanh(W_n (f h_{t-1}) + U_n x_t + b_n)
+        h_t = (1 - f) h_{t-1} + f n
 
     What the authors call the forget gate is how much is forgotten: the cell keeps
-    1 - f = σ(-W_f h_{t-1} - U_f x_t - b_f). A larger ``forget_bias`` keeps more, as in every other
+    1 - f = σ(-W_f h_{t-1} - U_f x_t - b_f). A larger `forget_bias` keeps more, as in every other
     cell, and so it is subtracted from b_f.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
-      forget_bias: subtracted from the f block of b by ``init``; a scalar or (H,), possibly traced.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
+        forget_bias: subtracted from the f block of b by `init`; a scalar or (H,), possibly traced.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = mgu(inputs=3, hidden=2, forget_bias=5.0)
     >>> cell.init(jax.random.key(0))["bias"].tolist()
     [-5.0, -5.0, 0.0, 0.0]
 
     Source: Zhou, Wu, Zhang & Zhou, "Minimal gated unit for recurrent neural networks" (2016),
-    section 3. No public code of the authors was found: ``forget_bias`` starts as in ``lstm``.
+    section 3. No public code of the authors was found: `forget_bias` starts as in `lstm`.
     """
     check_widths("mgu", inputs=inputs, hidden=hidden)
 
@@ -112,29 +112,29 @@ def janet(
 
     With (f, n) the two blocks of W h_{t-1} + U x_t + b, and σ the logistic function::
 
-      h_t = σ(f) h_{t-1} + (1 - σ(f - β)) tanh(n)
+        h_t = σ(f) h_{t-1} + (1 - σ(f - β)) tanh(n)
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
-      forget_bias: added to the f block of b by ``init``; a scalar or (H,), possibly traced.
-      beta: β, lets more in than the gate forgets; a scalar, possibly traced. With 0 the two are
-        coupled.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
+        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
+        beta: β, lets more in than the gate forgets; a scalar, possibly traced. With 0 the two are
+            coupled.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = janet(inputs=3, hidden=2, forget_bias=5.0)
     >>> cell.init(jax.random.key(0))["bias"].tolist()
     [5.0, 5.0, 0.0, 0.0]
 
     Source: van der Westhuizen & Lasenby, "The unreasonable effectiveness of the forget gate"
-    (2018), section 3. β and ``forget_bias`` are as in github.com/JosvanderWesthuizen/janet,
+    (2018), section 3. β and `forget_bias` are as in github.com/JosvanderWesthuizen/janet,
     aux_code/rnn_cells.py, commit fa2f0a5, where the blocks stand in the order (n, f), and where
-    the longest lag, if it is given, sets the forget bias: ``remedies.chrono``.
+    the longest lag, if it is given, sets the forget bias: `remedies.chrono`.
     """
     check_widths("janet", inputs=inputs, hidden=hidden)
 
@@ -176,25 +176,25 @@ def ugrnn(
 
     With (g, n) the two blocks of W h_{t-1} + U x_t + b, and σ the logistic function::
 
-      h_t = σ(g) h_{t-1} + (1 - σ(g)) tanh(n)
+        h_t = σ(g) h_{t-1} + (1 - σ(g)) tanh(n)
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
-      forget_bias: added to the g block of b by ``init``; a scalar or (H,), possibly traced.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
+        forget_bias: added to the g block of b by `init`; a scalar or (H,), possibly traced.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = ugrnn(inputs=3, hidden=2, forget_bias=5.0)
     >>> cell.init(jax.random.key(0))["bias"].tolist()
     [5.0, 5.0, 0.0, 0.0]
 
     Source: Collins, Sohl-Dickstein & Sussillo, "Capacity and trainability in recurrent neural
-    networks" (2017), section 1.1; ``forget_bias`` is that of ``UGRNNCell`` in
+    networks" (2017), section 1.1; `forget_bias` is that of `UGRNNCell` in
     github.com/tensorflow/tensorflow, tensorflow/contrib/rnn/python/ops/rnn_cell.py, commit
     9aca4c6, which adds it in every step, so that it is not in the weights.
     """
@@ -237,22 +237,22 @@ def minimal_rnn(
 
     With z_t the embedded input, and σ the logistic function::
 
-      z_t = tanh(U x_t + b')
-      u = σ(W h_{t-1} + V z_t + b)
-      h_t = u h_{t-1} + (1 - u) z_t
+        z_t = tanh(U x_t + b')
+        u = σ(W h_{t-1} + V z_t + b)
+        h_t = u h_{t-1} + (1 - u) z_t
 
     All of z_t and V z_t + b needs no state: it is the drive, (2·H,).
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t and z_t.
-      recurrent: initializer of W (H, H), ``params["recurrent"]``.
-      input: initializer of U (H, D), ``params["input"]``.
-      bias: initializer of b (H,), ``params["bias"]``, and of b' (H,), ``params["input_bias"]``.
-      embedded: initializer of V (H, H), ``params["embedded"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t and z_t.
+        recurrent: initializer of W (H, H), `params["recurrent"]`.
+        input: initializer of U (H, D), `params["input"]`.
+        bias: initializer of b (H,), `params["bias"]`, and of b' (H,), `params["input_bias"]`.
+        embedded: initializer of V (H, H), `params["embedded"]`.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = minimal_rnn(inputs=3, hidden=2)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
@@ -318,24 +318,24 @@ def fastgrnn(
     With a = W h_{t-1} + U x_t, one block for both, b in two blocks (z, n), and σ the logistic
     function::
 
-      z = σ(a + b_z)
-      n = tanh(a + b_n)
-      h_t = (σ(ζ) (1 - z) + σ(ν)) n + z h_{t-1}
+        z = σ(a + b_z)
+        n = tanh(a + b_n)
+        h_t = (σ(ζ) (1 - z) + σ(ν)) n + z h_{t-1}
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      recurrent: initializer of W (H, H), ``params["recurrent"]``.
-      input: initializer of U (H, D), ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
-      forget_bias: added to b_z by ``init``; a scalar or (H,), possibly traced. At 1 the gate keeps
-        σ(1) = 0.73 at first.
-      update_bias: added to b_n by ``init``, likewise.
-      zeta: where ``init`` puts ζ, a scalar and trained, ``params["zeta"]``; possibly traced.
-      nu: where ``init`` puts ν, likewise, ``params["nu"]``.
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        recurrent: initializer of W (H, H), `params["recurrent"]`.
+        input: initializer of U (H, D), `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
+        forget_bias: added to b_z by `init`; a scalar or (H,), possibly traced. At 1 the gate keeps
+            σ(1) = 0.73 at first.
+        update_bias: added to b_n by `init`, likewise.
+        zeta: where `init` puts ζ, a scalar and trained, `params["zeta"]`; possibly traced.
+        nu: where `init` puts ν, likewise, `params["nu"]`.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = fastgrnn(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))

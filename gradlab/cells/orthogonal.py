@@ -22,10 +22,10 @@ from gradlab.initializers import Initializer
 
 
 def rotation_blocks(key: Array, shape: Sequence[int], dtype: DTypeLike | None = None) -> Array:
-    """Draw A (H, H) for ``orthogonal``: W turns ⌊H/2⌋ planes by angles uniform on (0, π/2).
+    """Draw A (H, H) for `orthogonal`: W turns ⌊H/2⌋ planes by angles uniform on (0, π/2).
 
     Zero but for A_{2j,2j+1} = tan(t_j / 2) with t_j ~ U(0, π/2), in the signature of
-    ``jax.nn.initializers``.
+    `jax.nn.initializers`.
 
     >>> rotation_blocks(jax.random.key(0), (3, 3)).astype(bool).tolist()
     [[False, True, False], [False, False, False], [False, False, False]]
@@ -55,23 +55,23 @@ def orthogonal(
 ) -> Cell:
     """An orthogonal network with modReLU, W by Cayley's transform; the state is h::
 
-      h_t = modReLU_b(W h_{t-1} + U x_t),   modReLU_b(a) = sign(a) ⊙ max(|a| + b, 0)
-      W = (I + S)⁻¹ (I - S),   S = A - Aᵀ
+        h_t = modReLU_b(W h_{t-1} + U x_t),   modReLU_b(a) = sign(a) ⊙ max(|a| + b, 0)
+        W = (I + S)⁻¹ (I - S),   S = A - Aᵀ
 
     W is orthogonal for every A, with determinant 1 and no eigenvalue -1 (the papers' further fixed
     signs D, which lift this, are all 1 here). A's diagonal cancels in S, and its gradient is 0.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of h_t.
-      recurrent: initializer of A (H, H), ``params["recurrent"]``; by default ``rotation_blocks``.
-      input: initializer of U (H, D), ``params["input"]``.
-      bias: initializer of modReLU's b (H,), ``params["bias"]``; by default U(-0.01, 0.01).
+        inputs: D, the width of x_t.
+        hidden: H, the width of h_t.
+        recurrent: initializer of A (H, H), `params["recurrent"]`; by default `rotation_blocks`.
+        input: initializer of U (H, D), `params["input"]`.
+        bias: initializer of modReLU's b (H,), `params["bias"]`; by default U(-0.01, 0.01).
 
-    ``prepare`` adds W, ``params["rotation"]``: prepare the parameters before a scan.
+    `prepare` adds W, `params["rotation"]`: prepare the parameters before a scan.
 
     Raises:
-      ValueError: for a width below 1.
+        ValueError: for a width below 1.
 
     >>> cell = orthogonal(inputs=1, hidden=2)
     >>> A = jnp.array([[0.0, 1.0], [0.0, 0.0]])
@@ -81,7 +81,7 @@ def orthogonal(
     Source: Helfrich, Willmott & Ye, "Orthogonal recurrent neural networks with scaled Cayley
     transform" (2018), section 3; Lezcano-Casado & Martínez-Rubio, "Cheap orthogonal constraints
     in neural networks" (2019), on the exponential in the transform's place. The angles are those of
-    github.com/SpartinStuff/scoRNN, scoRNN.py, commit d390c9b, and of ``cayley_init_`` in
+    github.com/SpartinStuff/scoRNN, scoRNN.py, commit d390c9b, and of `cayley_init_` in
     github.com/lezcano/expRNN, initialization.py, commit 830ec83, b is that of the latter's
     orthogonal.py. scoRNN's b starts at 0, its U from U(-0.01, 0.01); both read the state from the
     left, h W, so that their A is -A here. D is given there, the identity if it is not.

@@ -55,31 +55,31 @@ def slstm(
     bias: Initializer = BIAS,
     forget_bias: ArrayLike = 1.0,
 ) -> Cell:
-    """The sLSTM, with an exponential input gate; the state is ``SLSTMState(c, h, m, n)``.
+    """The sLSTM, with an exponential input gate; the state is `SLSTMState(c, h, m, n)`.
 
     With (i, f, z, o) the four blocks of W h_{t-1} + U x_t + b, σ the logistic function, and F the
     logarithm of the forget gate, ln σ(f) or f::
 
-      m_t = max(F + m_{t-1}, i)
-      c_t = exp(F + m_{t-1} - m_t) c_{t-1} + exp(i - m_t) tanh(z)
-      n_t = exp(F + m_{t-1} - m_t) n_{t-1} + exp(i - m_t)
-      h_t = σ(o) c_t / n_t
+        m_t = max(F + m_{t-1}, i)
+        c_t = exp(F + m_{t-1} - m_t) c_{t-1} + exp(i - m_t) tanh(z)
+        n_t = exp(F + m_{t-1} - m_t) n_{t-1} + exp(i - m_t)
+        h_t = σ(o) c_t / n_t
 
     The stabilizer m keeps both exponentials below 1 and cancels in h. In the first step, where n
     is 0 and there is nothing to keep, m_t = i, so that n is at least 1 from there on. One head: W_f
     and its like are full matrices.
 
     Args:
-      inputs: D, the width of x_t.
-      hidden: H, the width of each part of the state.
-      forget: the forget gate, ``"sigmoid"`` or ``"exp"``.
-      recurrent: initializer of each gate's block (H, H) of W, ``params["recurrent"]``.
-      input: initializer of each gate's block (H, D) of U, ``params["input"]``.
-      bias: initializer of each gate's block (H,) of b, ``params["bias"]``.
-      forget_bias: added to the f block of b by ``init``; a scalar or (H,), possibly traced.
+        inputs: D, the width of x_t.
+        hidden: H, the width of each part of the state.
+        forget: the forget gate, `"sigmoid"` or `"exp"`.
+        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
+        input: initializer of each gate's block (H, D) of U, `params["input"]`.
+        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
+        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
 
     Raises:
-      ValueError: for an unknown forget gate or a width below 1.
+        ValueError: for an unknown forget gate or a width below 1.
 
     >>> cell = slstm(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))
@@ -87,11 +87,11 @@ def slstm(
     [1.0, 1.0]
 
     Source: Beck et al., "xLSTM: extended long short-term memory" (2024), section 2.2 and
-    appendix A. The first step, the order of the gates and the default of ``forget`` are those of
+    appendix A. The first step, the order of the gates and the default of `forget` are those of
     github.com/NX-AI/xlstm, xlstm/blocks/slstm/cell.py and src/vanilla/slstm.py, commit 032a6fb.
     There W starts at 0 and b_f, in the first block, falls from 5 to -7 over the units k = 0, ...,
-    H - 1 of a head, 5 - 12 (k / (H - 1))^0.3. W is orthogonal and b_f = 1 here, as in ``lstm``, so
-    that the two can be compared; ``recurrent`` and ``forget_bias`` take theirs.
+    H - 1 of a head, 5 - 12 (k / (H - 1))^0.3. W is orthogonal and b_f = 1 here, as in `lstm`, so
+    that the two can be compared; `recurrent` and `forget_bias` take theirs.
     """
     check_widths("slstm", inputs=inputs, hidden=hidden)
     choose("forget gate", forget, FORGET)

@@ -1,7 +1,7 @@
-"""Initializers with a gain, in the signature of ``jax.nn.initializers``, and their audits.
+"""Initializers with a gain, in the signature of `jax.nn.initializers`, and their audits.
 
-An initializer is a function ``(key, shape, dtype) -> array`` for a weight of shape
-``(out, in)``, used as ``weight @ vector``. A gain may be a traced scalar, so a sweep over gains
+An initializer is a function `(key, shape, dtype) -> array` for a weight of shape
+`(out, in)`, used as `weight @ vector`. A gain may be a traced scalar, so a sweep over gains
 is one compiled program.
 """
 

@@ -10,25 +10,25 @@ def audit(W: ArrayLike) -> dict[str, np.ndarray]:
     With λ_i the eigenvalues and s_1 >= … >= s_n the singular values of W, and
     s² = ‖W‖_F²/n = mean s_i²::
 
-      spectral_radius         ρ(W) = max |λ_i|
-      largest_singular_value  s_1
-      smallest_singular_value s_n
-      log10_condition         log10(s_1 / s_n)
-      orthogonality_error     ‖WᴴW/s² - I‖₂ = max |s_i²/s² - 1|
-      non_normality           sqrt(1 - Σ|λ_i|² / ‖W‖_F²)
+        spectral_radius         ρ(W) = max |λ_i|
+        largest_singular_value  s_1
+        smallest_singular_value s_n
+        log10_condition         log10(s_1 / s_n)
+        orthogonality_error     ‖WᴴW/s² - I‖₂ = max |s_i²/s² - 1|
+        non_normality           sqrt(1 - Σ|λ_i|² / ‖W‖_F²)
 
     Args:
-      W: a square matrix (n, n), or a stack of them (..., n, n); real or complex.
+        W: a square matrix (n, n), or a stack of them (..., n, n); real or complex.
 
     Returns:
-      The six above, each of the shape of the leading axes. ``orthogonality_error`` is 0 for any
-      multiple of an orthogonal (unitary) matrix. ``non_normality``, Henrici's departure from
-      normality over ‖W‖_F, is 0 for a normal matrix, which it resolves to about 1e-7, and 1 for a
-      nilpotent one. ``log10_condition`` is inf where s_n is exactly 0. All are NaN for a matrix
-      that is not finite; the zero matrix has ρ = s_1 = s_n = 0 and NaN for the rest.
+        The six above, each of the shape of the leading axes. `orthogonality_error` is 0 for any
+        multiple of an orthogonal (unitary) matrix. `non_normality`, Henrici's departure from
+        normality over ‖W‖_F, is 0 for a normal matrix, which it resolves to about 1e-7, and 1 for a
+        nilpotent one. `log10_condition` is inf where s_n is exactly 0. All are NaN for a matrix
+        that is not finite; the zero matrix has ρ = s_1 = s_n = 0 and NaN for the rest.
 
     Raises:
-      ValueError: if the last two axes are not square.
+        ValueError: if the last two axes are not square.
 
     >>> measured = audit(np.array([[0.0, 2.0], [-2.0, 0.0]]))
     >>> for name, value in measured.items():
@@ -76,18 +76,18 @@ def gate_time_constants(bias: ArrayLike) -> dict[str, np.ndarray]:
 
     A unit that is multiplied by σ(b) at each step decays as exp(-t/τ), σ the logistic function::
 
-      τ = -1 / ln σ(b) = 1 / ln(1 + exp(-b))
+        τ = -1 / ln σ(b) = 1 / ln(1 + exp(-b))
 
     Args:
-      bias: b, a forget gate's (or an update gate's, if the gate multiplies the old state) bias
-        block (H,), or a stack of them (..., H).
+        bias: b, a forget gate's (or an update gate's, if the gate multiplies the old state) bias
+            block (H,), or a stack of them (..., H).
 
     Returns:
-      ``time_constant_median``, ``time_constant_min`` and ``time_constant_max`` over the units, in
-      steps, each of the shape of the leading axes; NaN where a bias is NaN.
+        `time_constant_median`, `time_constant_min` and `time_constant_max` over the units, in
+        steps, each of the shape of the leading axes; NaN where a bias is NaN.
 
     Raises:
-      ValueError: for a bias without units.
+        ValueError: for a bias without units.
 
     >>> measured = gate_time_constants(np.log([9.0, 99.0, 999.0]))
     >>> {name: round(float(value), 2) for name, value in measured.items()}
@@ -105,16 +105,17 @@ def gate_time_constants(bias: ArrayLike) -> dict[str, np.ndarray]:
 def time_constants(log_retention: ArrayLike) -> dict[str, np.ndarray]:
     """Measure how long units remember that are multiplied by k at each step, in float64::
 
-      τ = -1 / ln k
+        τ = -1 / ln k
 
     Args:
-      log_retention: ln k of the units (H,), or a stack of them (..., H), in nats per step, as
-        `gradlab.cells.Cell.log_retention` gives it.
+        log_retention: ln k of the units (H,), or a stack of them (..., H), in nats per step, as
+            `gradlab.cells.Cell.log_retention` gives it.
 
     Returns:
-      ``time_constant_median``, ``time_constant_min`` and ``time_constant_max`` over the units, in
-      steps, each of the shape of the leading axes: inf for a unit that forgets nothing, k = 1, and
-      NaN where a value is NaN.
+        `time_constant_median`, `time_constant_min` and `time_constant_max` over the units, in
+        steps, each of the shape of the leading axes: inf for a unit that forgets nothing, k = 1,
+            and
+        NaN where a value is NaN.
 
     >>> {name: float(value) for name, value in time_constants([-0.5, -0.1, 0.0]).items()}
     {'time_constant_median': 10.0, 'time_constant_min': 2.0, 'time_constant_max': inf}

@@ -30,7 +30,7 @@ def register_bias(builder: Builder) -> Builder:
 
 
 def names() -> tuple[str, ...]:
-    """Return the name of every initializer of weights, sorted; each takes a ``gain``.
+    """Return the name of every initializer of weights, sorted; each takes a `gain`.
 
     >>> "orthogonal" in names(), "chrono" in names()
     (True, False)
@@ -51,11 +51,11 @@ def make(name: str, **options: Any) -> Initializer:
     """Build an initializer by name.
 
     Args:
-      name: one of ``names()`` or ``bias_names()``.
-      options: the builder's own arguments; each of ``names()`` takes ``gain``.
+        name: one of `names()` or `bias_names()`.
+        options: the builder's own arguments; each of `names()` takes `gain`.
 
     Raises:
-      ValueError: for an unknown name, an unknown option, or one that the builder needs.
+        ValueError: for an unknown name, an unknown option, or one that the builder needs.
 
     >>> make("identity", gain=3.0)(None, (1, 1)).tolist()
     [[3.0]]
@@ -72,7 +72,7 @@ def make(name: str, **options: Any) -> Initializer:
 
 
 def floating(dtype: DTypeLike | None) -> DTypeLike:
-    """Return ``dtype``, or JAX's default float for None."""
+    """Return `dtype`, or JAX's default float for None."""
     return jnp.result_type(float) if dtype is None else dtype
 
 
@@ -83,28 +83,28 @@ def scalar(gain: ArrayLike, dtype: DTypeLike) -> Array:
 
 
 def matrix(name: str, shape: Sequence[int]) -> tuple[int, int]:
-    """Return (out, in), or raise ``ValueError`` for a shape that is not that."""
+    """Return (out, in), or raise `ValueError` for a shape that is not that."""
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"{name} needs a shape (out, in) with both at least 1, got {tuple(shape)}")
     return shape[0], shape[1]
 
 
 def square(name: str, shape: Sequence[int]) -> int:
-    """Return n, or raise ``ValueError`` for a shape that is not (n, n)."""
+    """Return n, or raise `ValueError` for a shape that is not (n, n)."""
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
         raise ValueError(f"{name} needs a shape (n, n) with n at least 1, got {tuple(shape)}")
     return shape[0]
 
 
 def vector(name: str, shape: Sequence[int]) -> int:
-    """Return n, or raise ``ValueError`` for a shape that is not (n,)."""
+    """Return n, or raise `ValueError` for a shape that is not (n,)."""
     if len(shape) != 1 or shape[0] < 1:
         raise ValueError(f"{name} needs a shape (n,) with n at least 1, got {tuple(shape)}")
     return shape[0]
 
 
 def whole(name: str, option: str, value: int) -> int:
-    """Return ``value``, or raise ``ValueError`` where it is not a whole number above 0."""
+    """Return `value`, or raise `ValueError` where it is not a whole number above 0."""
     if value != int(value) or value < 1:
         raise ValueError(f"{name} needs a whole number {option} of at least 1, got {value}")
     return int(value)

@@ -14,22 +14,22 @@ from gradlab.initializers.base import Initializer, floating, register_bias, scal
 
 @register_bias
 def chrono(t_max: ArrayLike) -> Initializer:
-    """Forget biases whose time constants are spread evenly up to ``t_max`` steps.
+    """Forget biases whose time constants are spread evenly up to `t_max` steps.
 
     ::
 
-      b_f = ln u,  u ~ U[1, t_max - 1],  and b_i = -b_f for the input gate
+        b_f = ln u,  u ~ U[1, t_max - 1],  and b_i = -b_f for the input gate
 
     Args:
-      t_max: T_max, the longest dependency that the cell should hold, in steps, at least 2; a
-        scalar, possibly traced.
+        t_max: T_max, the longest dependency that the cell should hold, in steps, at least 2; a
+            scalar, possibly traced.
 
     Returns:
-      An initializer of b_f; the cell that takes it sets b_i = -b_f. It raises ``ValueError`` for a
-      shape that is not ``(n,)``.
+        An initializer of b_f; the cell that takes it sets b_i = -b_f. It raises `ValueError` for a
+        shape that is not `(n,)`.
 
     Raises:
-      ValueError: for a ``t_max`` that is below 2 or not finite; a JAX array is not looked into.
+        ValueError: for a `t_max` that is below 2 or not finite; a JAX array is not looked into.
 
     A gate with bias ln u and no other drive is σ(ln u) = u/(1 + u) and forgets with the time
     constant 1/ln(1 + 1/u), which lies between u and u + 1/2.
@@ -59,10 +59,10 @@ def forget_bias(value: ArrayLike = 1.0) -> Initializer:
     """One value for every unit's forget bias; the key is not used.
 
     Args:
-      value: b_f, a scalar, possibly traced.
+        value: b_f, a scalar, possibly traced.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(n,)``.
+        An initializer. It raises `ValueError` for a shape that is not `(n,)`.
 
     >>> forget_bias(2.0)(None, (3,)).tolist()
     [2.0, 2.0, 2.0]

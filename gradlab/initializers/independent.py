@@ -17,12 +17,12 @@ def normal(gain: ArrayLike = 1.0) -> Initializer:
     """Independent Gaussian weights, W_ij ~ N(0, gain²/n).
 
     Args:
-      gain: σ_w, a scalar, possibly traced; n is the fan-in, ``shape[-1]``.
+        gain: σ_w, a scalar, possibly traced; n is the fan-in, `shape[-1]`.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. It raises `ValueError` for a shape that is not `(out, in)`.
 
-    For a square W the spectral radius tends to ``gain`` as n grows (circular law).
+    For a square W the spectral radius tends to `gain` as n grows (circular law).
 
     >>> W = normal(gain=2.0)(jax.random.key(0), (100, 400))
     >>> round(float(W.std()), 1)
@@ -45,10 +45,10 @@ def uniform(gain: ArrayLike = 1.0) -> Initializer:
     """Independent uniform weights of variance gain²/n, W_ij ~ gain·U(-a, a) with a = sqrt(3/n).
 
     Args:
-      gain: σ_w, a scalar, possibly traced; n is the fan-in, ``shape[-1]``.
+        gain: σ_w, a scalar, possibly traced; n is the fan-in, `shape[-1]`.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. It raises `ValueError` for a shape that is not `(out, in)`.
 
     >>> W = uniform()(jax.random.key(0), (100, 300))
     >>> bool(jnp.abs(W).max() <= 0.1)
@@ -70,19 +70,19 @@ def lecun(gain: ArrayLike = 1.0) -> Initializer:
     """LeCun's weights as JAX draws them: Gaussian, cut at two deviations, of variance gain²/n.
 
     Args:
-      gain: σ_w, a scalar, possibly traced; n is the fan-in, ``shape[-1]``.
+        gain: σ_w, a scalar, possibly traced; n is the fan-in, `shape[-1]`.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. It raises `ValueError` for a shape that is not `(out, in)`.
 
-    The default of flax for input kernels and of haiku's ``GRU`` for all. The width of the
+    The default of flax for input kernels and of haiku's `GRU` for all. The width of the
     Gaussian is enlarged so that the variance is gain²/n after the cut.
 
     >>> W = lecun()(jax.random.key(0), (100, 400))
     >>> round(float(W.std()), 2), bool(jnp.abs(W).max() <= 2 / 20 / 0.8796)
     (0.05, True)
 
-    Source: LeCun et al., "Efficient BackProp" (1998), section 4.6; ``jax.nn.initializers``.
+    Source: LeCun et al., "Efficient BackProp" (1998), section 4.6; `jax.nn.initializers`.
     """
     draw = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2)
 
@@ -98,17 +98,17 @@ def he(gain: ArrayLike = 1.0) -> Initializer:
     """He's weights as JAX draws them: Gaussian, cut at two deviations, of variance 2·gain²/n.
 
     Args:
-      gain: multiplies every weight, a scalar, possibly traced; n is the fan-in, ``shape[-1]``.
+        gain: multiplies every weight, a scalar, possibly traced; n is the fan-in, `shape[-1]`.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. It raises `ValueError` for a shape that is not `(out, in)`.
 
     >>> W = he()(jax.random.key(0), (100, 200))
     >>> round(float(W.std()), 2)
     0.1
 
     Source: He et al., "Delving deep into rectifiers" (2015), equation 10;
-    ``jax.nn.initializers``.
+    `jax.nn.initializers`.
     """
     draw = jax.nn.initializers.he_normal(in_axis=-1, out_axis=-2)
 
@@ -124,16 +124,16 @@ def glorot(gain: ArrayLike = 1.0, gates: int = 1) -> Initializer:
     """Glorot's uniform weights, W_ij ~ gain·U(-a, a) with a = sqrt(6 / (fan_in + fan_out)).
 
     Args:
-      gain: multiplies every weight, a scalar, possibly traced. For a square W of width n the
-        standard deviation is gain/√n.
-      gates: G, with fan_out = G·out: what keras gives a gate's input weight, which it draws as
-        one kernel over all gates.
+        gain: multiplies every weight, a scalar, possibly traced. For a square W of width n the
+            standard deviation is gain/√n.
+        gates: G, with fan_out = G·out: what keras gives a gate's input weight, which it draws as
+            one kernel over all gates.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. It raises `ValueError` for a shape that is not `(out, in)`.
 
     Raises:
-      ValueError: for ``gates`` below 1.
+        ValueError: for `gates` below 1.
 
     >>> W = glorot()(jax.random.key(0), (100, 50))
     >>> bool(jnp.abs(W).max() <= 0.2)
@@ -159,21 +159,21 @@ def pytorch(gain: ArrayLike = 1.0) -> Initializer:
 
     With H the number of units, whatever the fan-in::
 
-      W_ij ~ gain·U(-1/√H, 1/√H)
+        W_ij ~ gain·U(-1/√H, 1/√H)
 
     Args:
-      gain: multiplies every weight, a scalar, possibly traced. A square W has the standard
-        deviation gain/√(3H), and a spectral radius near gain/√3.
+        gain: multiplies every weight, a scalar, possibly traced. A square W has the standard
+            deviation gain/√(3H), and a spectral radius near gain/√3.
 
     Returns:
-      An initializer for a shape ``(H, in)``, or ``(H,)`` for a bias (of which PyTorch has two per
-      gate, equinox one). It raises ``ValueError`` for any other shape.
+        An initializer for a shape `(H, in)`, or `(H,)` for a bias (of which PyTorch has two per
+        gate, equinox one). It raises `ValueError` for any other shape.
 
     >>> b = pytorch()(jax.random.key(0), (100,))
     >>> bool(jnp.abs(b).max() <= 0.1)
     True
 
-    Source: ``torch.nn.RNNBase.reset_parameters``; ``equinox.nn.LSTMCell`` and ``GRUCell``.
+    Source: `torch.nn.RNNBase.reset_parameters`; `equinox.nn.LSTMCell` and `GRUCell`.
     """
 
     def init(key: Array, shape: Sequence[int], dtype: DTypeLike | None = None) -> Array:
@@ -192,27 +192,27 @@ def haiku(gain: ArrayLike = 1.0, inputs: int = 0) -> Initializer:
 
     ::
 
-      W_ij = gain·z / sqrt(n + inputs),  z ~ N(0, 1) given |z| < 2
+        W_ij = gain·z / sqrt(n + inputs),  z ~ N(0, 1) given |z| < 2
 
     Args:
-      gain: multiplies every weight, a scalar, possibly traced; n is ``shape[-1]``.
-      inputs: what else the kernel reads: haiku's LSTM has one kernel for x and h, whose fan-in is
-        the sum of both widths. 0 for the VanillaRNN.
+        gain: multiplies every weight, a scalar, possibly traced; n is `shape[-1]`.
+        inputs: what else the kernel reads: haiku's LSTM has one kernel for x and h, whose fan-in is
+            the sum of both widths. 0 for the VanillaRNN.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. It raises `ValueError` for a shape that is not `(out, in)`.
 
     Raises:
-      ValueError: for a negative ``inputs``.
+        ValueError: for a negative `inputs`.
 
     The width is not corrected for the cut: the standard deviation is 0.8796 times what the name
-    says, which ``lecun`` corrects.
+    says, which `lecun` corrects.
 
     >>> W = haiku()(jax.random.key(0), (100, 400))
     >>> round(float(W.std()), 3), bool(jnp.abs(W).max() <= 0.1)
     (0.044, True)
 
-    Source: ``haiku.Linear`` and ``haiku.initializers.TruncatedNormal``.
+    Source: `haiku.Linear` and `haiku.initializers.TruncatedNormal`.
     """
     extra = 0 if inputs == 0 else whole("haiku", "inputs", inputs)
 
@@ -236,20 +236,20 @@ def critical(
 
     With σ_c the gain at which mean-field theory has χ = 1, neither vanishing nor exploding::
 
-      W_ij ~ N(0, (gain·σ_c)²/n)
+        W_ij ~ N(0, (gain·σ_c)²/n)
 
     Args:
-      gain: multiplies σ_c, a scalar, possibly traced: below 1 the network is ordered, above 1
-        chaotic; n is the fan-in, ``shape[-1]``.
-      activation: φ, one of those of ``gradlab.meanfield``.
-      bias_std: σ_b, the standard deviation of the bias.
-      input_variance: q_in, the variance that the input adds to each preactivation.
+        gain: multiplies σ_c, a scalar, possibly traced: below 1 the network is ordered, above 1
+            chaotic; n is the fan-in, `shape[-1]`.
+        activation: φ, one of those of `gradlab.meanfield`.
+        bias_std: σ_b, the standard deviation of the bias.
+        input_variance: q_in, the variance that the input adds to each preactivation.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. It raises `ValueError` for a shape that is not `(out, in)`.
 
     Raises:
-      ValueError: for an unknown activation, or an argument that is negative or not finite.
+        ValueError: for an unknown activation, or an argument that is negative or not finite.
 
     Without bias and input σ_c = 1/φ'(0) for tanh, erf and linear, and √2 for relu.
 
@@ -279,20 +279,20 @@ def heavy_tailed(gain: ArrayLike = 1.0, alpha: float = 1.5) -> Initializer:
 
     With c = gain / (2n)^(1/α) the scale of the stable law::
 
-      E exp(i t W_ij) = exp(-|c t|^α),  P(|W_ij| > x) ~ (2/π) Γ(α) sin(πα/2) (c/x)^α
+        E exp(i t W_ij) = exp(-|c t|^α),  P(|W_ij| > x) ~ (2/π) Γ(α) sin(πα/2) (c/x)^α
 
     Args:
-      gain: a scalar, possibly traced; n is the fan-in, ``shape[-1]``. At α = 2 the law is that of
-        ``normal(gain)``, N(0, gain²/n).
-      alpha: α, the exponent of the tails, in (0, 2]; 1 is the Cauchy law.
+        gain: a scalar, possibly traced; n is the fan-in, `shape[-1]`. At α = 2 the law is that of
+            `normal(gain)`, N(0, gain²/n).
+        alpha: α, the exponent of the tails, in (0, 2]; 1 is the Cauchy law.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. It raises `ValueError` for a shape that is not `(out, in)`.
 
     Raises:
-      ValueError: for an alpha outside (0, 2].
+        ValueError: for an alpha outside (0, 2].
 
-    The sum over n inputs of order 1 is of order ``gain`` for every n and α. Some authors leave out
+    The sum over n inputs of order 1 is of order `gain` for every n and α. Some authors leave out
     the 2 and take c = gain/n^(1/α): their gain is ours over 2^(1/α).
 
     >>> W = heavy_tailed(alpha=1.0)(jax.random.key(0), (100, 50))

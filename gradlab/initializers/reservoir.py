@@ -13,21 +13,21 @@ from gradlab.initializers.base import Initializer, floating, register, scalar, s
 
 @register
 def spectral_radius(gain: ArrayLike = 1.0, density: float = 1.0) -> Initializer:
-    """Gaussian weights, rescaled so that this very matrix has the spectral radius ``gain``.
+    """Gaussian weights, rescaled so that this very matrix has the spectral radius `gain`.
 
     With V_ij ~ N(0, 1), each row kept in round(density·n) places drawn at random (at least 1)::
 
-      W = gain·V / ρ(V),  ρ(V) = max |eigenvalue of V|
+        W = gain·V / ρ(V),  ρ(V) = max |eigenvalue of V|
 
     Args:
-      gain: ρ, the spectral radius of W, a scalar, possibly traced.
-      density: the share of the weights that are not zero, in (0, 1].
+        gain: ρ, the spectral radius of W, a scalar, possibly traced.
+        density: the share of the weights that are not zero, in (0, 1].
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(n, n)``.
+        An initializer. It raises `ValueError` for a shape that is not `(n, n)`.
 
     Raises:
-      ValueError: for a density outside (0, 1].
+        ValueError: for a density outside (0, 1].
 
     ρ(V) is the limit of ‖Vᵏ‖^(1/k), taken by squaring V until k is past the precision of the
     dtype: matrix products alone, so that it runs under jit and vmap on every device, and it is
@@ -47,23 +47,23 @@ def spectral_radius(gain: ArrayLike = 1.0, density: float = 1.0) -> Initializer:
 
 @register
 def echo_state(gain: ArrayLike = 1.0, density: float = 0.1) -> Initializer:
-    """Sparse Gaussian weights of spectral radius ``gain``: ``spectral_radius`` at another default.
+    """Sparse Gaussian weights of spectral radius `gain`: `spectral_radius` at another default.
 
     Args:
-      gain: ρ, the spectral radius of W, a scalar, possibly traced.
-      density: the share of the weights that are not zero, in (0, 1].
+        gain: ρ, the spectral radius of W, a scalar, possibly traced.
+        density: the share of the weights that are not zero, in (0, 1].
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(n, n)``.
+        An initializer. It raises `ValueError` for a shape that is not `(n, n)`.
 
     Raises:
-      ValueError: for a density outside (0, 1].
+        ValueError: for a density outside (0, 1].
 
     >>> W = echo_state()(jax.random.key(0), (20, 20))
     >>> int(jnp.sum(W != 0))
     40
 
-    Source: as for ``spectral_radius``.
+    Source: as for `spectral_radius`.
     """
     return _rescaled("echo_state", gain, density)
 

@@ -25,14 +25,14 @@ def orthogonal(gain: ArrayLike = 1.0) -> Initializer:
     """A scaled random orthogonal matrix, W = gain·Q with Q Haar-distributed.
 
     Args:
-      gain: the common singular value of W, a scalar, possibly traced.
+        gain: the common singular value of W, a scalar, possibly traced.
 
     Returns:
-      An initializer. A rectangular W has orthonormal rows or columns (times ``gain``), whichever
-      are fewer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. A rectangular W has orthonormal rows or columns (times `gain`), whichever
+        are fewer. It raises `ValueError` for a shape that is not `(out, in)`.
 
     Over a stack of gates this would not be orthogonal gate by gate: the cells call it once per
-    gate, as flax linen does with its recurrent kernels; ``stacked_orthogonal`` is the other one.
+    gate, as flax linen does with its recurrent kernels; `stacked_orthogonal` is the other one.
 
     >>> W = orthogonal(gain=2.0)(jax.random.key(0), (8, 8))
     >>> bool(jnp.allclose(W.T @ W, 4.0 * jnp.eye(8), atol=1e-5))
@@ -57,17 +57,17 @@ def stacked_orthogonal(gain: ArrayLike = 1.0, gates: int = 4) -> Initializer:
     With Q the Haar-distributed (gates·out, in) matrix that has orthonormal columns (rows, where
     those are fewer)::
 
-      W = gain·Q[:out]
+        W = gain·Q[:out]
 
     Args:
-      gain: multiplies every weight, a scalar, possibly traced.
-      gates: G, the gates that share a kernel: 4 in an LSTM, 3 in a GRU.
+        gain: multiplies every weight, a scalar, possibly traced.
+        gates: G, the gates that share a kernel: 4 in an LSTM, 3 in a GRU.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. It raises `ValueError` for a shape that is not `(out, in)`.
 
     Raises:
-      ValueError: for ``gates`` below 1.
+        ValueError: for `gates` below 1.
 
     A square W is not orthogonal: its singular values lie in [0, gain], and their mean square is
     gain²/G. Each call draws a Q of its own, so the law is that of one gate, and the gates of a
@@ -77,8 +77,8 @@ def stacked_orthogonal(gain: ArrayLike = 1.0, gates: int = 4) -> Initializer:
     >>> bool(jnp.linalg.norm(W, ord=2) < 1)
     True
 
-    Source: keras ``LSTM`` and ``GRU`` (recurrent_initializer="orthogonal" on a kernel of shape
-    (H, G·H)), flax nnx ``OptimizedLSTMCell``; the law of such blocks is in Zyczkowski & Sommers,
+    Source: keras `LSTM` and `GRU` (recurrent_initializer="orthogonal" on a kernel of shape
+    (H, G·H)), flax nnx `OptimizedLSTMCell`; the law of such blocks is in Zyczkowski & Sommers,
     "Truncations of random unitary matrices" (2000).
     """
     gates = whole("stacked_orthogonal", "gates", gates)
@@ -97,11 +97,11 @@ def identity(gain: ArrayLike = 1.0) -> Initializer:
     """A scaled identity, W = gain·I; the key is not used.
 
     Args:
-      gain: the value on the diagonal, a scalar, possibly traced.
+        gain: the value on the diagonal, a scalar, possibly traced.
 
     Returns:
-      An initializer. A rectangular W has ones (times ``gain``) on its main diagonal. It raises
-      ``ValueError`` for a shape that is not ``(out, in)``.
+        An initializer. A rectangular W has ones (times `gain`) on its main diagonal. It raises
+        `ValueError` for a shape that is not `(out, in)`.
 
     >>> identity(gain=0.5)(None, (2, 2)).tolist()
     [[0.5, 0.0], [0.0, 0.5]]
@@ -122,14 +122,14 @@ def chain(gain: ArrayLike = 1.0) -> Initializer:
     """A feed-forward chain hidden in the recurrence, W_{i+1,i} = gain; the key is not used.
 
     Args:
-      gain: the weight of every link, a scalar, possibly traced. Its square is the α of Ganguli,
-        Huh & Sompolinsky.
+        gain: the weight of every link, a scalar, possibly traced. Its square is the α of Ganguli,
+            Huh & Sompolinsky.
 
     Returns:
-      An initializer. It raises ``ValueError`` for a shape that is not ``(n, n)``.
+        An initializer. It raises `ValueError` for a shape that is not `(n, n)`.
 
     A delay line, as far from normal as a matrix can be: every eigenvalue is 0, n - 1 singular
-    values are ``gain``, and ‖Wᵏ‖₂ = gainᵏ for k < n before Wⁿ = 0.
+    values are `gain`, and ‖Wᵏ‖₂ = gainᵏ for k < n before Wⁿ = 0.
 
     >>> chain(gain=0.5)(None, (3, 3)).tolist()
     [[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.5, 0.0]]
@@ -148,19 +148,19 @@ def chain(gain: ArrayLike = 1.0) -> Initializer:
 
 @register
 def rotations(gain: ArrayLike = 1.0) -> Initializer:
-    """Independent plane rotations in 2×2 blocks, times ``gain``.
+    """Independent plane rotations in 2×2 blocks, times `gain`.
 
     With θ_k ~ U[0, 2π) for k = 1..n/2::
 
-      W = gain·diag(R(θ_1), R(θ_2), …),  R(θ) = [[cos θ, -sin θ], [sin θ, cos θ]]
+        W = gain·diag(R(θ_1), R(θ_2), …),  R(θ) = [[cos θ, -sin θ], [sin θ, cos θ]]
 
     Args:
-      gain: the modulus of every eigenvalue gain·exp(±iθ_k) and every singular value, a scalar,
-        possibly traced.
+        gain: the modulus of every eigenvalue gain·exp(±iθ_k) and every singular value, a scalar,
+            possibly traced.
 
     Returns:
-      An initializer. An odd n leaves the last direction unrotated. It raises ``ValueError`` for a
-      shape that is not ``(n, n)``.
+        An initializer. An odd n leaves the last direction unrotated. It raises `ValueError` for a
+        shape that is not `(n, n)`.
 
     >>> W = rotations()(jax.random.key(0), (4, 4))
     >>> bool(jnp.allclose(W.T @ W, jnp.eye(4), atol=1e-6)), W[0, 2:].tolist()
@@ -188,23 +188,23 @@ def eigenvalue_ring(
 
     With u_k, v_k ~ U[0, 1)::
 
-      λ_k = gain·sqrt(u_k (r_max² - r_min²) + r_min²)·exp(i·phase·v_k)
+        λ_k = gain·sqrt(u_k (r_max² - r_min²) + r_min²)·exp(i·phase·v_k)
 
     Args:
-      gain: multiplies every eigenvalue, a scalar, possibly traced.
-      r_min: the inner radius.
-      r_max: the outer radius.
-      phase: the angles lie in [0, phase), in radians.
+        gain: multiplies every eigenvalue, a scalar, possibly traced.
+        r_min: the inner radius.
+        r_max: the outer radius.
+        phase: the angles lie in [0, phase), in radians.
 
     Returns:
-      An initializer. For a shape ``(n,)`` it returns the complex λ, the diagonal of a linear
-      recurrent unit, whose real part has the dtype asked for. For ``(n, n)`` it returns a real
-      block-diagonal matrix whose 2×2 blocks are scaled rotations with the eigenvalues λ_k and
-      their conjugates; an odd n adds one that is real, |λ|. It raises ``ValueError`` for any other
-      shape.
+        An initializer. For a shape `(n,)` it returns the complex λ, the diagonal of a linear
+        recurrent unit, whose real part has the dtype asked for. For `(n, n)` it returns a real
+        block-diagonal matrix whose 2×2 blocks are scaled rotations with the eigenvalues λ_k and
+        their conjugates; an odd n adds one that is real, |λ|. It raises `ValueError` for any other
+        shape.
 
     Raises:
-      ValueError: unless 0 <= r_min <= r_max and all three are finite.
+        ValueError: unless 0 <= r_min <= r_max and all three are finite.
 
     >>> ring = eigenvalue_ring(r_min=0.9, r_max=0.99)
     >>> eigenvalues = ring(jax.random.key(0), (50,), jnp.complex64)

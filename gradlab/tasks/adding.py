@@ -16,7 +16,7 @@ def adding(length: int = 100) -> Task:
     One marked step is uniform in the first half of the sequence, steps 1..⌊T/2⌋, the other in the
     second half. With y the one output after the last step::
 
-      target = Σ_t m_t u_t,   loss = (y - target)²,   error = |y - target|
+        target = Σ_t m_t u_t,   loss = (y - target)²,   error = |y - target|
 
     Baseline, "predict 1": the mean of the target whatever the sequence, with the mean squared
     error Var(u + u') = 1/6 ≈ 0.167. The task counts as solved at a mean absolute error of 0.08:
@@ -24,10 +24,10 @@ def adding(length: int = 100) -> Task:
     half of this one, (u + u')/2 up to a constant. A normal error is as large at variance 0.01.
 
     Args:
-      length: T, at least 2.
+        length: T, at least 2.
 
     Raises:
-      ValueError: for a length below 2.
+        ValueError: for a length below 2.
 
     >>> xs, target = adding(length=6).sample(jax.random.key(0))
     >>> xs[:, 1].tolist(), bool(jnp.isclose(target, xs[:, 0] @ xs[:, 1]))

@@ -20,28 +20,28 @@ _BUILDERS: dict[str, Builder] = {}
 class Task(NamedTuple):
     """Where sequences come from and what loss they pay, as a bundle of pure functions.
 
-    Everything is unbatched; the caller applies ``jax.vmap``. With T = ``length``, D = ``inputs``
-    and K = ``outputs``, a network maps xs (T, D) to outputs (T, K) where ``every_step`` holds, and
+    Everything is unbatched; the caller applies `jax.vmap`. With T = `length`, D = `inputs`
+    and K = `outputs`, a network maps xs (T, D) to outputs (T, K) where `every_step` holds, and
     to outputs (K,), read at the last step, where it does not.
 
     Attributes:
-      name: the task's name in the registry.
-      length: T, the number of steps of the input sequence.
-      inputs: D, the width of x_t.
-      outputs: K, the width of the outputs.
-      every_step: whether the loss reads the outputs of all steps, or of the last only.
-      sample: ``(key, dtype=None) -> (xs, target)``, xs (T, D) in ``dtype``, or in JAX's default
-        float; it works under jit and vmap. A task that draws from a data set has a
-        ``jax.tree_util.Partial`` here, so that the data can be an argument of a jitted function
-        instead of a constant in it.
-      loss: ``(outputs, target) -> L``, a scalar in the unit of the published baseline: mean
-        squared error, or cross-entropy in nats.
-      error: ``(outputs, target) -> e``, the scalar that "solved" is judged by: the share of wrong
-        answers, in [0, 1], or an absolute error; each task says which.
-      baselines: the expected loss of predictors that learn nothing, by their names.
-      solved: the task counts as solved when the mean error is at most this.
-      held_out: ``(dtype=None) -> (xs (N, T, D), targets)``, the sequences that ``sample`` never
-        draws; None for a task whose sequences are made up as they are drawn.
+        name: the task's name in the registry.
+        length: T, the number of steps of the input sequence.
+        inputs: D, the width of x_t.
+        outputs: K, the width of the outputs.
+        every_step: whether the loss reads the outputs of all steps, or of the last only.
+        sample: `(key, dtype=None) -> (xs, target)`, xs (T, D) in `dtype`, or in JAX's default
+            float; it works under jit and vmap. A task that draws from a data set has a
+            `jax.tree_util.Partial` here, so that the data can be an argument of a jitted function
+            instead of a constant in it.
+        loss: `(outputs, target) -> L`, a scalar in the unit of the published baseline: mean
+            squared error, or cross-entropy in nats.
+        error: `(outputs, target) -> e`, the scalar that "solved" is judged by: the share of wrong
+            answers, in [0, 1], or an absolute error; each task says which.
+        baselines: the expected loss of predictors that learn nothing, by their names.
+        solved: the task counts as solved when the mean error is at most this.
+        held_out: `(dtype=None) -> (xs (N, T, D), targets)`, the sequences that `sample` never
+            draws; None for a task whose sequences are made up as they are drawn.
     """
 
     name: str
@@ -82,12 +82,12 @@ def make(name: str, **options: Any) -> Task:
     """Build a task by name.
 
     Args:
-      name: one of ``names()``.
-      options: the builder's own arguments; each has a default.
+        name: one of `names()`.
+        options: the builder's own arguments; each has a default.
 
     Raises:
-      ValueError: for an unknown name or option, or a length that the task cannot have.
-      ImportError: where the data set's package is not installed.
+        ValueError: for an unknown name or option, or a length that the task cannot have.
+        ImportError: where the data set's package is not installed.
 
     >>> from gradlab import tasks
     >>> task = tasks.make("adding", length=50)
@@ -102,7 +102,7 @@ def make(name: str, **options: Any) -> Task:
 
 
 def check_least(name: str, least: int, **lengths: int) -> None:
-    """Raise ``ValueError`` unless each length, given by name, is an integer of at least ``least``.
+    """Raise `ValueError` unless each length, given by name, is an integer of at least `least`.
 
     >>> check_least("adding", 2, length=1)
     Traceback (most recent call last):
@@ -119,7 +119,7 @@ def check_least(name: str, least: int, **lengths: int) -> None:
 
 @contextlib.contextmanager
 def extra(name: str, package: str) -> Iterator[None]:
-    """Say in an ``ImportError`` how to get what is imported inside this block.
+    """Say in an `ImportError` how to get what is imported inside this block.
 
     >>> with extra("digits", "scikit-learn"):
     ...     import no_such_package

@@ -16,9 +16,9 @@ BLANK, DELIMITER = SYMBOLS, SYMBOLS + 1
 
 @register
 def copying(delay: int = 100) -> Task:
-    """Ten symbols, uniform out of 8, to be said again after a delay of ``delay`` steps.
+    """Ten symbols, uniform out of 8, to be said again after a delay of `delay` steps.
 
-    With D = ``delay``, the sequence has T = D + 20 steps, one-hot over the 8 symbols, the blank
+    With D = `delay`, the sequence has T = D + 20 steps, one-hot over the 8 symbols, the blank
     and the delimiter: the ten symbols, D - 1 blanks, the delimiter, ten blanks. The target, over
     the 8 symbols and the blank, is the blank for the first D + 10 steps, and then the ten symbols
     in their order. Loss: the cross-entropy in nats, averaged over all T steps. Error: the share
@@ -28,10 +28,10 @@ def copying(delay: int = 100) -> Task:
     cross-entropy 10 ln 8 / (D + 20): 0.173 for D = 100. Solved at an error of 1 %.
 
     Args:
-      delay: D, at least 1; the papers call it T.
+        delay: D, at least 1; the papers call it T.
 
     Raises:
-      ValueError: for a delay below 1.
+        ValueError: for a delay below 1.
 
     >>> task = copying(delay=3)
     >>> xs, target = task.sample(jax.random.key(0))

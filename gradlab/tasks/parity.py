@@ -21,12 +21,12 @@ def parity(length: int = 50, every_step: bool = False) -> Task:
     Solved at an error of 1 %.
 
     Args:
-      length: T, at least 1.
-      every_step: whether to ask after every step instead of after the last. This is much easier:
-        the answer at each step differs from the one before by one bit.
+        length: T, at least 1.
+        every_step: whether to ask after every step instead of after the last. This is much easier:
+            the answer at each step differs from the one before by one bit.
 
     Raises:
-      ValueError: for a length below 1.
+        ValueError: for a length below 1.
 
     >>> xs, target = parity(length=6, every_step=True).sample(jax.random.key(0))
     >>> xs[:, 0].tolist(), target.tolist()

@@ -48,7 +48,7 @@ def _hour(stamp: str) -> float:
 
 
 def baselines(degrees: np.ndarray, length: int) -> dict[str, float]:
-    """Mean squared errors of two forecasts of z_{t+1}, over all windows of ``length`` hours.
+    """Mean squared errors of two forecasts of z_{t+1}, over all windows of `length` hours.
 
     "persistence" says that nothing changes, z_t; "seasonal" says what it was at the same hour the
     day before, z_{t-23}.
@@ -76,15 +76,15 @@ def temperature(length: int = 48) -> Task:
     seasonal forecast's, 0.151 °F. Normals are so smooth that there is room below it: linear
     regression on 48 hours comes to 0.00003.
 
-    ``sample`` draws from the first 80 % of the year; ``held_out`` are the windows that lie in the
+    `sample` draws from the first 80 % of the year; `held_out` are the windows that lie in the
     rest of it, from 20 October on: 0.0044 for persistence and 0.00049 for the seasonal forecast.
 
     Args:
-      length: T, in hours, from 24 to 1,000.
+        length: T, in hours, from 24 to 1,000.
 
     Raises:
-      ValueError: for a length out of range.
-      ImportError: where vega_datasets is not installed.
+        ValueError: for a length out of range.
+        ImportError: where vega_datasets is not installed.
 
     >>> task = temperature(length=24)
     >>> xs, target = task.sample(jax.random.key(0))

@@ -32,11 +32,11 @@ def temporal_order(length: int = 100, symbols: int = 2) -> Task:
     error of 1 %, as Pascanu et al. count a run as successful.
 
     Args:
-      length: T, at least 10.
-      symbols: 2 or 3.
+        length: T, at least 10.
+        symbols: 2 or 3.
 
     Raises:
-      ValueError: for a length below 10, or another number of symbols.
+        ValueError: for a length below 10, or another number of symbols.
 
     >>> xs, target = temporal_order(length=10).sample(jax.random.key(0))
     >>> "".join("XYabcd"[c] for c in xs.argmax(1)), int(target)
