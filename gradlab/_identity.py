@@ -6,18 +6,21 @@ Python functions by their address. `Identity` goes through the program itself.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import dis
 import enum
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import inspect
+import os
 import re
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,14 @@ _BUILT_IN = (
     types.ClassMethodDescriptorType,
     np.ufunc,
 )
+# Of a class: what says nothing of its content, or differs between processes.
+_NO_CONTENT = (
+    "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "_abc_impl",
+    "__abstractmethods__",
+)  # fmt: skip
+_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM")
+_GRADLAB = str(Path(__file__).resolve().parent) + os.sep
 _LIBRARIES = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")
 )
@@ -86,10 +97,13 @@ class Identity:
 
     def __call__(self, value: Any) -> bytes:
         """The digest of a value; raises `Unknown` for one whose content cannot be read."""
-        if isinstance(value, enum.Enum):
-            return _join("enum", _name(type(value)), value.name)
         if type(value) in _PLAIN:
             return _join(type(value).__name__, repr(value))
+        if isinstance(value, np.dtype):
+            return _join("dtype", repr(value))
+        if type(value) in (tuple, frozenset):
+            # By content: whether two equal constants are one object follows from the compiler.
+            return self._read(value)
         program = _is_jaxpr(value)
         if program or isinstance(value, jax.Array | np.ndarray | np.generic):
             # By content: whether two equal programs are one object follows from JAX's caches.
@@ -171,10 +185,22 @@ class Identity:
             return _join(_name(type(value)), self(inner), *map(self, rules))
         return self._object(value)
 
-    def _is_installed(self, module: Any, file: str) -> bool:
-        name = module if isinstance(module, str) else getattr(module, "__name__", "")
-        top = name.partition(".")[0]
-        return top == "gradlab" or (_in_library(file) and top != self.package)
+    def _is_installed(self, module: str, file: str) -> bool:
+        """Whether a name and a version say what the code of a file is."""
+        if os.path.abspath(file).startswith(_GRADLAB):
+            return True
+        return _in_library(file) and module.partition(".")[0] != self.package
+
+    def _is_users(self, value: Any) -> bool:
+        """Whether a class or a module is written by the user."""
+        module = value if isinstance(value, types.ModuleType) else sys.modules.get(value.__module__)
+        name = getattr(module, "__name__", "")
+        return name != "builtins" and not self._is_installed(name, _file(module))
+
+    def _kind(self, value: Any) -> bytes:
+        """What the type of a value is: its name, and for a user's type its code too."""
+        kind = type(value)
+        return self(kind) if self._is_users(kind) else _name(kind).encode()
 
     def _array(self, value: Any) -> bytes:
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -187,66 +213,113 @@ class Identity:
 
     def _mapping(self, value: Mapping[Any, Any]) -> bytes:
         items = (self(each) for item in value.items() for each in item)
-        return _join(_name(type(value)), *items)
+        return _join(self._kind(value), *items)
 
     def _sequence(self, value: Iterable[Any]) -> bytes:
-        return _join(_name(type(value)), *map(self, value))
+        return _join(self._kind(value), *map(self, value))
 
     def _set(self, value: Iterable[Any]) -> bytes:
         # A set has another order in each process.
-        return _join(_name(type(value)), *sorted(map(self._alone, value)))
+        return _join(self._kind(value), *sorted(map(self._alone, value)))
+
+    def _enum(self, value: enum.Enum) -> bytes:
+        return _join("enum", self._kind(value), value.name, self(value.value))
 
     def _function(self, value: types.FunctionType) -> bytes:
-        if self._is_installed(value.__module__, value.__code__.co_filename):
-            code = _join(_name(value), _version(value.__module__))
+        # Not value.__module__, which functools.wraps copies from another function.
+        module = str(value.__globals__.get("__name__", ""))
+        cells: dict[str, Any] = {}
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # a cell that holds nothing yet
+                cells[name] = cell.cell_contents
+        if self._is_installed(module, value.__code__.co_filename):
+            code = _join(_name(value), _version(module))
         else:
-            code = self._code(value.__code__, value.__globals__)
-        cells = []
-        for cell in value.__closure__ or ():
-            try:
-                cells.append(self(cell.cell_contents))
-            except ValueError as error:
-                if isinstance(error, Unknown):
-                    raise
-                cells.append(b"empty")
+            code = self._code(value.__code__, value.__globals__, cells)
         rest = value.__defaults__, value.__kwdefaults__, vars(value)
-        return _join("function", code, *cells, self(rest))
+        return _join("function", code, self(cells), self(rest))
 
-    def _code(self, code: types.CodeType, names: Mapping[str, Any]) -> bytes:
-        """A function's instructions and constants, and what its global names stand for."""
-        found = []
-        for constant in code.co_consts:
-            nested = isinstance(constant, types.CodeType)
-            found.append(self._code(constant, names) if nested else self(constant))
-        attributes, loaded = set(), set()
-        for line in dis.get_instructions(code):
-            if line.opname in ("LOAD_GLOBAL", "LOAD_NAME") and line.argval in names:
-                loaded.add(line.argval)
-            elif line.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-                attributes.add(line.argval)
-        for name in sorted(loaded):
-            value = names[name]
-            if isinstance(value, types.ModuleType) and not self._is_installed(value, _file(value)):
-                # The user's own module may hold data: read what the code takes from it.
-                taken = sorted(a for a in attributes if a in vars(value))
-                found += [_join(name, a, self(vars(value)[a])) for a in taken]
-            found.append(_join(name, self(value)))
-        return _join("code", code.co_code, repr(code.co_names), *found)
+    def _code(
+        self, code: types.CodeType, names: Mapping[str, Any], cells: Mapping[str, Any]
+    ) -> bytes:
+        """A function's instructions and constants, and what its names stand for.
+
+        Offsets of constants and names are left out: a docstring moves them.
+        """
+        body, modules, attributes = [], dict[str, Any](), set[str]()
+        for part in _nested(code):
+            body.append(_join("arguments", *_arguments(part)))
+            before: list[Any] = []
+            for line in dis.get_instructions(part):
+                if line.opname == "EXTENDED_ARG":
+                    continue
+                body.append(self._instruction(line))
+                if line.opname == "IMPORT_NAME":
+                    level, names_from = before[-2:]
+                    module = self._imported(line.argval, level, names)
+                    modules[f"import {line.argval}"] = module
+                    for submodule in names_from or ():
+                        if not hasattr(module, submodule):  # it is imported as the code runs
+                            self._imported(f"{line.argval}.{submodule}".lstrip("."), level, names)
+                elif line.opname in _GLOBAL and line.argval in names:
+                    modules[line.argval] = names[line.argval]
+                elif line.opname in _ATTRIBUTE:
+                    attributes.add(line.argval)
+                before.append(line.argval)
+        # A module in the closure is read as a global one is.
+        modules |= {f"free {n}": v for n, v in cells.items() if isinstance(v, types.ModuleType)}
+        found = (
+            _join(name, self._taken(value, attributes, set()))
+            for name, value in sorted(modules.items())
+        )
+        return _join("code", *body, *found)
+
+    def _instruction(self, line: dis.Instruction) -> bytes:
+        if isinstance(line.argval, types.CodeType):
+            return _join(line.opname, "code")  # which _nested gives on its own
+        if line.opcode in dis.hasconst:
+            return _join(line.opname, self(line.argval))
+        by_name = line.opcode in dis.hasname or line.opcode in dis.hasfree
+        return _join(line.opname, line.argval if by_name else line.arg)
+
+    def _taken(self, value: Any, attributes: set[str], seen: set[int]) -> bytes:
+        """What code takes from a name: of a user's module the attributes that it mentions."""
+        if not isinstance(value, types.ModuleType) or not self._is_users(value):
+            return self(value)
+        if id(value) in seen:
+            return b"again"
+        seen = seen | {id(value)}
+        taken = sorted(attributes & vars(value).keys())
+        return _join(
+            "module", *(_join(a, self._taken(vars(value)[a], attributes, seen)) for a in taken)
+        )
+
+    def _imported(self, name: str, level: int, names: Mapping[str, Any]) -> Any:
+        """The module that `import name` gives inside of a function; its name if installed."""
+        try:
+            name = importlib.util.resolve_name("." * level + name, names.get("__package__"))
+            if name in sys.modules:
+                return sys.modules[name]
+            spec = importlib.util.find_spec(name)
+        except ImportError:
+            return None
+        # An installed package may be slow to import, and the code may never get there.
+        if spec is None or self._is_installed(name, spec.origin or "<frozen>"):
+            return name
+        return importlib.import_module(name)
 
     def _class(self, value: type) -> bytes:
-        module = sys.modules.get(value.__module__)
-        if value.__module__ == "builtins" or self._is_installed(module, _file(module)):
+        if not self._is_users(value):
             return _join("class", _name(value), _version(value.__module__))
         methods = {
             name: part
             for name, part in vars(value).items()
-            if name not in ("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__")
+            if name not in _NO_CONTENT
             and not isinstance(part, types.GetSetDescriptorType | types.MemberDescriptorType)
             and not name.startswith(("__annotate", "__static_attributes__", "__firstlineno__"))
-            # Counters of abc and its like, no content of the class.
-            and name not in ("_abc_impl",)
         }
-        return _join("class", _name(value), *map(self, value.__bases__), self(methods))
+        # Without the module's name: a script is __main__ in one process and not in another.
+        return _join("class", value.__qualname__, *map(self, value.__bases__), self(methods))
 
     def _partial(self, value: Any) -> bytes:
         return _join("partial", self(value.func), self(value.args), self(value.keywords))
@@ -275,19 +348,21 @@ class Identity:
                 fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 return _join(_name(kind), self(fields))
             return _join(_name(kind), _printed(value))
+        if _name(kind) == "flax.ids.FlaxId":
+            return _join("id")  # a counter of all modules that the process has made so far
         try:
             parts = value.__reduce_ex__(4)  # what pickle would write
         except Exception as error:
             raise Unknown(f"{_name(kind)} ({error})") from None
         if isinstance(parts, str):
-            return _join("global", parts, _name(kind))
+            return _join("global", parts, self._kind(value))
         # The items of a list or a dict come as iterators.
         tail = [list(part) if part is not None else None for part in parts[3:5]]
         return _join("object", self(kind), *map(self, parts[:3]), self(tail))
 
 
 _READERS: tuple[tuple[Any, Callable[[Identity, Any], bytes]], ...] = (
-    (np.dtype, lambda _, value: _join("dtype", repr(value))),
+    (enum.Enum, Identity._enum),
     (list | tuple, Identity._sequence),
     (set | frozenset, Identity._set),
     (dict | types.MappingProxyType, Identity._mapping),
@@ -297,9 +372,10 @@ _READERS: tuple[tuple[Any, Callable[[Identity, Any], bytes]], ...] = (
     (_BUILT_IN, Identity._built_in),
     (staticmethod | classmethod, lambda read, value: read(value.__func__)),
     (property, lambda read, value: read((value.fget, value.fset, value.fdel))),
+    (functools.cached_property, lambda read, value: read(value.func)),
     (types.ModuleType, lambda _, value: _join("module", value.__name__, _version(value.__name__))),
     (type, Identity._class),
-    (types.CodeType, lambda read, value: read._code(value, {})),
+    (types.CodeType, lambda read, value: read._code(value, {}, {})),
     (jax.tree_util.PyTreeDef, Identity._tree),
 )
 
@@ -313,7 +389,8 @@ def of_function(function: Callable[..., Any], version: str | None = None) -> str
     >>> of_function(first) == of_function(second)
     False
     """
-    package = str(getattr(function, "__module__", "")).partition(".")[0]
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    package = str(names.get("__name__", "")).partition(".")[0]
     try:
         content = Identity(version, package)(function)
     except Unknown:
@@ -340,6 +417,19 @@ def _is_jaxpr(value: Any) -> bool:
 
 def _name(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A function's code and that of every function inside of it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _nested(constant)
+
+
+def _arguments(code: types.CodeType) -> tuple[Any, ...]:
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    return *counts, *code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 def _printed(value: Any) -> str:
