@@ -1,7 +1,7 @@
 """Recurrent cells as bundles of pure functions: one file per family, one registry."""
 
 from gradlab.cells.antisymmetric import antisymmetric, gated_antisymmetric
-from gradlab.cells.base import Cell, make, names, options, register
+from gradlab.cells.base import REGISTRY, Cell, gate_init, make, names, options, register, zero_state
 from gradlab.cells.convert import from_equinox, from_flax, from_haiku, from_keras, from_torch
 from gradlab.cells.cornn import CoRNNState, cornn
 from gradlab.cells.elman import elman
@@ -18,6 +18,7 @@ from gradlab.cells.orthogonal import orthogonal
 from gradlab.cells.slstm import SLSTMState, slstm
 
 __all__ = [
+    "REGISTRY",
     "Cell",
     "CoRNNState",
     "LEMState",
@@ -32,6 +33,7 @@ __all__ = [
     "from_haiku",
     "from_keras",
     "from_torch",
+    "gate_init",
     "gated_antisymmetric",
     "gru",
     "gru_reset_before",
@@ -56,4 +58,5 @@ __all__ = [
     "register",
     "slstm",
     "ugrnn",
+    "zero_state",
 ]

@@ -1,32 +1,29 @@
 """The antisymmetric network and its gated form."""
 
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from gradlab.cells.base import (
     BIAS,
     INPUT,
     Cell,
     Params,
-    affine,
+    add_leaf,
     check_numbers,
-    check_widths,
     gate_init,
-    preparing,
-    register,
-    zeros,
+    keep_leaves,
+    register_family,
 )
 from gradlab.initializers import Initializer, normal
 
 RECURRENT = normal()
 
 
-@register
+@register_family
 def antisymmetric(
     inputs: int,
     hidden: int,
@@ -45,18 +42,14 @@ def antisymmetric(
     diagonal cancels in M, and its gradient is 0.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
         epsilon: ε > 0, the step of Euler's method, a scalar, possibly traced.
         gamma: γ ≥ 0, the diffusion, a scalar, possibly traced.
         recurrent: initializer of W (H, H), `params["recurrent"]`; by default N(0, 1/H).
-        input: initializer of U (H, D), `params["input"]`.
-        bias: initializer of b (H,), `params["bias"]`.
 
     `prepare` adds M, `params["skew"]`.
 
     Raises:
-        ValueError: for a width below 1, an ε that is not positive or a negative γ.
+        ValueError: for an ε that is not positive or a negative γ.
 
     >>> cell = antisymmetric(inputs=1, hidden=2, gamma=0.5)
     >>> cell.matrices({"recurrent": jnp.array([[7.0, 3.0], [1.0, 7.0]])}).tolist()
@@ -68,9 +61,9 @@ def antisymmetric(
     of `asymRNN` in github.com/erichson/LipschitzRNN, models.py, commit df6552e, by the authors of
     "Lipschitz recurrent neural networks" (2021); its matrix is -C there.
     """
-    _check("antisymmetric", inputs, hidden, epsilon, gamma)
+    _check_euler("antisymmetric", epsilon, gamma)
 
-    prepare = preparing("skew", _skew(gamma))
+    prepare = add_leaf("skew", _skew(gamma))
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         step = jnp.tanh(h @ prepare(params)["skew"].T + drive)
@@ -80,21 +73,17 @@ def antisymmetric(
         return prepare(params)["skew"][None]
 
     return Cell(
+        inputs,
+        hidden,
+        gate_init(inputs, hidden, recurrent, input, bias),
+        advance,
         name="antisymmetric",
-        gates=("h",),
-        hidden=hidden,
-        inputs=inputs,
-        init=gate_init(1, inputs, hidden, recurrent, input, bias),
-        start=functools.partial(zeros, hidden),
-        project=affine,
-        advance=advance,
-        read=_read,
         matrices=matrices,
         prepare=prepare,
     )
 
 
-@register
+@register_family
 def gated_antisymmetric(
     inputs: int,
     hidden: int,
@@ -114,8 +103,6 @@ def gated_antisymmetric(
     The state is h; σ is the logistic function. W's diagonal cancels in M, and its gradient is 0.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
         epsilon: ε > 0, the step of Euler's method, a scalar, possibly traced.
         gamma: γ ≥ 0, the diffusion, a scalar, possibly traced.
         recurrent: initializer of W (H, H), `params["recurrent"]`; by default N(0, 1/H).
@@ -125,7 +112,7 @@ def gated_antisymmetric(
     `prepare` adds M, `params["skew"]`.
 
     Raises:
-        ValueError: for a width below 1, an ε that is not positive or a negative γ.
+        ValueError: for an ε that is not positive or a negative γ.
 
     >>> cell = gated_antisymmetric(inputs=3, hidden=5)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
@@ -134,14 +121,12 @@ def gated_antisymmetric(
     Source: Chang, Chen, Haber & Chi, "AntisymmetricRNN: a dynamical system view on recurrent
     neural networks" (2019), section 3; the defaults are those of `antisymmetric`.
     """
-    _check("gated_antisymmetric", inputs, hidden, epsilon, gamma)
+    _check_euler("gated_antisymmetric", epsilon, gamma)
 
-    blocks = gate_init(2, inputs, hidden, recurrent, input, bias)
-    prepare = preparing("skew", _skew(gamma))
+    blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=2)
+    prepare = add_leaf("skew", _skew(gamma))
 
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        params = blocks(key, dtype)
-        return params | {"recurrent": params["recurrent"][:hidden]}
+    init = keep_leaves(blocks, hidden, "recurrent")
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         h_both = h @ prepare(params)["skew"].T
@@ -153,22 +138,18 @@ def gated_antisymmetric(
         return prepare(params)["skew"][None]
 
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="gated_antisymmetric",
         gates=("z", "h"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
-        project=affine,
-        advance=advance,
-        read=_read,
         matrices=matrices,
         prepare=prepare,
     )
 
 
-def _check(name: str, inputs: int, hidden: int, epsilon: ArrayLike, gamma: ArrayLike) -> None:
-    check_widths(name, inputs=inputs, hidden=hidden)
+def _check_euler(name: str, epsilon: ArrayLike, gamma: ArrayLike) -> None:
     check_numbers(name, "above 0", lambda v: v > 0, epsilon=epsilon)
     check_numbers(name, "of at least 0", lambda v: v >= 0, gamma=gamma)
 
@@ -179,7 +160,3 @@ def _skew(gamma: ArrayLike) -> Callable[[Params], Array]:
         return W - W.T - jnp.asarray(gamma, W.dtype) * jnp.eye(len(W), dtype=W.dtype)
 
     return skew
-
-
-def _read(h: Array) -> Array:
-    return h

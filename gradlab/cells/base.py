@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import operator
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,11 +15,13 @@ from jax.typing import ArrayLike, DTypeLike
 from gradlab import initializers
 from gradlab._names import choose
 from gradlab._norms import widen
+from gradlab._registry import Registry, is_own, takes
 from gradlab.initializers import Initializer
 
 Params = dict[str, Array]
 State = Any
 Drive = Any
+Init = Callable[..., Params]
 Builder = Callable[..., "Cell"]
 
 # What each family starts from: W orthogonal per gate, U_ij ~ N(0, 1/inputs), b = 0. One start for
@@ -27,85 +31,268 @@ RECURRENT = initializers.orthogonal()
 INPUT = initializers.normal()
 BIAS = jax.nn.initializers.zeros
 
-_BUILDERS: dict[str, Builder] = {}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "erf": jax.scipy.special.erf,
+    "linear": lambda a: a,
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+}
+
+# What the arguments mean that many families share: the text, and the error that it brings.
+ARGUMENTS = {
+    "inputs": ("D, the width of x_t, at least 1.", "a width below 1"),
+    "hidden": ("H, the width of h_t and of every other part of the state, at least 1.", ""),
+    "activation": ("φ, one of erf, linear, relu, tanh.", "an unknown activation"),
+    "recurrent": (
+        'initializer of W, (H, H) for each gate, `params["recurrent"]`; by default orthogonal.',
+        "",
+    ),
+    "input": (
+        'initializer of U, (H, D) for each gate, `params["input"]`; by default N(0, 1/D).',
+        "",
+    ),
+    "bias": ('initializer of b, (H,) for each gate, `params["bias"]`; by default 0.', ""),
+    "forget_bias": (
+        "added by `init` to the f block of b; a scalar or (H,), possibly traced.",
+        "",
+    ),
+}
 
 
-def _as_they_are(params: Params) -> Params:
-    return params
+class _Fields(NamedTuple):
+    inputs: int
+    hidden: int
+    init: Init
+    advance: Callable[[Params, State, Drive], State]
+    name: str
+    gates: tuple[str, ...]
+    start: Callable[..., State]
+    project: Callable[[Params, Array], Drive]
+    read: Callable[[State], Array]
+    matrices: Callable[[Params], Array]
+    log_retention: Callable[[Params], Array] | None
+    prepare: Callable[[Params], Params]
 
 
-class Cell(NamedTuple):
+class Cell(_Fields):
     """A recurrent map h_t = step(params, h_{t-1}, x_t), as a bundle of pure functions.
 
-    Everything is unbatched; the caller applies `jax.vmap`. With H = `hidden`, D = `inputs`
-    and G = `len(gates)`, parameters are a dict of stacked gate blocks, in the order of
-    `gates`, used as `weight @ vector`: `"recurrent"` (G·H, H), `"input"` (G·H, D),
-    `"bias"` (G·H,), and whatever else the family needs. A family whose recurrence is no matrix
-    per gate says in its builder what these leaves are.
+    Everything is unbatched; the caller applies `jax.vmap`. With H = `hidden`, D = `inputs` and
+    G = `len(gates)`, parameters are a dict of stacked gate blocks, in the order of `gates`, used
+    as `weight @ vector`: `"recurrent"` (G·H, H), `"input"` (G·H, D), `"bias"` (G·H,), and whatever
+    else the family needs. A family whose recurrence is no matrix per gate says in its builder what
+    these leaves are.
+
+    Only the first four have no default: with those alone the state is h itself, and the step is
+    `advance(params, h, U x + b)`.
 
     Attributes:
-        name: the family's name in the registry.
-        gates: the names of the gate blocks, in their order in the parameters.
-        hidden: H, the width of h.
         inputs: D, the width of x.
-        init: `(key, dtype=None) -> params`. Every gate block is drawn on its own.
-        start: `(dtype=None) -> state`, all zeros.
-        project: `(params, x) -> drive`, all that does not need the state; x is (D,). A caller maps
-            it over time in one product before the scan.
+        hidden: H, the width of h.
+        init: `(key, dtype=None) -> params`. Every gate block is drawn on its own. `gate_init`
+            gives it.
         advance: `(params, state, drive) -> state`, the recurrent part.
-        read: `state -> h`, of shape (H,).
+        name: the family's name in the registry, which `make` enters where a user's cell has none.
+        gates: the names of the gate blocks, in their order in the parameters; by default ("h",).
+        start: `(dtype=None) -> state`, all zeros; by default h = 0, (H,).
+        project: `(params, x) -> drive`, all that does not need the state; x is (D,). A caller maps
+            it over time in one product before the scan. By default U x + b.
+        read: `state -> h`, of shape (H,); by default the state itself.
         matrices: `params -> W`, the square matrices through which the step reads the last state,
             (G, H, H), one for each gate (or fewer, where gates share one): what an audit measures.
+            By default the blocks of `params["recurrent"]`.
         log_retention: `params -> ln k`, (H,), in nats per step: by what factor k a step multiplies
-            each unit of the memory where nothing but the bias drives the gate that keeps it, ln
-            σ(b_f) in an LSTM. The gate time constants are τ = -1 / ln k, in steps. `None` where no
-            gate and no constant keeps the memory.
+            each unit of the memory where nothing but the bias drives the gate that keeps it,
+            ln σ(b_f) in an LSTM. The gate time constants are τ = -1 / ln k, in steps. None where
+            no gate and no constant keeps the memory.
         prepare: `params -> params`, with what the steps need of the parameters alone (an orthogonal
             matrix from its generator) as one more leaf. The other functions take parameters
             prepared or not; a caller prepares them once, before a scan, since in its body the same
-            would be computed, and differentiated, at every step. Most families have nothing to
-            prepare.
+            would be computed, and differentiated, at every step. By default nothing is added.
 
     `dtype=None` is JAX's default float.
+
+    Raises:
+        ValueError: for a width that is not an integer of at least 1.
+
+    >>> def advance(params, h, drive):
+    ...     return jnp.tanh(params["recurrent"] @ h + drive)
+    >>> cell = Cell(2, 3, gate_init(2, 3), advance)
+    >>> cell.step(cell.init(jax.random.key(0)), cell.start(), jnp.ones(2)).shape
+    (3,)
     """
 
-    name: str
-    gates: tuple[str, ...]
-    hidden: int
-    inputs: int
-    init: Callable[..., Params]
-    start: Callable[..., State]
-    project: Callable[[Params, Array], Drive]
-    advance: Callable[[Params, State, Drive], State]
-    read: Callable[[State], Array]
-    matrices: Callable[[Params], Array]
-    log_retention: Callable[[Params], Array] | None = None
-    prepare: Callable[[Params], Params] = _as_they_are
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        inputs: int,
+        hidden: int,
+        init: Init,
+        advance: Callable[[Params, State, Drive], State],
+        name: str = "",
+        gates: tuple[str, ...] = ("h",),
+        start: Callable[..., State] | None = None,
+        project: Callable[[Params, Array], Drive] | None = None,
+        read: Callable[[State], Array] | None = None,
+        matrices: Callable[[Params], Array] | None = None,
+        log_retention: Callable[[Params], Array] | None = None,
+        prepare: Callable[[Params], Params] | None = None,
+    ) -> "Cell":
+        """Fill the defaults."""
+        for what, width in (("inputs", inputs), ("hidden", hidden)):
+            _check_width(name or "a cell", what, width)
+        return super().__new__(
+            cls,
+            inputs,
+            hidden,
+            init,
+            advance,
+            name,
+            gates,
+            start or zero_state(hidden),
+            project or affine,
+            read or _identity,
+            matrices or _blocks(name or "a cell", hidden),
+            log_retention,
+            prepare or _identity,
+        )
 
     def step(self, params: Params, state: State, x: Array) -> State:
         """One step, `advance(params, state, project(params, x))`."""
         return self.advance(params, state, self.project(params, x))
 
 
-def register(builder: Builder) -> Builder:
-    """Enter a builder into the registry under its own function name (a decorator)."""
-    _BUILDERS[builder.__name__] = builder
-    return builder
+def _check_width(name: str, what: str, width: int) -> None:
+    try:
+        wide = operator.index(width) >= 1
+    except TypeError:
+        raise ValueError(f"{name} needs {what} to be an integer, got {width!r}") from None
+    if not wide:
+        raise ValueError(f"{name} needs {what} of at least 1, got {width}")
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _blocks(name: str, hidden: int) -> Callable[[Params], Array]:
+    """The `matrices` of a cell whose recurrent weight is a stack of square blocks."""
+
+    def matrices(params: Params) -> Array:
+        W = params.get("recurrent")
+        if W is None or W.ndim != 2 or W.shape[1] != hidden or W.shape[0] % hidden:
+            raise ValueError(
+                f'{name} has no params["recurrent"] of shape (G·H, H) with H = {hidden}: '
+                "give its Cell the function matrices"
+            )
+        return W.reshape(-1, hidden, hidden)
+
+    return matrices
+
+
+def _adapt(function: Builder) -> Builder:
+    """A user's builder that checks the cell that it returns, and names it."""
+    if is_own(function):
+        return function
+    name = function.__name__
+    if not (takes(function, "inputs") and takes(function, "hidden")):
+        raise ValueError(f"the cell {name} needs the arguments inputs and hidden")
+
+    @functools.wraps(function)
+    def build(**options: Any) -> Cell:
+        cell = function(**options)
+        if not isinstance(cell, Cell):
+            raise ValueError(
+                f"the cell {name} must return a gradlab.cells.Cell, got {type(cell).__name__}"
+            )
+        for what in ("inputs", "hidden"):
+            if what in options and getattr(cell, what) != options[what]:
+                raise ValueError(
+                    f"the cell {name} must have {what}={options[what]}, "
+                    f"got {what}={getattr(cell, what)}"
+                )
+        _check_step(name, cell)
+        return cell if cell.name else cell._replace(name=name)
+
+    return build
+
+
+def _check_step(name: str, cell: Cell) -> None:
+    """Raise `ValueError` for a cell whose step changes the form of its state. Runs no step."""
+
+    def run(key: Array, x: Array) -> tuple[State, State, Array]:
+        start = cell.start(jnp.float32)
+        state = cell.step(cell.init(key, jnp.float32), start, x)
+        return start, state, cell.read(state)
+
+    x = jax.ShapeDtypeStruct((cell.inputs,), jnp.float32)
+    start, state, h = jax.eval_shape(run, jax.random.key(0), x)
+    if _form(start) != _form(state):
+        raise ValueError(f"the step of the cell {name} turns {_form(start)} into {_form(state)}")
+    if _form(h) != _form(jax.ShapeDtypeStruct((cell.hidden,), jnp.float32)):
+        raise ValueError(f"the cell {name} must read float32[{cell.hidden}], got {_form(h)}")
+
+
+def _form(state: State) -> str:
+    def form(leaf: Any) -> str:
+        return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+    return str(jax.tree.map(form, state)).replace("'", "")
+
+
+REGISTRY: Registry[Builder] = Registry("cell", _adapt)
+
+
+def register(builder: Any = None, *, version: str | None = None) -> Any:
+    """Enter a builder of cells under its own name, `@register` or `@register(version="2")`.
+
+    The builder takes `inputs` and `hidden`, returns a `Cell`, and may take what sweeps vary:
+    `recurrent`, `input`, `bias`, `forget_bias`, `activation`, `dt`. An argument `**options` takes
+    every option that a sweep names.
+
+    Args:
+        builder: the function.
+        version: a text that changes whenever something changes that the code does not show, such
+            as a data file that it reads.
+
+    Returns:
+        The builder, unchanged. A name that a user has registered before stands for the new one.
+
+    Raises:
+        ValueError: for a name of gradlab's own, or a builder that does not take `inputs` and
+            `hidden`. `make` raises it where the builder returns no `Cell`, or one whose step
+            changes the shape or dtype of its state.
+
+    A whole cell, h_t = 0.9 tanh(W h_{t-1} + U x_t + b):
+
+    >>> from gradlab import cells
+    >>> @cells.register
+    ... def damped(inputs, hidden, recurrent=None, input=None, bias=None):
+    ...     def advance(params, h, drive):
+    ...         return 0.9 * jnp.tanh(params["recurrent"] @ h + drive)
+    ...     init = cells.gate_init(inputs, hidden, recurrent, input, bias)
+    ...     return cells.Cell(inputs, hidden, init, advance)
+    >>> cell = cells.make("damped", inputs=3, hidden=5)
+    >>> cell.name, cell.step(cell.init(jax.random.key(0)), cell.start(), jnp.ones(3)).shape
+    ('damped', (5,))
+    >>> cells.REGISTRY.remove("damped")
+    """
+    return REGISTRY.register(builder, version=version)
 
 
 def names() -> tuple[str, ...]:
-    """Return the name of every registered cell, sorted."""
-    return tuple(sorted(_BUILDERS))
+    """The name of every registered cell, sorted."""
+    return REGISTRY.names()
 
 
 def options(name: str) -> tuple[str, ...]:
-    """Return the arguments that the builder of a cell takes.
+    """The named arguments that the builder of a cell takes.
 
     >>> options("lstm")
     ('inputs', 'hidden', 'recurrent', 'input', 'bias', 'forget_bias')
     """
-    choose("cell", name, _BUILDERS)
-    return tuple(inspect.signature(_BUILDERS[name]).parameters)
+    return REGISTRY.options(name)
 
 
 def make(name: str, **options: Any) -> Cell:
@@ -116,7 +303,8 @@ def make(name: str, **options: Any) -> Cell:
         options: the builder's own arguments; every family takes `inputs` and `hidden`.
 
     Raises:
-        ValueError: for an unknown name or option, or a width below 1.
+        ValueError: for an unknown name or option, a width below 1, or a user's builder that
+            returns no `Cell`.
 
     >>> from gradlab import cells
     >>> cell = cells.make("lstm", inputs=3, hidden=5)
@@ -125,31 +313,149 @@ def make(name: str, **options: Any) -> Cell:
     >>> cell.read(state).shape
     (5,)
     """
-    choose("cell", name, _BUILDERS)
-    for option in options:
-        choose(f"{name} option", option, inspect.signature(_BUILDERS[name]).parameters)
-    return _BUILDERS[name](**options)
+    return REGISTRY.make(name, **options)
 
 
-def stacked(gates: int, hidden: int) -> Callable[[Params], Array]:
-    """The `matrices` of a cell whose recurrent weight is a stack of square gate blocks.
+def register_family(builder: Builder) -> Builder:
+    """Enter one of gradlab's own builders, and explain in its docstring what families share.
 
-    >>> stacked(2, 3)({"recurrent": jnp.ones((6, 3))}).shape
-    (2, 3, 3)
+    An argument of `ARGUMENTS` that the docstring does not explain gets the text there, and the
+    errors that come with the arguments get their lines under "Raises".
+    """
+    if builder.__doc__:  # None under python -OO
+        builder.__doc__ = _explain(inspect.cleandoc(builder.__doc__), _parameters(builder))
+    return REGISTRY.register(builder)
+
+
+def _parameters(builder: Builder) -> tuple[str, ...]:
+    return tuple(inspect.signature(builder).parameters)
+
+
+def _explain(doc: str, parameters: tuple[str, ...]) -> str:
+    head, args, rest = _split_section(doc, "Args:")
+    entries = {match[1]: match[0] for match in re.finditer(r"    (\w+): .*(\n {5,}.*)*", args)}
+    for name in parameters:
+        if name not in entries:
+            entries[name] = f"    {name}: {ARGUMENTS[name][0]}"
+    args = "\n".join(["Args:", *(entries[name] for name in parameters)])
+
+    before, raises, after = _split_section(rest, "Raises:")
+    errors = [ARGUMENTS[name][1] for name in parameters if name in ARGUMENTS]
+    lines = [f"    ValueError: for {error}." for error in errors if error]
+    raises = "\n".join([raises or "Raises:", *lines])
+    return "\n\n".join(part for part in (head, args, before, raises, after) if part)
+
+
+def _split_section(doc: str, title: str) -> tuple[str, str, str]:
+    """What stands before a section of a docstring, the section, and what follows it.
+
+    A docstring without the section is cut where the example begins.
+    """
+    paragraphs = doc.split("\n\n")
+    for i, paragraph in enumerate(paragraphs):
+        if paragraph.startswith(title):
+            return "\n\n".join(paragraphs[:i]), paragraph, "\n\n".join(paragraphs[i + 1 :])
+    first = ("Raises:", ">>>") if title == "Args:" else (">>>",)
+    i = next(i for i, p in enumerate(paragraphs) if p.startswith(first))
+    return "\n\n".join(paragraphs[:i]), "", "\n\n".join(paragraphs[i:])
+
+
+def activation_function(name: str) -> Callable[[Array], Array]:
+    """φ by its name; `ValueError` for another.
+
+    >>> float(activation_function("relu")(-1.0))
+    0.0
+    """
+    choose("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]
+
+
+def gate_init(
+    inputs: int,
+    hidden: int,
+    recurrent: Initializer | None = None,
+    input: Initializer | None = None,
+    bias: Initializer | None = None,
+    gates: int = 1,
+) -> Init:
+    """The `init` of a cell's weights: W and U and b, each gate's block from its own key.
+
+    Args:
+        inputs: D, the width of x.
+        hidden: H, the width of h.
+        recurrent: initializer of W, (H, H) for each gate, `params["recurrent"]`; None: orthogonal.
+        input: initializer of U, (H, D) for each gate, `params["input"]`; None: N(0, 1/D).
+        bias: initializer of b, (H,) for each gate, `params["bias"]`; None: 0.
+        gates: G, the number of blocks in each stack.
+
+    Returns:
+        `(key, dtype=None) -> params`; `dtype=None` is JAX's default float.
+
+    >>> params = gate_init(3, 2, gates=4)(jax.random.key(0))
+    >>> {name: leaf.shape for name, leaf in params.items()}
+    {'recurrent': (8, 2), 'input': (8, 3), 'bias': (8,)}
+    """
+    draws = {
+        "recurrent": (recurrent or RECURRENT, (hidden, hidden)),
+        "input": (input or INPUT, (hidden, inputs)),
+        "bias": (bias or BIAS, (hidden,)),
+    }
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        params = {}
+        leaf_keys = jax.random.split(key, len(draws))
+        for (name, (draw, shape)), leaf_key in zip(draws.items(), leaf_keys, strict=True):
+            # One call for all gates: several batched QR factorizations in one program deadlock
+            # when JAX's CPU thread pool has fewer threads than QR calls.
+            gate_keys = jax.random.split(leaf_key, gates)
+            blocks = jax.vmap(functools.partial(draw, shape=shape, dtype=dtype))(gate_keys)
+            params[name] = blocks.reshape(gates * shape[0], *shape[1:])
+        return params
+
+    return init
+
+
+def add_leaves(init: Init, **draws: tuple[Initializer, tuple[int, ...]]) -> Init:
+    """`init` with more leaves, each from its own key: name=(initializer, shape).
+
+    >>> zeros = jax.nn.initializers.zeros
+    >>> init = add_leaves(lambda key, dtype: {"bias": jnp.zeros(2, dtype)}, scale=(zeros, (3,)))
+    >>> init(jax.random.key(0), jnp.float32)["scale"].shape
+    (3,)
     """
 
-    def matrices(params: Params) -> Array:
-        return params["recurrent"].reshape(gates, hidden, hidden)
+    def init_all(key: Array, dtype: DTypeLike | None = None) -> Params:
+        first_key, *keys = jax.random.split(key, 1 + len(draws))
+        params = init(first_key, dtype)
+        dtype = params["bias"].dtype
+        leaves = zip(draws.items(), keys, strict=True)
+        return params | {name: draw(key, shape, dtype) for (name, (draw, shape)), key in leaves}
 
-    return matrices
+    return init_all
 
 
-def biased(
-    init: Callable[..., Params], gate: int, hidden: int, shift: ArrayLike
-) -> Callable[..., Params]:
+def keep_leaves(init: Init, rows: int | None, *names: str) -> Init:
+    """`init` with only the first `rows` rows of the named leaves; None drops the other leaves.
+
+    >>> init = keep_leaves(lambda key, dtype: {"bias": jnp.zeros(4), "input": 0}, 2, "bias")
+    >>> init(None)["bias"].shape
+    (2,)
+    """
+
+    def init_some(key: Array, dtype: DTypeLike | None = None) -> Params:
+        params = init(key, dtype)
+        if rows is None:
+            return {name: params[name] for name in names}
+        return params | {name: params[name][:rows] for name in names}
+
+    return init_some
+
+
+def shift_bias(init: Init, gate: int, hidden: int, shift: ArrayLike) -> Init:
     """`init` with `shift`, a scalar or (H,), added to one gate's block of the bias.
 
-    >>> biased(lambda key, dtype: {"bias": jnp.zeros(4)}, 1, 2, shift=5.0)(None)["bias"].tolist()
+    >>> shift_bias(lambda key, dtype: {"bias": jnp.zeros(4)}, 1, 2, 5.0)(None)["bias"].tolist()
     [0.0, 0.0, 5.0, 5.0]
     """
     rows = slice(gate * hidden, (gate + 1) * hidden)
@@ -162,27 +468,26 @@ def biased(
     return shifted
 
 
-def kept(gate: int, hidden: int, sign: int = 1) -> Callable[[Params], Array]:
+def gate_retention(gate: int, hidden: int, sign: int = 1) -> Callable[[Params], Array]:
     """The `log_retention` of a memory kept by σ(sign·b), with b one gate's block of the bias.
 
-    In float32 at least: float16 would call everything past e^17 steps for ever.
-
-    >>> log_retention = kept(0, 2)({"bias": jnp.array([0.0, 5.0, 1.0, 1.0])})
+    >>> log_retention = gate_retention(0, 2)({"bias": jnp.array([0.0, 5.0, 1.0, 1.0])})
     >>> [round(-1 / float(k), 1) for k in log_retention]
     [1.4, 148.9]
     """
     rows = slice(gate * hidden, (gate + 1) * hidden)
 
     def log_retention(params: Params) -> Array:
+        # In float16, σ(b) rounds to 1 for every time constant past e^17 steps.
         return jax.nn.log_sigmoid(sign * widen(params["bias"][rows]))
 
     return log_retention
 
 
-def preparing(leaf: str, compute: Callable[[Params], Array]) -> Callable[[Params], Params]:
+def add_leaf(leaf: str, compute: Callable[[Params], Array]) -> Callable[[Params], Params]:
     """The `prepare` that adds `leaf`, computed from the parameters, unless it is there.
 
-    >>> prepare = preparing("double", lambda params: 2 * params["bias"])
+    >>> prepare = add_leaf("double", lambda params: 2 * params["bias"])
     >>> prepare(prepare({"bias": 1.0}))
     {'bias': 1.0, 'double': 2.0}
     """
@@ -194,9 +499,11 @@ def preparing(leaf: str, compute: Callable[[Params], Array]) -> Callable[[Params
 
 
 def check_numbers(
-    name: str, wanted: str, holds: Callable[[float], bool], **values: ArrayLike
+    name: str, condition: str, holds: Callable[[float], bool], **values: ArrayLike
 ) -> None:
-    """Raise `ValueError` for a plain number that is not as wanted; arrays may be traced.
+    """Raise `ValueError` for a plain number that breaks a condition; arrays may be traced.
+
+    NaN breaks every condition, since no comparison holds for it.
 
     >>> check_numbers("lem", "above 0", lambda v: v > 0, dt=-1.0)
     Traceback (most recent call last):
@@ -204,51 +511,43 @@ def check_numbers(
     """
     for what, value in values.items():
         if isinstance(value, int | float) and not holds(value):
-            raise ValueError(f"{name} needs {what} {wanted}, got {value}")
+            raise ValueError(f"{name} needs {what} {condition}, got {value}")
 
 
-def check_widths(name: str, *, inputs: int, hidden: int) -> None:
-    """Raise `ValueError` for a width below 1."""
-    for what, width in (("inputs", inputs), ("hidden", hidden)):
-        if width < 1:
-            raise ValueError(f"{name} needs {what} of at least 1, got {width}")
+def zero_state(hidden: int, kind: Callable[..., State] | None = None) -> Callable[..., State]:
+    """The `start` of a cell: zeros (H,), one for each field of the state's `kind`.
+
+    Args:
+        hidden: H.
+        kind: a NamedTuple of vectors; None where the state is h alone.
+
+    >>> zero_state(2)().tolist()
+    [0.0, 0.0]
+    """
+    leaves = len(getattr(kind, "_fields", ()))
+
+    def start(dtype: DTypeLike | None = None) -> State:
+        zeros = jnp.zeros(hidden, jnp.result_type(float) if dtype is None else dtype)
+        return zeros if kind is None else kind(*[zeros] * leaves)
+
+    return start
 
 
-def gate_init(
-    gates: int,
-    inputs: int,
-    hidden: int,
-    recurrent: Initializer,
-    input: Initializer,
-    bias: Initializer,
-) -> Callable[..., Params]:
-    """The `init(key, dtype=None)` of what every family has, each gate from a key of its own."""
-    draws = {
-        "recurrent": (recurrent, (hidden, hidden)),
-        "input": (input, (hidden, inputs)),
-        "bias": (bias, (hidden,)),
-    }
+def read_field(name: str) -> Callable[[State], Array]:
+    """The `read` of a cell whose state is a NamedTuple with h under that name."""
 
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        dtype = jnp.result_type(float) if dtype is None else dtype
-        params = {}
-        leaf_keys = jax.random.split(key, len(draws))
-        for (name, (draw, shape)), leaf_key in zip(draws.items(), leaf_keys, strict=True):
-            # One call for all gates: several batched QR factorizations in one program wait for
-            # each other for ever in JAX's CPU thread pool when it has fewer threads than them.
-            gate_keys = jax.random.split(leaf_key, gates)
-            blocks = jax.vmap(functools.partial(draw, shape=shape, dtype=dtype))(gate_keys)
-            params[name] = blocks.reshape(gates * shape[0], *shape[1:])
-        return params
+    # Not operator.attrgetter, which jax.jit refuses: it takes no weak references.
+    def read(state: State) -> Array:
+        return getattr(state, name)
 
-    return init
-
-
-def zeros(hidden: int, dtype: DTypeLike | None = None) -> Array:
-    """Return a zero vector (hidden,) in `dtype`, or in JAX's default float."""
-    return jnp.zeros(hidden, jnp.result_type(float) if dtype is None else dtype)
+    return read
 
 
 def affine(params: Params, x: Array) -> Array:
-    """U x + b, the drive of every family here."""
-    return x @ params["input"].T + params["bias"]
+    """U x + b, the drive of most families."""
+    return linear(params, x) + params["bias"]
+
+
+def linear(params: Params, x: Array) -> Array:
+    """U x, the drive of the families whose bias enters elsewhere."""
+    return x @ params["input"].T

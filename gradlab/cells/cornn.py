@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from gradlab.cells.base import (
     BIAS,
@@ -12,13 +12,12 @@ from gradlab.cells.base import (
     RECURRENT,
     Cell,
     Params,
-    affine,
     check_numbers,
-    check_widths,
     gate_init,
-    register,
-    stacked,
-    zeros,
+    keep_leaves,
+    read_field,
+    register_family,
+    zero_state,
 )
 from gradlab.initializers import Initializer
 
@@ -30,7 +29,7 @@ class CoRNNState(NamedTuple):
     z: Array
 
 
-@register
+@register_family
 def cornn(
     inputs: int,
     hidden: int,
@@ -50,8 +49,6 @@ def cornn(
     with the damping taken at z_{t-1}, as in the authors' code; `read` gives y.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of y_t and z_t.
         dt: Δt > 0; a scalar, possibly traced, as are γ and ε. The defaults of the three are the
             authors' for sequential MNIST; each of their tasks has its own.
         gamma: γ > 0, the square of the frequency.
@@ -62,7 +59,7 @@ def cornn(
         bias: initializer of b (H,), `params["bias"]`, one block.
 
     Raises:
-        ValueError: for a width below 1, or a dt, gamma or epsilon that is not positive.
+        ValueError: for a dt, gamma or epsilon that is not positive.
 
     >>> import jax
     >>> cell = cornn(inputs=1, hidden=1, dt=0.5, gamma=1.0, epsilon=1.0)
@@ -76,17 +73,11 @@ def cornn(
     Their one layer `i2h` reads (x, z, y) side by side: its columns are U, then V, then W. It
     starts from U(-1/√n, 1/√n) with n = D + 2·H, as does b.
     """
-    check_widths("cornn", inputs=inputs, hidden=hidden)
     check_numbers("cornn", "above 0", lambda v: v > 0, dt=dt, gamma=gamma, epsilon=epsilon)
 
-    blocks = gate_init(2, inputs, hidden, recurrent, input, bias)
-
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        params = blocks(key, dtype)
-        return params | {name: params[name][:hidden] for name in ("input", "bias")}
-
-    def start(dtype: DTypeLike | None = None) -> CoRNNState:
-        return CoRNNState(zeros(hidden, dtype), zeros(hidden, dtype))
+    init = keep_leaves(
+        gate_init(inputs, hidden, recurrent, input, bias, gates=2), hidden, "input", "bias"
+    )
 
     def advance(params: Params, state: CoRNNState, drive: Array) -> CoRNNState:
         y, z = state
@@ -96,18 +87,13 @@ def cornn(
         z = z + step * (force - stiffness * y - damping * z)
         return CoRNNState(y + step * z, z)
 
-    def read(state: CoRNNState) -> Array:
-        return state.y
-
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="cornn",
         gates=("y", "z"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=start,
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(2, hidden),
+        start=zero_state(hidden, CoRNNState),
+        read=read_field("y"),
     )

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
 from gradlab.cells.base import (
     BIAS,
@@ -11,18 +10,15 @@ from gradlab.cells.base import (
     RECURRENT,
     Cell,
     Params,
-    affine,
-    check_widths,
+    add_leaves,
     gate_init,
-    kept,
-    register,
-    stacked,
-    zeros,
+    gate_retention,
+    register_family,
 )
 from gradlab.initializers import Initializer
 
 
-@register
+@register_family
 def gru(
     inputs: int,
     hidden: int,
@@ -43,15 +39,8 @@ def gru(
     Cho et al. (2014) reset before the product, W_n (r h_{t-1}): that is `gru_reset_before`.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
         bias: initializer of each gate's block (H,) of b, `params["bias"]`, and of b' (H,),
             `params["recurrent_bias"]`.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = gru(inputs=3, hidden=5)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
@@ -60,18 +49,9 @@ def gru(
     Source: Cho et al., "Learning phrase representations using RNN encoder-decoder" (2014),
     section 2.3; this form is that of cuDNN and `torch.nn.GRU`.
     """
-    check_widths("gru", inputs=inputs, hidden=hidden)
-
-    blocks = gate_init(3, inputs, hidden, recurrent, input, bias)
-
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        blocks_key, bias_key = jax.random.split(key)
-        params = blocks(blocks_key, dtype)
-        b = params["bias"]
-        return params | {"recurrent_bias": bias(bias_key, (hidden,), b.dtype)}
-
-    def start(dtype: DTypeLike | None = None) -> Array:
-        return zeros(hidden, dtype)
+    init = add_leaves(
+        gate_init(inputs, hidden, recurrent, input, bias, gates=3), recurrent_bias=(bias, (hidden,))
+    )
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         h_r, h_z, h_n = jnp.split(h @ params["recurrent"].T, 3)
@@ -81,25 +61,18 @@ def gru(
         n = jnp.tanh(x_n + r * (h_n + params["recurrent_bias"]))
         return (1 - z) * n + z * h
 
-    def read(h: Array) -> Array:
-        return h
-
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="gru",
         gates=("r", "z", "n"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=start,
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(3, hidden),
-        log_retention=kept(1, hidden),
+        log_retention=gate_retention(1, hidden),
     )
 
 
-@register
+@register_family
 def gru_reset_before(
     inputs: int,
     hidden: int,
@@ -120,16 +93,6 @@ def gru_reset_before(
     haiku's `GRU` is this cell with blocks in the order (z, r, n) and with z for 1 - z, that is
     with -W_z, -U_z, -b_z. PyTorch, cuDNN and flax reset after the product: that is `gru`.
 
-    Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
-        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
-
-    Raises:
-        ValueError: for a width below 1.
-
     >>> cell = gru_reset_before(inputs=3, hidden=5)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
     {'bias': (15,), 'input': (15, 3), 'recurrent': (15, 5)}
@@ -139,12 +102,7 @@ def gru_reset_before(
     groundhog/layers/rec_layers.py, commit 3691cbf, the update gate writes what it keeps in the
     paper: with their weights, z is 1 - z here as for haiku's.
     """
-    check_widths("gru_reset_before", inputs=inputs, hidden=hidden)
-
-    init = gate_init(3, inputs, hidden, recurrent, input, bias)
-
-    def start(dtype: DTypeLike | None = None) -> Array:
-        return zeros(hidden, dtype)
+    init = gate_init(inputs, hidden, recurrent, input, bias, gates=3)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         gates, candidate = jnp.split(params["recurrent"], [2 * hidden])
@@ -153,19 +111,12 @@ def gru_reset_before(
         n = jnp.tanh((r * h) @ candidate.T + x_n)
         return (1 - z) * n + z * h
 
-    def read(h: Array) -> Array:
-        return h
-
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="gru_reset_before",
         gates=("r", "z", "n"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=start,
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(3, hidden),
-        log_retention=kept(1, hidden),
+        log_retention=gate_retention(1, hidden),
     )

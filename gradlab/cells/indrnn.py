@@ -7,25 +7,21 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradlab._names import choose
 from gradlab.cells.base import (
     BIAS,
     INPUT,
     Cell,
     Params,
-    affine,
-    check_widths,
+    activation_function,
     gate_init,
-    register,
-    zeros,
+    register_family,
 )
-from gradlab.cells.elman import ACTIVATIONS
 from gradlab.initializers import Initializer
 
 RECURRENT = jax.nn.initializers.uniform(1.0)
 
 
-@register
+@register_family
 def indrnn(
     inputs: int,
     hidden: int,
@@ -38,18 +34,10 @@ def indrnn(
     """IndRNN, h_t = φ(u ⊙ h_{t-1} + U x_t + b): each unit reads itself alone; the state is h.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
-        activation: φ, one of tanh, relu, erf, linear.
         recurrent: initializer of u (H,), `params["recurrent"]`, called once for each unit with
             shape (1, 1), as a network of width 1. By default u_i ~ U(0, 1), as in the authors'
             cell; their networks for sequences of length T draw from U(0, a^(1/T)), a = 2 or 5, and
             keep |u_i| below that bound.
-        input: initializer of U (H, D), `params["input"]`.
-        bias: initializer of b (H,), `params["bias"]`.
-
-    Raises:
-        ValueError: for an unknown activation or a width below 1.
 
     >>> cell = indrnn(inputs=3, hidden=2, recurrent=jax.nn.initializers.constant(0.5))
     >>> cell.matrices(cell.init(jax.random.key(0))).tolist()
@@ -59,11 +47,9 @@ def indrnn(
     equation 4 and section 3; github.com/Sunnydreamrain/IndRNN_pytorch, IndRNN_onlyrecurrent.py and
     Indrnn_plainnet.py, commit 9b9cb4c.
     """
-    check_widths("indrnn", inputs=inputs, hidden=hidden)
-    choose("activation", activation, ACTIVATIONS)
-    phi = ACTIVATIONS[activation]
+    phi = activation_function(activation)
 
-    blocks = gate_init(1, inputs, hidden, jax.nn.initializers.zeros, input, bias)
+    blocks = gate_init(inputs, hidden, jax.nn.initializers.zeros, input, bias)
 
     def init(key: Array, dtype: DTypeLike | None = None) -> Params:
         blocks_key, units_key = jax.random.split(key)
@@ -75,21 +61,7 @@ def indrnn(
     def advance(params: Params, h: Array, drive: Array) -> Array:
         return phi(params["recurrent"] * h + drive)
 
-    def read(h: Array) -> Array:
-        return h
-
     def matrices(params: Params) -> Array:
         return jnp.diag(params["recurrent"])[None]
 
-    return Cell(
-        name="indrnn",
-        gates=("h",),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=matrices,
-    )
+    return Cell(inputs, hidden, init, advance, name="indrnn", matrices=matrices)

@@ -1,28 +1,26 @@
 """Cells that normalize their preactivations over the units of a layer."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
-from gradlab._names import choose
 from gradlab.cells.base import (
     BIAS,
     INPUT,
     RECURRENT,
     Cell,
     Params,
-    biased,
-    check_widths,
+    activation_function,
+    add_leaves,
     gate_init,
-    kept,
-    register,
-    stacked,
-    zeros,
+    gate_retention,
+    linear,
+    read_field,
+    register_family,
+    shift_bias,
+    zero_state,
 )
-from gradlab.cells.elman import ACTIVATIONS
 from gradlab.cells.lstm import LSTMState
 from gradlab.initializers import Initializer
 
@@ -37,15 +35,7 @@ def _norm(a: Array) -> Array:
     return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + EPS)
 
 
-def _project(params: Params, x: Array) -> Array:
-    return x @ params["input"].T
-
-
-def _read(h: Array) -> Array:
-    return h
-
-
-@register
+@register_family
 def layer_norm_elman(
     inputs: int,
     hidden: int,
@@ -63,16 +53,8 @@ def layer_norm_elman(
     The state is h.
 
     Args:
-        inputs: D, the width of x_t.
         hidden: H, the width of h_t; with H = 1 nothing but b is left.
-        activation: φ, one of tanh, relu, erf, linear.
-        recurrent: initializer of W (H, H), `params["recurrent"]`.
-        input: initializer of U (H, D), `params["input"]`.
-        bias: initializer of b (H,), `params["bias"]`.
         scale: initializer of g (H,), `params["scale"]`; by default 1.
-
-    Raises:
-        ValueError: for an unknown activation or a width below 1.
 
     >>> cell = layer_norm_elman(inputs=3, hidden=5, activation="linear")
     >>> h = cell.step(cell.init(jax.random.key(0)), cell.start(), jnp.ones(3))
@@ -82,35 +64,19 @@ def layer_norm_elman(
     Source: Ba, Kiros & Hinton, "Layer normalization" (2016), equation 4; 1e-5 is that of the gated
     cells in github.com/ryankiros/layer-norm, layers.py, commit 7a9a1bf.
     """
-    check_widths("layer_norm_elman", inputs=inputs, hidden=hidden)
-    choose("activation", activation, ACTIVATIONS)
-    phi = ACTIVATIONS[activation]
-    blocks = gate_init(1, inputs, hidden, recurrent, input, bias)
+    phi = activation_function(activation)
+    blocks = gate_init(inputs, hidden, recurrent, input, bias)
 
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        blocks_key, scale_key = jax.random.split(key)
-        params = blocks(blocks_key, dtype)
-        return params | {"scale": scale(scale_key, (hidden,), params["bias"].dtype)}
+    init = add_leaves(blocks, scale=(scale, (hidden,)))
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         a = _norm(h @ params["recurrent"].T + drive)
         return phi(params["scale"] * a + params["bias"])
 
-    return Cell(
-        name="layer_norm_elman",
-        gates=("h",),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
-        project=_project,
-        advance=advance,
-        read=_read,
-        matrices=stacked(1, hidden),
-    )
+    return Cell(inputs, hidden, init, advance, name="layer_norm_elman", project=linear)
 
 
-@register
+@register_family
 def layer_norm_lstm(
     inputs: int,
     hidden: int,
@@ -134,18 +100,10 @@ def layer_norm_lstm(
     that the first step back to a zero state multiplies the adjoint by up to 316.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of c_t and h_t.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
         bias: initializer of each gate's block (H,) of b, `params["bias"]`, and of b_c (H,),
             `params["memory_bias"]`.
         scale: initializer of s_W (4·H,), s_U (4·H,) and s_c (H,), `params["recurrent_scale"]`,
             `params["input_scale"]` and `params["memory_scale"]`; by default 1.
-        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = layer_norm_lstm(inputs=3, hidden=2)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
@@ -157,25 +115,20 @@ def layer_norm_lstm(
     layers.py, commit 7a9a1bf. There the gates are (i, f, o, g), b enters inside N(U x_t + b) as
     well, and b_f starts at 0; here at 1, so that the norm alone tells this cell from `lstm`.
     """
-    check_widths("layer_norm_lstm", inputs=inputs, hidden=hidden)
-    blocks = biased(gate_init(4, inputs, hidden, recurrent, input, bias), 1, hidden, forget_bias)
+    blocks = shift_bias(
+        gate_init(inputs, hidden, recurrent, input, bias, gates=4), 1, hidden, forget_bias
+    )
 
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        blocks_key, *keys = jax.random.split(key, 5)
-        params = blocks(blocks_key, dtype)
-        dtype = params["bias"].dtype
-        return params | {
-            "recurrent_scale": scale(keys[0], (4 * hidden,), dtype),
-            "input_scale": scale(keys[1], (4 * hidden,), dtype),
-            "memory_scale": scale(keys[2], (hidden,), dtype),
-            "memory_bias": bias(keys[3], (hidden,), dtype),
-        }
-
-    def start(dtype: DTypeLike | None = None) -> LSTMState:
-        return LSTMState(zeros(hidden, dtype), zeros(hidden, dtype))
+    init = add_leaves(
+        blocks,
+        recurrent_scale=(scale, (4 * hidden,)),
+        input_scale=(scale, (4 * hidden,)),
+        memory_scale=(scale, (hidden,)),
+        memory_bias=(bias, (hidden,)),
+    )
 
     def project(params: Params, x: Array) -> Array:
-        return params["input_scale"] * _norm(_project(params, x)) + params["bias"]
+        return params["input_scale"] * _norm(linear(params, x)) + params["bias"]
 
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
         from_h = params["recurrent_scale"] * _norm(state.h @ params["recurrent"].T)
@@ -184,25 +137,21 @@ def layer_norm_lstm(
         shown = params["memory_scale"] * _norm(c) + params["memory_bias"]
         return LSTMState(c, jax.nn.sigmoid(o) * jnp.tanh(shown))
 
-    def read(state: LSTMState) -> Array:
-        return state.h
-
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="layer_norm_lstm",
         gates=("i", "f", "g", "o"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=start,
+        start=zero_state(hidden, LSTMState),
         project=project,
-        advance=advance,
-        read=read,
-        matrices=stacked(4, hidden),
-        log_retention=kept(1, hidden),
+        read=read_field("h"),
+        log_retention=gate_retention(1, hidden),
     )
 
 
-@register
+@register_family
 def layer_norm_gru(
     inputs: int,
     hidden: int,
@@ -227,17 +176,10 @@ def layer_norm_gru(
     what the adjoint sends through W by up to 316.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
         bias: initializer of each gate's block (H,) of b, `params["bias"]`, and of b' (H,),
             `params["recurrent_bias"]`.
         scale: initializer of s_W (3·H,) and s_U (3·H,), `params["recurrent_scale"]` and
             `params["input_scale"]`; by default 1.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = layer_norm_gru(inputs=3, hidden=2)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
@@ -248,25 +190,21 @@ def layer_norm_gru(
     to 28. 1e-5, the scales and the orthogonal W are from github.com/ryankiros/layer-norm,
     layers.py, commit 7a9a1bf, where another b, 0 at first, enters inside N(U x_t + b).
     """
-    check_widths("layer_norm_gru", inputs=inputs, hidden=hidden)
-    blocks = gate_init(3, inputs, hidden, recurrent, input, bias)
+    blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=3)
 
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        blocks_key, *keys = jax.random.split(key, 4)
-        params = blocks(blocks_key, dtype)
-        dtype = params["bias"].dtype
-        return params | {
-            "recurrent_scale": scale(keys[0], (3 * hidden,), dtype),
-            "input_scale": scale(keys[1], (3 * hidden,), dtype),
-            "recurrent_bias": bias(keys[2], (hidden,), dtype),
-        }
+    init = add_leaves(
+        blocks,
+        recurrent_scale=(scale, (3 * hidden,)),
+        input_scale=(scale, (3 * hidden,)),
+        recurrent_bias=(bias, (hidden,)),
+    )
 
     def normed(a: Array) -> Array:
         gates, candidate = jnp.split(a, [2 * hidden])
         return jnp.concatenate([_norm(gates), _norm(candidate)])
 
     def project(params: Params, x: Array) -> Array:
-        return params["input_scale"] * normed(_project(params, x)) + params["bias"]
+        return params["input_scale"] * normed(linear(params, x)) + params["bias"]
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         from_h = params["recurrent_scale"] * normed(h @ params["recurrent"].T)
@@ -277,15 +215,12 @@ def layer_norm_gru(
         return (1 - z) * n + z * h
 
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="layer_norm_gru",
         gates=("r", "z", "n"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
         project=project,
-        advance=advance,
-        read=_read,
-        matrices=stacked(3, hidden),
-        log_retention=kept(1, hidden),
+        log_retention=gate_retention(1, hidden),
     )

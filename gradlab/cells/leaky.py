@@ -1,33 +1,26 @@
 """The leaky rate network."""
 
-import functools
-
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from gradlab._names import choose
 from gradlab._norms import widen
 from gradlab.cells.base import (
     BIAS,
     INPUT,
     Cell,
     Params,
-    affine,
+    activation_function,
     check_numbers,
-    check_widths,
     gate_init,
-    register,
-    stacked,
-    zeros,
+    register_family,
 )
-from gradlab.cells.elman import ACTIVATIONS
 from gradlab.initializers import Initializer, normal
 
 RECURRENT = normal()
 
 
-@register
+@register_family
 def leaky(
     inputs: int,
     hidden: int,
@@ -45,17 +38,12 @@ def leaky(
     At δ = 1 it is the discrete network h_t = W φ(h_{t-1}) + U x_t + b.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
-        activation: φ, one of tanh, relu, erf, linear.
         dt: δ, the step in units of τ, in (0, 1]; a scalar or (H,), possibly traced.
         recurrent: initializer of W (H, H), `params["recurrent"]`; by default W_ij ~ N(0, g²/H)
             with g = 1, and `initializers.normal(g)` sets the gain g.
-        input: initializer of U (H, D), `params["input"]`.
-        bias: initializer of b (H,), `params["bias"]`.
 
     Raises:
-        ValueError: for an unknown activation, a width below 1, or a dt outside (0, 1].
+        ValueError: for a dt outside (0, 1].
 
     >>> import jax
     >>> cell = leaky(inputs=1, hidden=2, dt=0.25, recurrent=jax.nn.initializers.zeros)
@@ -68,34 +56,17 @@ def leaky(
     example takes δ = 0.1: github.com/RainerEngelken/RNN-LyapunovSpectra,
     demo_lypunov_spectra_chaotic_ratenetwork.py, commit fb81838. There the diagonal of W is 0.
     """
-    check_widths("leaky", inputs=inputs, hidden=hidden)
     check_numbers("leaky", "above 0 and at most 1", lambda v: 0 < v <= 1, dt=dt)
-    choose("activation", activation, ACTIVATIONS)
-    phi = ACTIVATIONS[activation]
+    phi = activation_function(activation)
 
-    init = gate_init(1, inputs, hidden, recurrent, input, bias)
+    init = gate_init(inputs, hidden, recurrent, input, bias)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         delta = jnp.asarray(dt, h.dtype)
         return (1 - delta) * h + delta * (phi(h) @ params["recurrent"].T + drive)
 
-    def read(h: Array) -> Array:
-        return h
-
     def log_retention(params: Params) -> Array:
         b = widen(params["bias"])
         return jnp.broadcast_to(jnp.log1p(-jnp.asarray(dt, b.dtype)), b.shape)
 
-    return Cell(
-        name="leaky",
-        gates=("h",),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(1, hidden),
-        log_retention=log_retention,
-    )
+    return Cell(inputs, hidden, init, advance, name="leaky", log_retention=log_retention)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from gradlab._norms import widen
 from gradlab.cells.base import (
@@ -14,13 +14,11 @@ from gradlab.cells.base import (
     RECURRENT,
     Cell,
     Params,
-    affine,
     check_numbers,
-    check_widths,
     gate_init,
-    register,
-    stacked,
-    zeros,
+    read_field,
+    register_family,
+    zero_state,
 )
 from gradlab.initializers import Initializer
 
@@ -32,7 +30,7 @@ class LEMState(NamedTuple):
     z: Array
 
 
-@register
+@register_family
 def lem(
     inputs: int,
     hidden: int,
@@ -54,16 +52,11 @@ def lem(
     The paper writes Δt_n for α and Δt with a bar for β; `read` gives y.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of y_t and z_t.
         dt: Δt in (0, 1], the longest time step; a scalar, possibly traced. 1 is the authors'
             default.
-        recurrent: initializer of each block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each block (H, D) of U, `params["input"]`.
-        bias: initializer of each block (H,) of b, `params["bias"]`.
 
     Raises:
-        ValueError: for a width below 1, or a dt outside (0, 1].
+        ValueError: for a dt outside (0, 1].
 
     >>> cell = lem(inputs=1, hidden=1)
     >>> params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
@@ -78,11 +71,7 @@ def lem(
     first, and b is the sum of the biases of the layers. All start from U(-1/√H, 1/√H) there.
     The blocks of LEM_cuda stand in yet another order, (1, z, 2).
     """
-    check_widths("lem", inputs=inputs, hidden=hidden)
     check_numbers("lem", "above 0 and at most 1", lambda v: 0 < v <= 1, dt=dt)
-
-    def start(dtype: DTypeLike | None = None) -> LEMState:
-        return LEMState(zeros(hidden, dtype), zeros(hidden, dtype))
 
     def advance(params: Params, state: LEMState, drive: Array) -> LEMState:
         y, z = state
@@ -96,23 +85,18 @@ def lem(
         y = (1 - beta) * y + beta * jnp.tanh(z @ from_z.T + x_y)
         return LEMState(y, z)
 
-    def read(state: LEMState) -> Array:
-        return state.y
-
     def log_retention(params: Params) -> Array:
         b = widen(params["bias"][:hidden])
         return jnp.log1p(-jnp.asarray(dt, b.dtype) * jax.nn.sigmoid(b))
 
     return Cell(
+        inputs,
+        hidden,
+        gate_init(inputs, hidden, recurrent, input, bias, gates=4),
+        advance,
         name="lem",
         gates=("1", "2", "z", "y"),
-        hidden=hidden,
-        inputs=inputs,
-        init=gate_init(4, inputs, hidden, recurrent, input, bias),
-        start=start,
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(4, hidden),
+        start=zero_state(hidden, LEMState),
+        read=read_field("y"),
         log_retention=log_retention,
     )

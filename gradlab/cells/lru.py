@@ -12,16 +12,15 @@ from gradlab.cells.base import (
     INPUT,
     Cell,
     Params,
+    add_leaf,
     check_numbers,
-    check_widths,
     gate_init,
-    preparing,
-    register,
+    register_family,
 )
 from gradlab.initializers import Initializer
 
 
-@register
+@register_family
 def lru(
     inputs: int,
     hidden: int,
@@ -41,8 +40,6 @@ def lru(
     ∂L/∂(Re s) - i ∂L/∂(Im s).
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of s_t.
         r_min: least |λ| that `init` draws; 0 ≤ r_min < r_max ≤ 1, each a scalar, possibly traced.
         r_max: largest |λ| that `init` draws.
         max_phase: largest arg λ that `init` draws, in radians, a positive scalar, possibly traced.
@@ -55,7 +52,7 @@ def lru(
     `prepare` adds λ, `params["eigenvalues"]`.
 
     Raises:
-        ValueError: for a width below 1, or radii or a phase outside their range.
+        ValueError: for radii or a phase outside their range.
 
     >>> cell = lru(inputs=3, hidden=5, r_min=0.9, r_max=0.99)
     >>> params = cell.init(jax.random.key(0))
@@ -68,16 +65,14 @@ def lru(
     github.com/NicolasZucchet/minimal-LRU, lru/model.py, commit bbd71b1, where 2π is 6.28 and
     Re B and Im B are leaves of their own; C and D are the readout's.
     """
-    check_widths("lru", inputs=inputs, hidden=hidden)
     check_numbers("lru", "above 0", lambda v: v > 0, max_phase=max_phase)
     check_numbers("lru", "above 0 and at most 1", lambda v: 0 < v <= 1, r_max=r_max)
     check_numbers("lru", "of at least 0 and below 1", lambda v: 0 <= v < 1, r_min=r_min)
     if isinstance(r_max, int | float):
         check_numbers("lru", f"below r_max = {r_max}", lambda v: v < r_max, r_min=r_min)
 
-    blocks = gate_init(
-        2, inputs, hidden, jax.nn.initializers.zeros, input, jax.nn.initializers.zeros
-    )
+    zeros = jax.nn.initializers.zeros
+    blocks = gate_init(inputs, hidden, zeros, input, zeros, gates=2)
 
     def init(key: Array, dtype: DTypeLike | None = None) -> Params:
         blocks_key, radius_key, phase_key = jax.random.split(key, 3)
@@ -98,7 +93,7 @@ def lru(
     def eigenvalues(params: Params) -> Array:
         return jnp.exp(jax.lax.complex(-jnp.exp(params["nu_log"]), jnp.exp(params["theta_log"])))
 
-    prepare = preparing("eigenvalues", eigenvalues)
+    prepare = add_leaf("eigenvalues", eigenvalues)
 
     def start(dtype: DTypeLike | None = None) -> Array:
         real = jnp.result_type(float) if dtype is None else dtype
@@ -122,14 +117,14 @@ def lru(
         return -jnp.exp(widen(params["nu_log"]))
 
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="lru",
         gates=("s",),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
         start=start,
         project=project,
-        advance=advance,
         read=read,
         matrices=matrices,
         log_retention=log_retention,

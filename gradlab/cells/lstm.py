@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from gradlab.cells.base import (
     BIAS,
@@ -13,14 +13,13 @@ from gradlab.cells.base import (
     RECURRENT,
     Cell,
     Params,
-    affine,
-    biased,
-    check_widths,
+    add_leaves,
     gate_init,
-    kept,
-    register,
-    stacked,
-    zeros,
+    gate_retention,
+    read_field,
+    register_family,
+    shift_bias,
+    zero_state,
 )
 from gradlab.initializers import Initializer
 
@@ -36,7 +35,7 @@ class LSTMState(NamedTuple):
     h: Array
 
 
-@register
+@register_family
 def lstm(
     inputs: int,
     hidden: int,
@@ -53,17 +52,6 @@ def lstm(
         c_t = σ(f) c_{t-1} + σ(i) tanh(g)
         h_t = σ(o) tanh(c_t)
 
-    Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of c_t and h_t.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
-        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
-        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
-
-    Raises:
-        ValueError: for a width below 1.
-
     >>> cell = lstm(inputs=3, hidden=2, forget_bias=5.0)
     >>> cell.init(jax.random.key(0))["bias"].tolist()
     [0.0, 0.0, 5.0, 5.0, 0.0, 0.0, 0.0, 0.0]
@@ -71,38 +59,28 @@ def lstm(
     Source: Gers, Schmidhuber & Cummins, "Learning to forget" (2000), section 3; the positive
     forget bias is also in Jozefowicz, Zaremba & Sutskever (2015). PyTorch's order of the gates.
     """
-    check_widths("lstm", inputs=inputs, hidden=hidden)
-
-    blocks = gate_init(4, inputs, hidden, recurrent, input, bias)
-    init = biased(blocks, 1, hidden, forget_bias)
-
-    def start(dtype: DTypeLike | None = None) -> LSTMState:
-        return LSTMState(zeros(hidden, dtype), zeros(hidden, dtype))
+    blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=4)
+    init = shift_bias(blocks, 1, hidden, forget_bias)
 
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
         i, f, g, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
         c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
         return LSTMState(c, jax.nn.sigmoid(o) * jnp.tanh(c))
 
-    def read(state: LSTMState) -> Array:
-        return state.h
-
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="lstm",
         gates=("i", "f", "g", "o"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=start,
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(4, hidden),
-        log_retention=kept(1, hidden),
+        start=zero_state(hidden, LSTMState),
+        read=read_field("h"),
+        log_retention=gate_retention(1, hidden),
     )
 
 
-@register
+@register_family
 def lstm_peephole(
     inputs: int,
     hidden: int,
@@ -122,17 +100,8 @@ def lstm_peephole(
         h_t = σ(o + p_o c_t) tanh(c_t)
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of c_t and h_t.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
-        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
         peephole: initializer of p = (p_i, p_f, p_o), (3·H,), `params["peephole"]`; by default
             N(0, 0.1²).
-        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = lstm_peephole(inputs=3, hidden=2)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
@@ -145,39 +114,27 @@ def lstm_peephole(
     `lstm` here, so that nothing but p tells the two apart. The gradient goes through the
     peepholes, which Gers & Schmidhuber cut.
     """
-    check_widths("lstm_peephole", inputs=inputs, hidden=hidden)
+    blocks = shift_bias(
+        gate_init(inputs, hidden, recurrent, input, bias, gates=4), 1, hidden, forget_bias
+    )
 
-    blocks = biased(gate_init(4, inputs, hidden, recurrent, input, bias), 1, hidden, forget_bias)
-
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        blocks_key, peephole_key = jax.random.split(key)
-        params = blocks(blocks_key, dtype)
-        p = peephole(peephole_key, (3 * hidden,), params["bias"].dtype)
-        return params | {"peephole": p}
-
-    def start(dtype: DTypeLike | None = None) -> LSTMState:
-        return LSTMState(zeros(hidden, dtype), zeros(hidden, dtype))
+    init = add_leaves(blocks, peephole=(peephole, (3 * hidden,)))
 
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
         i, f, g, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
         p_i, p_f, p_o = jnp.split(params["peephole"], 3)
-        kept_c = jax.nn.sigmoid(f + p_f * state.c) * state.c
-        c = kept_c + jax.nn.sigmoid(i + p_i * state.c) * jnp.tanh(g)
+        old = jax.nn.sigmoid(f + p_f * state.c) * state.c
+        c = old + jax.nn.sigmoid(i + p_i * state.c) * jnp.tanh(g)
         return LSTMState(c, jax.nn.sigmoid(o + p_o * c) * jnp.tanh(c))
 
-    def read(state: LSTMState) -> Array:
-        return state.h
-
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="lstm_peephole",
         gates=("i", "f", "g", "o"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=start,
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(4, hidden),
-        log_retention=kept(1, hidden),
+        start=zero_state(hidden, LSTMState),
+        read=read_field("h"),
+        log_retention=gate_retention(1, hidden),
     )

@@ -1,30 +1,28 @@
 """minGRU and minLSTM, whose gates read the input alone."""
 
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
 from gradlab._norms import widen
 from gradlab.cells.base import (
     BIAS,
     INPUT,
     Cell,
+    Init,
     Params,
     affine,
-    check_widths,
     gate_init,
-    kept,
-    register,
-    zeros,
+    gate_retention,
+    keep_leaves,
+    register_family,
 )
 from gradlab.initializers import Initializer
 
 
-@register
+@register_family
 def min_gru(
     inputs: int,
     hidden: int,
@@ -39,15 +37,10 @@ def min_gru(
     associative scan can take too.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
         input: initializer of each block (H, D) of U = (U_z, U_h), `params["input"]`.
         bias: initializer of each block (H,) of b = (b_z, b_h), `params["bias"]`.
 
     `matrices` gives what multiplies h at x = 0, diag(1 - σ(b_z)), (1, H, H).
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = min_gru(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))
@@ -59,28 +52,25 @@ def min_gru(
     form in logarithms (appendix B): a function g makes the candidate U_h x_t + b_h positive, which
     the section and this cell leave out; blocks (h, z); U(-1/√D, 1/√D) for U and b.
     """
-    check_widths("min_gru", inputs=inputs, hidden=hidden)
 
     def project(params: Params, x: Array) -> tuple[Array, Array]:
         z, candidate = jnp.split(affine(params, x), 2)
         return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * candidate
 
     return Cell(
+        inputs,
+        hidden,
+        _init(inputs, hidden, input, bias, 2),
+        _advance,
         name="min_gru",
         gates=("z", "h"),
-        hidden=hidden,
-        inputs=inputs,
-        init=_init(2, inputs, hidden, input, bias),
-        start=functools.partial(zeros, hidden),
         project=project,
-        advance=_advance,
-        read=_read,
         matrices=_at_no_input(project, inputs),
-        log_retention=kept(0, hidden, sign=-1),
+        log_retention=gate_retention(0, hidden, sign=-1),
     )
 
 
-@register
+@register_family
 def min_lstm(
     inputs: int,
     hidden: int,
@@ -96,15 +86,10 @@ def min_lstm(
     can take too.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
         input: initializer of each block (H, D) of U = (U_f, U_i, U_h), `params["input"]`.
         bias: initializer of each block (H,) of b = (b_f, b_i, b_h), `params["bias"]`.
 
     `matrices` gives what multiplies h at x = 0, diag(f'), (1, H, H).
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = min_lstm(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))
@@ -115,7 +100,6 @@ def min_lstm(
     section 3.2; of the authors' code `min_gru` says the same, with blocks (h, f, i). There the
     sum of 1 is an option, as is a number added to b_f.
     """
-    check_widths("min_lstm", inputs=inputs, hidden=hidden)
 
     def log_odds(f: Array, i: Array) -> Array:
         # f' = f / (f + i) = σ(ln f - ln i), which stays right where both gates underflow.
@@ -131,46 +115,33 @@ def min_lstm(
         return jax.nn.log_sigmoid(log_odds(f, i))
 
     return Cell(
+        inputs,
+        hidden,
+        _init(inputs, hidden, input, bias, 3),
+        _advance,
         name="min_lstm",
         gates=("f", "i", "h"),
-        hidden=hidden,
-        inputs=inputs,
-        init=_init(3, inputs, hidden, input, bias),
-        start=functools.partial(zeros, hidden),
         project=project,
-        advance=_advance,
-        read=_read,
         matrices=_at_no_input(project, inputs),
         log_retention=log_retention,
     )
 
 
-def _init(
-    gates: int, inputs: int, hidden: int, input: Initializer, bias: Initializer
-) -> Callable[..., Params]:
-    blocks = gate_init(gates, inputs, hidden, jax.nn.initializers.zeros, input, bias)
-
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        params = blocks(key, dtype)
-        return {name: params[name] for name in ("input", "bias")}
-
-    return init
+def _init(inputs: int, hidden: int, input: Initializer, bias: Initializer, gates: int) -> Init:
+    blocks = gate_init(inputs, hidden, jax.nn.initializers.zeros, input, bias, gates)
+    return keep_leaves(blocks, None, "input", "bias")
 
 
 def _advance(params: Params, h: Array, drive: tuple[Array, Array]) -> Array:
-    kept, new = drive
-    return kept * h + new
-
-
-def _read(h: Array) -> Array:
-    return h
+    retention, new = drive
+    return retention * h + new
 
 
 def _at_no_input(
     project: Callable[[Params, Array], tuple[Array, Array]], inputs: int
 ) -> Callable[[Params], Array]:
     def matrices(params: Params) -> Array:
-        kept, _ = project(params, jnp.zeros(inputs, params["bias"].dtype))
-        return jnp.diag(kept)[None]
+        retention, _ = project(params, jnp.zeros(inputs, params["bias"].dtype))
+        return jnp.diag(retention)[None]
 
     return matrices

@@ -1,7 +1,5 @@
 """Cells with one gate, whose state is h."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -13,24 +11,17 @@ from gradlab.cells.base import (
     RECURRENT,
     Cell,
     Params,
-    affine,
-    biased,
-    check_widths,
+    add_leaves,
     gate_init,
-    kept,
-    register,
-    stacked,
-    zeros,
+    gate_retention,
+    linear,
+    register_family,
+    shift_bias,
 )
 from gradlab.initializers import Initializer
 
 
-def read(h: Array) -> Array:
-    """The state itself."""
-    return h
-
-
-@register
+@register_family
 def mgu(
     inputs: int,
     hidden: int,
@@ -53,15 +44,7 @@ def mgu(
     cell, and so it is subtracted from b_f.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
-        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
         forget_bias: subtracted from the f block of b by `init`; a scalar or (H,), possibly traced.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = mgu(inputs=3, hidden=2, forget_bias=5.0)
     >>> cell.init(jax.random.key(0))["bias"].tolist()
@@ -70,10 +53,8 @@ def mgu(
     Source: Zhou, Wu, Zhang & Zhou, "Minimal gated unit for recurrent neural networks" (2016),
     section 3. No public code of the authors was found: `forget_bias` starts as in `lstm`.
     """
-    check_widths("mgu", inputs=inputs, hidden=hidden)
-
-    blocks = gate_init(2, inputs, hidden, recurrent, input, bias)
-    init = biased(blocks, 0, hidden, -jnp.asarray(forget_bias))
+    blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=2)
+    init = shift_bias(blocks, 0, hidden, -jnp.asarray(forget_bias))
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         gate, candidate = jnp.split(params["recurrent"], 2)
@@ -83,21 +64,17 @@ def mgu(
         return (1 - f) * h + f * n
 
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="mgu",
         gates=("f", "n"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(2, hidden),
-        log_retention=kept(0, hidden, sign=-1),
+        log_retention=gate_retention(0, hidden, sign=-1),
     )
 
 
-@register
+@register_family
 def janet(
     inputs: int,
     hidden: int,
@@ -115,17 +92,8 @@ def janet(
         h_t = σ(f) h_{t-1} + (1 - σ(f - β)) tanh(n)
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
-        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
-        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
         beta: β, lets more in than the gate forgets; a scalar, possibly traced. With 0 the two are
             coupled.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = janet(inputs=3, hidden=2, forget_bias=5.0)
     >>> cell.init(jax.random.key(0))["bias"].tolist()
@@ -136,10 +104,8 @@ def janet(
     aux_code/rnn_cells.py, commit fa2f0a5, where the blocks stand in the order (n, f), and where
     the longest lag, if it is given, sets the forget bias: `remedies.chrono`.
     """
-    check_widths("janet", inputs=inputs, hidden=hidden)
-
-    blocks = gate_init(2, inputs, hidden, recurrent, input, bias)
-    init = biased(blocks, 0, hidden, forget_bias)
+    blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=2)
+    init = shift_bias(blocks, 0, hidden, forget_bias)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         f, n = jnp.split(h @ params["recurrent"].T + drive, 2)
@@ -148,21 +114,17 @@ def janet(
         return jax.nn.sigmoid(f) * h + let_in * jnp.tanh(n)
 
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="janet",
         gates=("f", "n"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(2, hidden),
-        log_retention=kept(0, hidden),
+        log_retention=gate_retention(0, hidden),
     )
 
 
-@register
+@register_family
 def ugrnn(
     inputs: int,
     hidden: int,
@@ -179,15 +141,7 @@ def ugrnn(
         h_t = σ(g) h_{t-1} + (1 - σ(g)) tanh(n)
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
-        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
         forget_bias: added to the g block of b by `init`; a scalar or (H,), possibly traced.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = ugrnn(inputs=3, hidden=2, forget_bias=5.0)
     >>> cell.init(jax.random.key(0))["bias"].tolist()
@@ -198,10 +152,8 @@ def ugrnn(
     github.com/tensorflow/tensorflow, tensorflow/contrib/rnn/python/ops/rnn_cell.py, commit
     9aca4c6, which adds it in every step, so that it is not in the weights.
     """
-    check_widths("ugrnn", inputs=inputs, hidden=hidden)
-
-    blocks = gate_init(2, inputs, hidden, recurrent, input, bias)
-    init = biased(blocks, 0, hidden, forget_bias)
+    blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=2)
+    init = shift_bias(blocks, 0, hidden, forget_bias)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         g, n = jnp.split(h @ params["recurrent"].T + drive, 2)
@@ -209,21 +161,17 @@ def ugrnn(
         return g * h + (1 - g) * jnp.tanh(n)
 
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="ugrnn",
         gates=("g", "n"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(2, hidden),
-        log_retention=kept(0, hidden),
+        log_retention=gate_retention(0, hidden),
     )
 
 
-@register
+@register_family
 def minimal_rnn(
     inputs: int,
     hidden: int,
@@ -244,15 +192,8 @@ def minimal_rnn(
     All of z_t and V z_t + b needs no state: it is the drive, (2·H,).
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t and z_t.
-        recurrent: initializer of W (H, H), `params["recurrent"]`.
-        input: initializer of U (H, D), `params["input"]`.
         bias: initializer of b (H,), `params["bias"]`, and of b' (H,), `params["input_bias"]`.
         embedded: initializer of V (H, H), `params["embedded"]`.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = minimal_rnn(inputs=3, hidden=2)
     >>> {name: p.shape for name, p in sorted(cell.init(jax.random.key(0)).items())}
@@ -263,18 +204,8 @@ def minimal_rnn(
     layer of tanh as the embedding: Chen, "MinimalRNN" (2017). No public code of the authors was
     found: the biases start at 0 as in every family here.
     """
-    check_widths("minimal_rnn", inputs=inputs, hidden=hidden)
-
-    blocks = gate_init(1, inputs, hidden, recurrent, input, bias)
-
-    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
-        blocks_key, embedded_key, bias_key = jax.random.split(key, 3)
-        params = blocks(blocks_key, dtype)
-        b = params["bias"]
-        return params | {
-            "embedded": embedded(embedded_key, (hidden, hidden), b.dtype),
-            "input_bias": bias(bias_key, (hidden,), b.dtype),
-        }
+    blocks = gate_init(inputs, hidden, recurrent, input, bias)
+    leaves = {"embedded": (embedded, (hidden, hidden)), "input_bias": (bias, (hidden,))}
 
     def project(params: Params, x: Array) -> Array:
         z = jnp.tanh(x @ params["input"].T + params["input_bias"])
@@ -286,21 +217,18 @@ def minimal_rnn(
         return u * h + (1 - u) * z
 
     return Cell(
+        inputs,
+        hidden,
+        add_leaves(blocks, **leaves),
+        advance,
         name="minimal_rnn",
         gates=("u",),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
         project=project,
-        advance=advance,
-        read=read,
-        matrices=stacked(1, hidden),
-        log_retention=kept(0, hidden),
+        log_retention=gate_retention(0, hidden),
     )
 
 
-@register
+@register_family
 def fastgrnn(
     inputs: int,
     hidden: int,
@@ -323,19 +251,11 @@ def fastgrnn(
         h_t = (σ(ζ) (1 - z) + σ(ν)) n + z h_{t-1}
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
-        recurrent: initializer of W (H, H), `params["recurrent"]`.
-        input: initializer of U (H, D), `params["input"]`.
-        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
         forget_bias: added to b_z by `init`; a scalar or (H,), possibly traced. At 1 the gate keeps
             σ(1) = 0.73 at first.
         update_bias: added to b_n by `init`, likewise.
         zeta: where `init` puts ζ, a scalar and trained, `params["zeta"]`; possibly traced.
         nu: where `init` puts ν, likewise, `params["nu"]`.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = fastgrnn(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))
@@ -349,9 +269,7 @@ def fastgrnn(
     github.com/microsoft/EdgeML, pytorch/edgeml_pytorch/graph/rnn.py, commit 81025fc, whose U is W
     here and the other way round; there both are drawn from N(0, 0.1²), whatever the width.
     """
-    check_widths("fastgrnn", inputs=inputs, hidden=hidden)
-
-    blocks = gate_init(1, inputs, hidden, recurrent, input, bias)
+    blocks = gate_init(inputs, hidden, recurrent, input, bias)
 
     def plain(key: Array, dtype: DTypeLike | None = None) -> Params:
         blocks_key, bias_key = jax.random.split(key)
@@ -364,10 +282,7 @@ def fastgrnn(
             "nu": jnp.asarray(nu, b_z.dtype),
         }
 
-    init = biased(biased(plain, 0, hidden, forget_bias), 1, hidden, update_bias)
-
-    def project(params: Params, x: Array) -> Array:
-        return x @ params["input"].T
+    init = shift_bias(shift_bias(plain, 0, hidden, forget_bias), 1, hidden, update_bias)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         a = h @ params["recurrent"].T + drive
@@ -377,15 +292,12 @@ def fastgrnn(
         return opened * jnp.tanh(a + b_n) + z * h
 
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="fastgrnn",
         gates=("z", "n"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=functools.partial(zeros, hidden),
-        project=project,
-        advance=advance,
-        read=read,
-        matrices=stacked(1, hidden),
-        log_retention=kept(0, hidden),
+        project=linear,
+        log_retention=gate_retention(0, hidden),
     )

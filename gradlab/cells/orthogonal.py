@@ -1,6 +1,5 @@
 """The network whose recurrent matrix stays orthogonal."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -8,16 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from gradlab.cells.base import (
-    INPUT,
-    Cell,
-    Params,
-    check_widths,
-    gate_init,
-    preparing,
-    register,
-    zeros,
-)
+from gradlab.cells.base import INPUT, Cell, Params, add_leaf, gate_init, linear, register_family
 from gradlab.initializers import Initializer
 
 
@@ -44,7 +34,7 @@ def small(key: Array, shape: Sequence[int], dtype: DTypeLike | None = None) -> A
     return jax.random.uniform(key, shape, dtype or float, -0.01, 0.01)
 
 
-@register
+@register_family
 def orthogonal(
     inputs: int,
     hidden: int,
@@ -62,16 +52,10 @@ def orthogonal(
     signs D, which lift this, are all 1 here). A's diagonal cancels in S, and its gradient is 0.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of h_t.
         recurrent: initializer of A (H, H), `params["recurrent"]`; by default `rotation_blocks`.
-        input: initializer of U (H, D), `params["input"]`.
         bias: initializer of modReLU's b (H,), `params["bias"]`; by default U(-0.01, 0.01).
 
     `prepare` adds W, `params["rotation"]`: prepare the parameters before a scan.
-
-    Raises:
-        ValueError: for a width below 1.
 
     >>> cell = orthogonal(inputs=1, hidden=2)
     >>> A = jnp.array([[0.0, 1.0], [0.0, 0.0]])
@@ -86,39 +70,29 @@ def orthogonal(
     orthogonal.py. scoRNN's b starts at 0, its U from U(-0.01, 0.01); both read the state from the
     left, h W, so that their A is -A here. D is given there, the identity if it is not.
     """
-    check_widths("orthogonal", inputs=inputs, hidden=hidden)
 
     def rotation(params: Params) -> Array:
         A = params["recurrent"]
         S, eye = A - A.T, jnp.eye(hidden, dtype=A.dtype)
         return jnp.linalg.solve(eye + S, eye - S)
 
-    prepare = preparing("rotation", rotation)
-
-    def project(params: Params, x: Array) -> Array:
-        return x @ params["input"].T
+    prepare = add_leaf("rotation", rotation)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         params = prepare(params)
         a = h @ params["rotation"].T + drive
         return jnp.sign(a) * jax.nn.relu(jnp.abs(a) + params["bias"])
 
-    def read(h: Array) -> Array:
-        return h
-
     def matrices(params: Params) -> Array:
         return prepare(params)["rotation"][None]
 
     return Cell(
+        inputs,
+        hidden,
+        gate_init(inputs, hidden, recurrent, input, bias),
+        advance,
         name="orthogonal",
-        gates=("h",),
-        hidden=hidden,
-        inputs=inputs,
-        init=gate_init(1, inputs, hidden, recurrent, input, bias),
-        start=functools.partial(zeros, hidden),
-        project=project,
-        advance=advance,
-        read=read,
+        project=linear,
         matrices=matrices,
         prepare=prepare,
     )

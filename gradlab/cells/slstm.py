@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from gradlab._names import choose
 from gradlab._norms import widen
@@ -15,13 +15,11 @@ from gradlab.cells.base import (
     RECURRENT,
     Cell,
     Params,
-    affine,
-    biased,
-    check_widths,
     gate_init,
-    register,
-    stacked,
-    zeros,
+    read_field,
+    register_family,
+    shift_bias,
+    zero_state,
 )
 from gradlab.initializers import Initializer
 
@@ -44,7 +42,7 @@ class SLSTMState(NamedTuple):
     n: Array
 
 
-@register
+@register_family
 def slstm(
     inputs: int,
     hidden: int,
@@ -70,16 +68,10 @@ def slstm(
     and its like are full matrices.
 
     Args:
-        inputs: D, the width of x_t.
-        hidden: H, the width of each part of the state.
         forget: the forget gate, `"sigmoid"` or `"exp"`.
-        recurrent: initializer of each gate's block (H, H) of W, `params["recurrent"]`.
-        input: initializer of each gate's block (H, D) of U, `params["input"]`.
-        bias: initializer of each gate's block (H,) of b, `params["bias"]`.
-        forget_bias: added to the f block of b by `init`; a scalar or (H,), possibly traced.
 
     Raises:
-        ValueError: for an unknown forget gate or a width below 1.
+        ValueError: for an unknown forget gate.
 
     >>> cell = slstm(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))
@@ -93,16 +85,11 @@ def slstm(
     H - 1 of a head, 5 - 12 (k / (H - 1))^0.3. W is orthogonal and b_f = 1 here, as in `lstm`, so
     that the two can be compared; `recurrent` and `forget_bias` take theirs.
     """
-    check_widths("slstm", inputs=inputs, hidden=hidden)
     choose("forget gate", forget, FORGET)
     log_forget = FORGET[forget]
 
-    blocks = gate_init(4, inputs, hidden, recurrent, input, bias)
-    init = biased(blocks, 1, hidden, forget_bias)
-
-    def start(dtype: DTypeLike | None = None) -> SLSTMState:
-        nothing = zeros(hidden, dtype)
-        return SLSTMState(nothing, nothing, nothing, nothing)
+    blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=4)
+    init = shift_bias(blocks, 1, hidden, forget_bias)
 
     def advance(params: Params, state: SLSTMState, drive: Array) -> SLSTMState:
         i, f, z, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
@@ -115,22 +102,17 @@ def slstm(
         n = keep * state.n + write
         return SLSTMState(c, jax.nn.sigmoid(o) * c / n, m, n)
 
-    def read(state: SLSTMState) -> Array:
-        return state.h
-
     def log_retention(params: Params) -> Array:
         return log_forget(widen(params["bias"][hidden : 2 * hidden]))
 
     return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
         name="slstm",
         gates=("i", "f", "z", "o"),
-        hidden=hidden,
-        inputs=inputs,
-        init=init,
-        start=start,
-        project=affine,
-        advance=advance,
-        read=read,
-        matrices=stacked(4, hidden),
+        start=zero_state(hidden, SLSTMState),
+        read=read_field("h"),
         log_retention=log_retention,
     )
