@@ -6,7 +6,15 @@ is one compiled program.
 """
 
 from gradlab.initializers.audits import audit, gate_time_constants, time_constants
-from gradlab.initializers.base import Initializer, bias_names, make, names
+from gradlab.initializers.base import (
+    BIASES,
+    REGISTRY,
+    Initializer,
+    bias_names,
+    make,
+    names,
+    register,
+)
 from gradlab.initializers.biases import chrono, forget_bias
 from gradlab.initializers.independent import (
     critical,
@@ -30,7 +38,9 @@ from gradlab.initializers.structured import (
 )
 
 __all__ = [
+    "BIASES",
     "Initializer",
+    "REGISTRY",
     "audit",
     "bias_names",
     "chain",
@@ -51,6 +61,7 @@ __all__ = [
     "normal",
     "orthogonal",
     "pytorch",
+    "register",
     "rotations",
     "spectral_radius",
     "stacked_orthogonal",

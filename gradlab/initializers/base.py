@@ -1,4 +1,4 @@
-"""The registry, and what the initializers share."""
+"""The registries, and what the initializers share."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -9,42 +9,102 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from gradlab._names import choose
+from gradlab._registry import Registry, as_builder, check_array, is_own, set_signature, takes
 
 Initializer = Callable[..., Array]
 Builder = Callable[..., Initializer]
 
-_WEIGHTS: dict[str, Builder] = {}
-_BIASES: dict[str, Builder] = {}
+
+def _adapt(function: Callable[..., Any]) -> Builder:
+    """The builder of a user's initializers, with a gain and with a check of what they draw."""
+    if is_own(function):
+        return function
+    name = function.__name__
+    inner = as_builder("initializer", function, ("key", "shape", "dtype"))
+    has_gain = takes(inner, "gain")
+
+    def build(**options: Any) -> Initializer:
+        gain: Any = 1.0 if has_gain else options.pop("gain", 1.0)
+        draw = inner(**options)
+        if not callable(draw):
+            raise ValueError(
+                f"the initializer {name} must return a function (key, shape, dtype) -> array, "
+                f"got {type(draw).__name__}"
+            )
+
+        def init(key: Array, shape: Sequence[int], dtype: DTypeLike | None = None) -> Array:
+            dtype = jnp.dtype(floating(dtype))
+            W = check_array(f"the initializer {name}", draw(key, shape, dtype), tuple(shape), dtype)
+            return W if has_gain else scalar(gain, dtype) * W
+
+        return init
+
+    parameters = list(inspect.signature(inner).parameters.values())
+    if not has_gain:
+        parameters = [*inspect.signature(_with_gain).parameters.values(), *parameters]
+    set_signature(build, parameters)
+    return build
 
 
-def register(builder: Builder) -> Builder:
-    """Enter a builder of weights into the registry under its own function name (a decorator)."""
-    _WEIGHTS[builder.__name__] = builder
-    return builder
+def _with_gain(gain: ArrayLike = 1.0) -> None:
+    """The signature of the argument that every initializer of weights takes."""
 
 
-def register_bias(builder: Builder) -> Builder:
-    """Enter a builder of biases into the registry under its own function name (a decorator)."""
-    _BIASES[builder.__name__] = builder
-    return builder
+BIASES: Registry[Builder] = Registry("initializer")
+REGISTRY: Registry[Builder] = Registry("initializer", _adapt, BIASES.names)
+register_bias = BIASES.register
+
+
+def register(builder: Any = None, *, version: str | None = None) -> Any:
+    """Enter an initializer of weights under its own name, `@register` or `@register(version="2")`.
+
+    It has one of two forms. A function whose first argument is `key` draws the weights itself,
+    `(key, shape, dtype) -> array`, as those of `jax.nn.initializers` do; its other arguments become
+    options of `make`. Any other function is a builder that returns such a function.
+
+    Every initializer of weights takes a `gain`: where the function has no such argument, what it
+    draws is multiplied by it.
+
+    Args:
+        builder: the function.
+        version: a text that changes whenever something changes that the code does not show, such
+            as a data file that it reads.
+
+    Returns:
+        The function, unchanged. A name that a user has registered before stands for the new one.
+
+    Raises:
+        ValueError: for a name of gradlab's own, or a function with `key` but without `shape` and
+            `dtype`. What `make` gives raises it for an array of another shape or dtype.
+
+    >>> import jax
+    >>> from gradlab import initializers
+    >>> @initializers.register
+    ... def signs(key, shape, dtype):
+    ...     return jax.random.rademacher(key, shape, dtype)
+    >>> abs(initializers.make("signs", gain=0.5)(jax.random.key(0), (2, 2))).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    >>> initializers.REGISTRY.remove("signs")
+    """
+    return REGISTRY.register(builder, version=version)
 
 
 def names() -> tuple[str, ...]:
-    """Return the name of every initializer of weights, sorted; each takes a `gain`.
+    """The name of every initializer of weights, sorted; each takes a `gain`.
 
     >>> "orthogonal" in names(), "chrono" in names()
     (True, False)
     """
-    return tuple(sorted(_WEIGHTS))
+    return REGISTRY.names()
 
 
 def bias_names() -> tuple[str, ...]:
-    """Return the name of every initializer that is for biases only, sorted.
+    """The name of every initializer that is for biases only, sorted.
 
     >>> bias_names()
     ('chrono', 'forget_bias')
     """
-    return tuple(sorted(_BIASES))
+    return BIASES.names()
 
 
 def make(name: str, **options: Any) -> Initializer:
@@ -60,15 +120,8 @@ def make(name: str, **options: Any) -> Initializer:
     >>> make("identity", gain=3.0)(None, (1, 1)).tolist()
     [[3.0]]
     """
-    builders = _WEIGHTS | _BIASES
-    choose("initializer", name, builders)
-    parameters = inspect.signature(builders[name]).parameters
-    for option in options:
-        choose(f"{name} option", option, parameters)
-    for option, parameter in parameters.items():
-        if parameter.default is parameter.empty and option not in options:
-            raise ValueError(f"{name} needs {option}")
-    return builders[name](**options)
+    choose("initializer", name, (*names(), *bias_names()))
+    return (BIASES if name in bias_names() else REGISTRY).make(name, **options)
 
 
 def floating(dtype: DTypeLike | None) -> DTypeLike:

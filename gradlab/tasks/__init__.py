@@ -8,11 +8,6 @@ An input source is a function (key, length, features, dtype=None) -> (length, fe
 under jit and vmap over keys, and each feature has mean 0 and variance 1.
 """
 
-from collections.abc import Callable
-
-from jaxtyping import Array
-
-from gradlab import _names
 from gradlab.tasks import (
     adding,
     copying,
@@ -25,12 +20,24 @@ from gradlab.tasks import (
     temperature,
     temporal_order,
 )
-from gradlab.tasks.base import Task, make, names, options, register
+from gradlab.tasks.base import (
+    INPUTS,
+    REGISTRY,
+    Task,
+    input_names,
+    make,
+    make_input,
+    names,
+    options,
+    register,
+    register_input,
+)
 from gradlab.tasks.network import Network, batch_loss, batch_sampler, network
 
 __all__ = [
     "INPUTS",
     "Network",
+    "REGISTRY",
     "Task",
     "adding",
     "batch_loss",
@@ -48,35 +55,8 @@ __all__ = [
     "parity",
     "probe",
     "register",
+    "register_input",
     "reviews",
     "temperature",
     "temporal_order",
 ]
-
-INPUTS: dict[str, Callable[..., Array]] = {
-    "gaussian": gaussian.gaussian,
-    "reviews": reviews.reviews,
-}
-
-
-def input_names() -> tuple[str, ...]:
-    """The names of the input sources, sorted.
-
-    >>> input_names()
-    ('gaussian', 'reviews')
-    """
-    return tuple(sorted(INPUTS))
-
-
-def make_input(name: str) -> Callable[..., Array]:
-    """The input source of that name, a function (key, length, features, dtype=None) -> array.
-
-    Raises:
-        ValueError: if there is none; the message lists the valid names and the nearest.
-
-    >>> import jax
-    >>> make_input("gaussian")(jax.random.key(0), 10, 3).shape
-    (10, 3)
-    """
-    _names.choose("input", name, input_names())
-    return INPUTS[name]

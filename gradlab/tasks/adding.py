@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradlab.tasks import _checks
-from gradlab.tasks.base import Task, check_least, register
+from gradlab.tasks.base import Task, check_minimum, register
 
 
 @register
@@ -37,7 +37,7 @@ def adding(length: int = 100) -> Task:
     Arjovsky, Shah & Bengio, "Unitary evolution recurrent neural networks" (2016), section 5.2,
     with a marker in each half.
     """
-    check_least("adding", 2, length=length)
+    check_minimum("adding", 2, length=length)
 
     def sample(key: PRNGKeyArray, dtype=None) -> tuple[Float[Array, "length 2"], Float[Array, ""]]:
         values_key, first_key, second_key = jax.random.split(key, 3)

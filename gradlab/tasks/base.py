@@ -1,6 +1,7 @@
-"""The Task bundle, what the tasks share, and the registry."""
+"""The Task bundle, what the tasks share, and the registries of tasks and of input sources."""
 
 import contextlib
+import functools
 import inspect
 import operator
 from collections.abc import Callable, Iterator
@@ -10,11 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gradlab._names import choose
+from gradlab._registry import Registry, as_builder, check_array, is_own, set_signature
 
 Builder = Callable[..., "Task"]
-
-_BUILDERS: dict[str, Builder] = {}
 
 
 class Task(NamedTuple):
@@ -57,25 +56,120 @@ class Task(NamedTuple):
     held_out: Callable[..., tuple[Array, Array]] | None = None
 
 
-def register(builder: Builder) -> Builder:
-    """Enter a builder into the registry under its own function name (a decorator)."""
-    _BUILDERS[builder.__name__] = builder
-    return builder
+def _adapt(function: Builder) -> Builder:
+    """A user's builder that checks the task that it returns."""
+    if is_own(function):
+        return function
+    name = function.__name__
+
+    @functools.wraps(function)
+    def build(**options: Any) -> Task:
+        task = function(**options)
+        if not isinstance(task, Task):
+            raise ValueError(
+                f"the task {name} must return a gradlab.tasks.Task, got {type(task).__name__}"
+            )
+        _check_shapes(name, task)
+        return task
+
+    return build
+
+
+def _check_shapes(name: str, task: Task) -> None:
+    """Raise `ValueError` where a task's sequences or its loss have another shape than it says."""
+
+    def run(key: Array, outputs: Array) -> tuple[Array, Array, Array]:
+        xs, target = task.sample(key, jnp.float32)
+        return xs, task.loss(outputs, target), task.error(outputs, target)
+
+    steps = (task.length,) if task.every_step else ()
+    outputs = jax.ShapeDtypeStruct((*steps, task.outputs), jnp.float32)
+    xs, loss, error = jax.eval_shape(run, jax.random.key(0), outputs)
+    expected = {"sample": (task.length, task.inputs), "loss": (), "error": ()}
+    for (what, shape), found in zip(expected.items(), (xs, loss, error), strict=True):
+        if found.shape != shape:
+            raise ValueError(
+                f"the {what} of the task {name} must have the shape {shape}, got {found.shape}"
+            )
+
+
+def _adapt_input(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The builder of a user's input source, with a check of what it draws."""
+    inner = as_builder("input", function, ("key", "length", "features", "dtype"))
+    if is_own(function):
+        return inner
+    name = function.__name__
+
+    def build(**options: Any) -> Callable[..., Array]:
+        source = inner(**options)
+        if not callable(source):
+            raise ValueError(
+                f"the input {name} must return a function (key, length, features, dtype) -> "
+                f"array, got {type(source).__name__}"
+            )
+
+        def draw(key: Array, length: int, features: int, dtype: Any = None) -> Array:
+            dtype = jnp.result_type(float if dtype is None else dtype)
+            xs = source(key, length, features, dtype)
+            return check_array(f"the input {name}", xs, (length, features), dtype)
+
+        return draw
+
+    set_signature(build, inspect.signature(inner).parameters.values())
+    return build
+
+
+REGISTRY: Registry[Builder] = Registry("task", _adapt)
+INPUTS: Registry[Callable[..., Any]] = Registry("input", _adapt_input)
+
+
+def register(builder: Any = None, *, version: str | None = None) -> Any:
+    """Enter a builder of tasks under its own name, `@register` or `@register(version="2")`.
+
+    The builder returns a `Task`. An argument `**options` takes every option that a sweep names.
+
+    Args:
+        builder: the function.
+        version: a text that changes whenever something changes that the code does not show, such
+            as a data file that it reads.
+
+    Returns:
+        The builder, unchanged. A name that a user has registered before stands for the new one.
+
+    Raises:
+        ValueError: for a name of gradlab's own. `make` raises it where the builder returns no
+            `Task`, or one whose sequences or loss have another shape than it says.
+
+    The last input as the target:
+
+    >>> from gradlab import tasks
+    >>> @tasks.register
+    ... def last(length=10):
+    ...     def sample(key, dtype=None):
+    ...         xs = jax.random.normal(key, (length, 1), dtype or float)
+    ...         return xs, xs[-1]
+    ...     def loss(outputs, target):
+    ...         return jnp.mean((outputs - target) ** 2)
+    ...     return tasks.Task("last", length, 1, 1, False, sample, loss, loss, {"zero": 1.0}, 0.01)
+    >>> tasks.make("last", length=5).length
+    5
+    >>> tasks.REGISTRY.remove("last")
+    """
+    return REGISTRY.register(builder, version=version)
 
 
 def names() -> tuple[str, ...]:
-    """Return the name of every registered task, sorted."""
-    return tuple(sorted(_BUILDERS))
+    """The name of every registered task, sorted."""
+    return REGISTRY.names()
 
 
 def options(name: str) -> tuple[str, ...]:
-    """Return the arguments that the builder of a task takes.
+    """The named arguments that the builder of a task takes.
 
     >>> options("copying")
     ('delay',)
     """
-    choose("task", name, _BUILDERS)
-    return tuple(inspect.signature(_BUILDERS[name]).parameters)
+    return REGISTRY.options(name)
 
 
 def make(name: str, **options: Any) -> Task:
@@ -86,7 +180,8 @@ def make(name: str, **options: Any) -> Task:
         options: the builder's own arguments; each has a default.
 
     Raises:
-        ValueError: for an unknown name or option, or a length that the task cannot have.
+        ValueError: for an unknown name or option, a length that the task cannot have, or a user's
+            builder that returns no `Task`.
         ImportError: where the data set's package is not installed.
 
     >>> from gradlab import tasks
@@ -95,26 +190,80 @@ def make(name: str, **options: Any) -> Task:
     >>> xs.shape, target.shape
     ((50, 2), ())
     """
-    choose("task", name, _BUILDERS)
-    for option in options:
-        choose(f"{name} option", option, inspect.signature(_BUILDERS[name]).parameters)
-    return _BUILDERS[name](**options)
+    return REGISTRY.make(name, **options)
 
 
-def check_least(name: str, least: int, **lengths: int) -> None:
-    """Raise `ValueError` unless each length, given by name, is an integer of at least `least`.
+def register_input(source: Any = None, *, version: str | None = None) -> Any:
+    """Enter an input source under its own name, `@register_input` or with `(version="2")`.
 
-    >>> check_least("adding", 2, length=1)
+    A source is a function `(key, length, features, dtype=None) -> xs (length, features)` that works
+    under jit and vmap over keys; for results that can be compared with theory, each feature has
+    mean 0 and variance 1. Its other arguments become options of `make_input`. A function whose
+    first argument is not `key` is a builder that returns such a function.
+
+    Args:
+        source: the function.
+        version: a text that changes whenever something changes that the code does not show, such
+            as a data file that it reads.
+
+    Returns:
+        The function, unchanged. A name that a user has registered before stands for the new one.
+
+    Raises:
+        ValueError: for a name of gradlab's own, or a function with `key` but without the other
+            three arguments. What `make_input` gives raises it for another shape or dtype.
+
+    >>> from gradlab import tasks
+    >>> @tasks.register_input
+    ... def signs(key, length, features, dtype=None):
+    ...     return jax.random.rademacher(key, (length, features), dtype)
+    >>> tasks.make_input("signs")(jax.random.key(0), 10, 3).shape
+    (10, 3)
+    >>> tasks.INPUTS.remove("signs")
+    """
+    return INPUTS.register(source, version=version)
+
+
+def input_names() -> tuple[str, ...]:
+    """The names of the input sources, sorted.
+
+    >>> input_names()
+    ('gaussian', 'reviews')
+    """
+    return INPUTS.names()
+
+
+def make_input(name: str, **options: Any) -> Callable[..., Array]:
+    """The input source of that name, a function (key, length, features, dtype=None) -> array.
+
+    Args:
+        name: one of `input_names()`.
+        options: the source's own arguments.
+
+    Raises:
+        ValueError: if there is none of that name, or for an unknown option; the message lists the
+            valid names and the nearest.
+
+    >>> make_input("gaussian")(jax.random.key(0), 10, 3).shape
+    (10, 3)
+    """
+    return INPUTS.make(name, **options)
+
+
+def check_minimum(name: str, minimum: int, **lengths: int) -> None:
+    """Raise `ValueError` unless each length, given by name, is an integer of at least `minimum`.
+
+    >>> check_minimum("adding", 2, length=1)
     Traceback (most recent call last):
     ValueError: adding needs length of at least 2, got 1
     """
     for what, value in lengths.items():
         try:
-            enough = operator.index(value) >= least
+            enough = operator.index(value) >= minimum
         except TypeError:
             raise ValueError(f"{name} needs {what} to be an integer, got {value!r}") from None
         if not enough:
-            raise ValueError(f"{name} needs {what} of at least {least}, got {value}")
+            raise ValueError(f"{name} needs {what} of at least {minimum}, got {value}")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from gradlab.tasks import _checks
-from gradlab.tasks.base import Task, check_least, cross_entropy, register, share_wrong
+from gradlab.tasks.base import Task, check_minimum, cross_entropy, register, share_wrong
 
 SYMBOLS = 8
 REMEMBERED = 10
@@ -43,7 +43,7 @@ def copying(delay: int = 100) -> Task:
     Source: Hochreiter & Schmidhuber, "Long short-term memory" (1997), section 5; in the form of
     Arjovsky, Shah & Bengio, "Unitary evolution recurrent neural networks" (2016), section 5.1.
     """
-    check_least("copying", 1, delay=delay)
+    check_minimum("copying", 1, delay=delay)
 
     def sample(
         key: PRNGKeyArray, dtype=None

@@ -4,8 +4,10 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradlab.tasks import _checks
+from gradlab.tasks.base import register_input
 
 
+@register_input
 def gaussian(
     key: PRNGKeyArray, length: int, features: int, dtype=None
 ) -> Float[Array, "length features"]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from gradlab import initializers
 from gradlab.cells import Cell
 from gradlab.tasks import _checks
-from gradlab.tasks.base import Task, check_least
+from gradlab.tasks.base import Task, check_minimum
 
 Batch = tuple[Array, Array]
 
@@ -66,7 +66,7 @@ def network(
     of recurrent network trajectories" (1990), and Mikolov et al., "Recurrent neural network based
     language model" (2010).
     """
-    check_least("network", 1, outputs=outputs, **({} if window is None else {"window": window}))
+    check_minimum("network", 1, outputs=outputs, **({} if window is None else {"window": window}))
 
     def init(key: PRNGKeyArray, dtype=None) -> PyTree:
         dtype = _checks.floating(dtype)
@@ -160,7 +160,7 @@ def batch_sampler(
     >>> xs.shape, targets.shape
     ((3, 7, 1), (3,))
     """
-    check_least("batch_sampler", 1, batch_size=batch_size)
+    check_minimum("batch_sampler", 1, batch_size=batch_size)
     dtype = _checks.floating(dtype)
 
     def draw(sample: Callable[..., Batch], key: PRNGKeyArray, step: Array | int) -> Batch:

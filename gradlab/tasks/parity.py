@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from gradlab.tasks import _checks
-from gradlab.tasks.base import Task, check_least, cross_entropy, register, share_wrong
+from gradlab.tasks.base import Task, check_minimum, cross_entropy, register, share_wrong
 
 
 @register
@@ -35,7 +35,7 @@ def parity(length: int = 50, every_step: bool = False) -> Task:
     Source: Hochreiter & Schmidhuber, "LSTM can solve hard long time lag problems" (1997), section
     2, with sequences of ±1 as there.
     """
-    check_least("parity", 1, length=length)
+    check_minimum("parity", 1, length=length)
 
     def sample(
         key: PRNGKeyArray, dtype=None

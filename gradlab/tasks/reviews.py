@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from gradlab.tasks import _checks
+from gradlab.tasks.base import register_input
 
 FILE = "movie_review_snippets.tsv.bz2"
 SHA256 = "7f4b94d90bcf71512ad747f8c3c5d10ae6b0263213c711b620aeb723298d6480"
@@ -169,6 +170,7 @@ def characters(
     return codes[(start + jnp.arange(length, dtype=starts.dtype)) % codes.size]
 
 
+@register_input
 def reviews(
     key: PRNGKeyArray,
     length: int,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gradlab.tasks import _checks
-from gradlab.tasks.base import Task, check_least, extra, register
+from gradlab.tasks.base import Task, check_minimum, extra, register
 
 DAY = 24
 # The first 80 % of the year, up to the end of 19 October, are for training.
@@ -96,7 +96,7 @@ def temperature(length: int = 48) -> Task:
     Source: the data, vega_datasets' seattle_temps (NOAA's hourly normals); the two forecasts:
     Hyndman & Athanasopoulos, "Forecasting: principles and practice" (2021), section 5.2.
     """
-    check_least("temperature", DAY, length=length)
+    check_minimum("temperature", DAY, length=length)
     if length > 1000:
         raise ValueError(f"temperature needs length of at most 1000, got {length}")
     degrees = series()

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from gradlab.tasks import _checks
-from gradlab.tasks.base import Task, check_least, cross_entropy, register, share_wrong
+from gradlab.tasks.base import Task, check_minimum, cross_entropy, register, share_wrong
 
 DISTRACTORS = 4
 
@@ -50,7 +50,7 @@ def temporal_order(length: int = 100, symbols: int = 2) -> Task:
     """
     if symbols not in WINDOWS:
         raise ValueError(f"temporal_order needs symbols to be 2 or 3, got {symbols!r}")
-    check_least("temporal_order", 10, length=length)
+    check_minimum("temporal_order", 10, length=length)
     starts, ends = np.array(WINDOWS[symbols], np.int32).T * length // 100
 
     def sample(key: PRNGKeyArray, dtype=None) -> tuple[Float[Array, "length 6"], Int[Array, ""]]:
