@@ -28,6 +28,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from gradlab import _files, frames
+from gradlab._format import format_duration
 from gradlab.report._captions import CAPTIONS, Caption
 from gradlab.report._tables import axes, failures, trained, verdicts
 
@@ -373,12 +374,8 @@ def _time(value: Any) -> str:
 
 
 def _duration(value: Any) -> str:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return _text(value)
-    if value < 120:
-        return f"{value:.1f} s"
-    minutes = round(value / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return format_duration(value) if number else _text(value)
 
 
 def _tree(git: Any) -> str:
@@ -399,7 +396,9 @@ def _chunks(chunks: Any) -> str:
     hosts = Counter(str(c["host"]) for c in chunks if c.get("host"))
     lines = [f"{len(chunks):,}"]
     if seconds:
-        lines[0] += f", {_duration(sum(seconds))} in all, the longest {_duration(max(seconds))}"
+        lines[0] += (
+            f", {format_duration(sum(seconds))} in all, the longest {format_duration(max(seconds))}"
+        )
     if started:
         lines.append(f"first started {_time(started[0])}, last {_time(started[-1])}")
     lines += [f"on {host}: {count:,}" for host, count in hosts.most_common()]

@@ -240,11 +240,11 @@ def test_the_page_says_what_the_results_are(text, results):
         for value, count in results.runs[name].value_counts().items():
             assert f"{value} {count}" in words
     assert "25 runs with 2 seeds, on Some Card, finished 4 January 2026, 09:30 UTC." in words
-    assert "10, 316 steps" in words and "took 2 h 30 min" in words
+    assert "10, 316 steps" in words and "took 2 hours and 30 minutes" in words
     assert "52a1161f, with changes that are not committed" in words
     assert re.search(r"git checkout 52a1161f *, *pip install -e \.", words)
     assert "gradlab sweep spec.toml --out results" in words
-    assert "3, 9.0 s in all, the longest 4.5 s" in words
+    assert "3, 9 seconds in all, the longest 4.5 seconds" in words
     assert "first started 1 January 2026, 10:00 UTC, last 3 January 2026, 10:00 UTC" in words
     assert "on node1: 2 on node0: 1" in words
     assert "a key of tomorrow" in words and "deep: yes" in words
