@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -380,14 +381,14 @@ def train(
             )
 
     recent: list[State] = []
-    with _telling(progress) as tell:
+    with _reporter(progress) as report:
         done = int(state.step)
         while done < steps and not int(state.first_nonfinite_step):
             recent = [*recent[-1:], state]
             state, records = call(sample, optimizer, state, min(block, steps - done))
             blocks.append(jax.tree.map(np.asarray, records))
             done = int(state.step)
-            tell(done, steps, float(blocks[-1].metrics["loss"][-1]))
+            report(done, steps, float(blocks[-1].metrics["loss"][-1]))
             # A block that was cut short is not where a longer run would pass through.
             if done % block == 0:
                 saved.write(state, blocks, last=done == steps)
@@ -571,45 +572,13 @@ def _plain(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if isinstance(leaf, jax.Array) and _is_key(leaf) else leaf
 
 
-class _telling:
-    """The progress to report to: the user's function, a bar, or nothing."""
+@contextlib.contextmanager
+def _reporter(progress: bool | Progress) -> Iterator[Progress]:
+    """The function to report progress to: the user's, a bar's, or one that does nothing."""
+    if callable(progress) or not progress:
+        yield progress or (lambda *_: None)
+        return
+    from gradlab._progress import Bar
 
-    def __init__(self, progress: bool | Progress) -> None:
-        self._progress = progress
-        self._bar: Any = None
-
-    def __enter__(self) -> Progress:
-        if callable(self._progress):
-            return self._progress
-        if not self._progress:
-            return lambda *_: None
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4g}"),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._bar.start()
-        task = self._bar.add_task("", total=None, loss=float("nan"))
-
-        def tell(done: int, total: int, loss: float) -> None:
-            self._bar.update(task, completed=done, total=total, loss=loss)
-
-        return tell
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    with Bar("updates") as bar:
+        yield lambda done, total, loss: bar(done, total, f"loss {loss:.4g}")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import signal
 import sys
 import tempfile
-import time
 import tomllib
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import rich.console
-import rich.progress
 import rich.table
 import typer
 
 from gradlab._files import Folder, filled
+from gradlab._progress import Bar
 from gradlab.cli import data, sentiment
 from gradlab.cli.report import report
 
@@ -119,7 +120,7 @@ def sweep(
         raise ValueError("no folder for the results; give one with --out DIR (or --dry-run)")
     sweeps.keep_memory()
     before = _content(spec)
-    with _Progress() as progress:
+    with _interruptible_progress() as progress:
         report = sweeps.sweep(
             grid,
             out,
@@ -230,7 +231,7 @@ def reproduce(
         expected = pd.read_csv(reference, float_precision="round_trip")
     except (OSError, ValueError) as error:
         raise ValueError(f"{reference}: no summary to compare with: {error}") from None
-    with tempfile.TemporaryDirectory() as folder, _Progress() as progress:
+    with tempfile.TemporaryDirectory() as folder, _interruptible_progress() as progress:
         report = sweeps.sweep(grid, Path(folder) / "results", progress=progress)
         runs = report.results.runs
     differences = frames.compare(frames.summary(runs), expected)
@@ -316,60 +317,31 @@ def _shares(row: dict[str, Any], length: int) -> str:
     return f"{text} ({bad:.0%} nonfinite)" if bad > 0 else text
 
 
-class _Progress:
-    """A progress bar with runs per second and time left; plain lines where there is no terminal.
+@contextlib.contextmanager
+def _interruptible_progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar of runs, in which Ctrl-C and SIGTERM end the sweep after the current chunk.
 
-    Ctrl-C and SIGTERM end the sweep after the chunk that runs; a second one ends it at once.
+    A second signal ends it at once. A scheduler of jobs sends SIGTERM when the time is up.
     """
+    stopping = False
 
-    def __enter__(self) -> _Progress:
-        self._stopping = False
-        # A scheduler of jobs sends SIGTERM when the time is up.
-        signals = (signal.SIGINT, signal.SIGTERM)
-        self._handlers = {number: signal.signal(number, self._stop) for number in signals}
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = rich.progress.Progress(
-                rich.progress.BarColumn(),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TextColumn("{task.fields[speed]}"),
-                rich.progress.TimeElapsedColumn(),
-                rich.progress.TextColumn("left:"),
-                rich.progress.TimeRemainingColumn(elapsed_when_finished=False),
-                rich.progress.TextColumn("{task.description}"),
-                console=rich.console.Console(stderr=True),
-                speed_estimate_period=60,
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=None, speed="")
-        self._start = self._said = time.monotonic()
-        self._first: int | None = None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        if self._bar:
-            self._bar.stop()
-
-    def _stop(self, *_: object) -> None:
-        if self._stopping:
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        if stopping:
             raise KeyboardInterrupt
-        self._stopping = True
+        stopping = True
         print("stopping after this chunk; once more to stop at once", file=sys.stderr)
 
-    def __call__(self, done: int, total: int, label: str) -> None:
-        if self._stopping:
-            raise KeyboardInterrupt
-        now = time.monotonic()
-        if self._first is None:
-            self._first = done
-        speed = (done - self._first) / max(now - self._start, 1e-9)
-        if self._bar:
-            self._bar.update(
-                self._task, completed=done, total=total, description=label, speed=f"{speed:.0f}/s"
-            )
-        elif now - self._said > 5 or done == total:
-            self._said = now
-            left = f"{(total - done) / speed:.0f} s left" if speed else "time left unknown"
-            print(f"{done}/{total} runs, {speed:.0f}/s, {left}: {label}", file=sys.stderr)
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Bar("runs") as bar:
+
+            def report(done: int, total: int, label: str) -> None:
+                if stopping:
+                    raise KeyboardInterrupt
+                bar(done, total, label)
+
+            yield report
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

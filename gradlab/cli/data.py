@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import rich.console
-import rich.progress
 import typer
 
 from gradlab import _files
+from gradlab._progress import Bar
 
 app = typer.Typer(no_args_is_help=True, help="Get the data that the package does not carry.")
 
@@ -31,48 +30,32 @@ def imdb(
     """Download Stanford's 50,000 labelled movie reviews (84 MB) and unpack them."""
     from gradlab.tasks import imdb as data
 
-    with _Bar() as bar:
-        folder = data.download(out, progress=bar)
-    if bar.total is None:
+    with Bar("B") as bar:
+        download = _Download(bar)
+        folder = data.download(out, progress=download)
+    if download.total is None:
         print("already there, nothing was downloaded")
     print(data.read(folder).describe())
     if folder.parent != _files.cache():
         print(f"to use it, give --data {folder} or set {data.ENVIRONMENT} to that path")
 
 
-class _Bar:
-    """A progress bar as pooch calls it; a line where the output is no terminal."""
+class _Download:
+    """A progress bar as pooch calls it."""
 
-    def __init__(self) -> None:
-        self.total: int | None = None  # which pooch sets when the first bytes are there
-        self._console = rich.console.Console(stderr=True)
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.DownloadColumn(),
-            rich.progress.TransferSpeedColumn(),
-            rich.progress.TimeRemainingColumn(),
-            console=self._console,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("downloading", total=None)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+    def __init__(self, bar: Bar) -> None:
+        self.total: int | None = None  # pooch sets it when the first bytes are there
+        self._bar, self._done = bar, 0
 
     def update(self, size: int) -> None:
-        """Count bytes that have come."""
-        self._bar.update(self._task, total=self.total, advance=size)
-        self._bar.start()
+        """Count the bytes that came."""
+        self._done += size
+        self._bar(self._done, self.total or self._done)
 
     def reset(self) -> None:
-        """Back to no bytes: pooch does that at the end, and then counts them all at once."""
-        self._bar.update(self._task, completed=0)
+        """Go back to no bytes: at the end pooch does that, and then counts them all at once."""
+        self._done = 0
 
     def close(self) -> None:
-        """The last of the bytes is there."""
-        self._bar.stop()
-        self._console.print("downloaded; checking and unpacking", highlight=False)
+        """Report that the last bytes are there."""
+        print("downloaded; checking and unpacking", file=sys.stderr)
