@@ -1,13 +1,14 @@
-"""The frames that a sweep left in its folder: all of them, or the part that is asked for."""
+"""Read the frames in a sweep's folder, whole or in part."""
 
-# pyarrow's own annotations do not know the functions that it makes as it is imported.
+# pyarrow's annotations lack the functions that it generates at import.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 
 import contextlib
+import functools
 import io
-import json
+import operator
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from gradlab import _names, _sums
+from gradlab import _manifest, _names, _sums
 from gradlab._files import Folder
+from gradlab._manifest import FORMAT as FORMAT
 from gradlab.frames import schema
 from gradlab.frames.schema import Column
 
-FORMAT = 1
-"""The layout of a folder of results, as its manifest says it; a folder that says none is older."""
-
-# Rows that are turned into text at a time.
+# Rows per piece of CSV.
 _BATCH = 2**16
 
 
@@ -82,7 +82,7 @@ def read(
     warn_unfinished(folder, manifest)
     kind = manifest.get("kind", "gradients")
     known = schema.KINDS[kind]
-    # A column of runs is met before another frame's of that name.
+    # Where two frames have a column of one name, that of runs counts.
     every = {name: field for frame in reversed(known.values()) for name, field in frame.items()}
     if isinstance(columns, str) or not isinstance(columns, Iterable | None):
         raise ValueError(f"columns is a list of names, got {columns!r}")
@@ -91,25 +91,25 @@ def read(
     wanted = None if columns is None else {"run_id", *columns}
     for name in wanted or ():
         _names.choose("column", name, every)
-    # Each frame looks at them again.
+    # Make lists of iterators: every frame reads the values again.
     where = {k: list(v) if isinstance(v, Iterator) else v for k, v in (where or {}).items()}
     for name, value in where.items():
         _names.choose("column in where", name, every)
-        _test(name, every[name], value)
+        _condition(name, every[name], value)
     chosen = {name: value for name, value in where.items() if name in known["runs"]}
     others = {name: value for name, value in where.items() if name not in chosen}
     tables: dict[str, pd.DataFrame] = {}
     ids = None
     for frame, fields in known.items():
-        kept = [name for name in fields if wanted is None or name in wanted]
+        names = [name for name in fields if wanted is None or name in wanted]
         if frame == "runs":
-            tables[frame] = read_frame(folder, kind, frame, kept, chosen)
+            tables[frame] = read_frame(folder, kind, frame, names, chosen)
             ids = tables[frame]["run_id"] if chosen else None
-        elif kept == ["run_id"]:
+        elif names == ["run_id"]:
             tables[frame] = schema.coerce([], {"run_id": fields["run_id"]}, frame)
         else:
             own = {name: value for name, value in others.items() if name in fields}
-            tables[frame] = read_frame(folder, kind, frame, kept, own, ids)
+            tables[frame] = read_frame(folder, kind, frame, names, own, ids)
     results = schema.TrainingResults if kind == "training" else schema.Results
     return results(*tables.values(), manifest)
 
@@ -136,20 +136,9 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
     """The manifest of a folder of results.
 
     Raises:
-        ValueError: where it is missing, damaged, or by a newer gradlab.
+        ValueError: where it is missing, damaged, by a newer gradlab, or of unknown results.
     """
-    with _opened(folder, "manifest.json") as file, _whole(folder, "manifest.json"):
-        manifest = json.loads(file.read().decode())
-        if not isinstance(manifest, dict):
-            raise ValueError("not a table")
-    form = manifest.get("format", 0)
-    if not isinstance(form, int) or form > FORMAT:
-        raise ValueError(
-            f"{folder} was written by a newer gradlab (format {form}, this one reads up to "
-            f"{FORMAT})"
-        )
-    with _whole(folder, "manifest.json"):
-        _sums.verify(manifest)
+    manifest = _manifest.read(folder)
     kind = manifest.get("kind", "gradients")
     _names.choose(f"kind of results in {folder}/manifest.json:", kind, schema.KINDS)
     return manifest
@@ -170,7 +159,7 @@ def read_summary(dir: str | Path | Folder) -> pd.DataFrame:
     folder = dir if isinstance(dir, Folder) else Folder(dir)
     runs = schema.KINDS[read_manifest(folder).get("kind", "gradients")]["runs"]
     dtypes = {name: column.dtype for name, column in runs.items()}
-    # The other columns of runs stand in it as numbers: medians over the seeds.
+    # Of the other columns of runs it holds medians over the seeds, which are floats.
     axes = {*schema.AXES, *schema.TRAINED_AXES, "theory"}
     dtypes = {name: dtype for name, dtype in dtypes.items() if name in axes}
     with opened(folder, "summary.csv") as file:
@@ -187,38 +176,29 @@ def blocks(
 ) -> Iterator[pa.Table]:
     """What `read_frame` gives, piece by piece, as tables of pyarrow."""
     fields = schema.KINDS[kind][frame]
-    tests = {name: _test(name, fields[name], value) for name, value in (where or {}).items()}
-    runs = None if ids is None else frozenset(ids)
     whole = schema.arrow_schema(fields)
     shape = pa.schema([whole.field(name) for name in columns])
-    tested = pa.schema([whole.field(name) for name in tests])
+    conditions = [_condition(name, fields[name], value) for name, value in (where or {}).items()]
+    among = None if ids is None else pa.array(list(ids), whole.field("run_id").type)
+    if among is not None:
+        conditions.append(pc.field("run_id").isin(among))
+    rows = functools.reduce(operator.and_, conditions) if conditions else None
     name = f"{frame}.parquet"
     with _verified(folder, name) as file:
-        with _whole(folder, name):
-            # Read run_id dictionary-encoded: it repeats for every step.
-            parquet = pq.ParquetFile(file, read_dictionary=["run_id"])
-        present = [n for n in parquet.schema_arrow.names if not n.startswith("__index_level_")]
+        with _damage_in(folder, name):
+            parquet = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, "r"))
+            present = parquet.physical_schema.names
+            groups = parquet.split_by_row_group(rows, whole)
         for column in present:
-            _names.choose(f"column of {frame}", column, fields)
-
-        def part(group: int, names: Iterable[str]) -> pa.Table:
-            with _whole(folder, name):
-                return parquet.read_row_group(group, [n for n in names if n in present])
-
-        for group in range(parquet.num_row_groups):
-            mask = None
-            if runs is not None:
-                mask = _among(part(group, ["run_id"])["run_id"], runs)
-            if tests and (mask is None or mask.any()):
-                table = schema.fit(part(group, tests), tested, frame)
-                for column, test in tests.items():
-                    found = test(table[column]).to_numpy(zero_copy_only=False)
-                    mask = found if mask is None else mask & found
-            if mask is not None and not mask.any():
-                continue
-            table = part(group, shape.names)
-            if mask is not None and not mask.all():
-                table = table.filter(pa.array(mask))
+            if not column.startswith("__index_level_"):
+                _names.choose(f"column of {frame}", column, fields)
+        # Of fewer runs than row groups most groups hold none, and counting reads run_id alone.
+        sparse = among is not None and len(among) < len(groups)
+        for group in groups:
+            with _damage_in(folder, name):
+                if sparse and not group.scanner(whole, filter=rows).count_rows():
+                    continue
+                table = group.to_table(whole, shape.names, filter=rows)
             yield schema.fit(table, shape, frame)
 
 
@@ -229,28 +209,19 @@ def count(folder: Folder, frame: str) -> int:
         return pq.read_metadata(file).num_rows
 
 
-def _among(names: pa.ChunkedArray, runs: frozenset[str]) -> np.ndarray:
-    """Which of the names are among the runs, looked up once for each different name."""
-    parts = [np.zeros(0, bool)]
-    for chunk in names.chunks:
-        if not pa.types.is_dictionary(chunk.type):
-            chunk = chunk.dictionary_encode()
-        found = np.array([name in runs for name in chunk.dictionary.to_pylist()], bool)
-        parts.append(found[chunk.indices.to_numpy()])
-    return np.concatenate(parts)
-
-
-def _test(name: str, column: Column, wanted: Any) -> Callable[[Any], Any]:
-    """A function of a pyarrow column that says which of its rows are wanted."""
+def _condition(name: str, column: Column, wanted: Any) -> pc.Expression:
+    """Which rows of a column are wanted, as an expression of pyarrow's."""
+    field = pc.field(name)
+    missing = field.is_null(nan_is_null=True)
     kind = schema.arrow_schema({name: column}).field(name).type
 
     def typed(values: list[Any]) -> pa.Array:
         try:
-            made = pa.array(values, kind)
-            # pyarrow cuts 1.5 to 1 where it stands among whole numbers.
-            if pa.types.is_integer(kind) and made.to_pylist() != values:
-                raise ValueError("not whole")
-            return made
+            array = pa.array(values, kind)
+            # pyarrow truncates 1.5 to 1 in a list of integers.
+            if pa.types.is_integer(kind) and array.to_pylist() != values:
+                raise ValueError("not an integer")
+            return array
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             shown = ", ".join(map(repr, values))
             raise ValueError(
@@ -259,42 +230,26 @@ def _test(name: str, column: Column, wanted: Any) -> Callable[[Any], Any]:
             ) from None
 
     def bound(end: Any) -> pa.Scalar:
-        # Between whole numbers any number may lie.
-        between = pa.types.is_integer(kind) and isinstance(end, float | np.floating)
-        return pa.scalar(float(end)) if between else typed([end])[0]
+        # The bounds of integers may be floats.
+        is_float = pa.types.is_integer(kind) and isinstance(end, float | np.floating)
+        return pa.scalar(float(end)) if is_float else typed([end])[0]
 
     if isinstance(wanted, slice):
         if wanted.step is not None:
             raise ValueError(f"where: a range of {name!r} has two ends and no step")
-        bounds = [
-            (compare, bound(end))
-            for compare, end in ((pc.greater_equal, wanted.start), (pc.less_equal, wanted.stop))
-            if end is not None
-        ]
-
-        def within(values: Any) -> Any:
-            found = pc.invert(_missing(values))
-            for compare, end in bounds:
-                found = pc.and_(found, pc.fill_null(compare(values, end), False))
-            return found
-
-        return within
+        rows = ~missing
+        if wanted.start is not None:
+            rows &= field >= bound(wanted.start)
+        if wanted.stop is not None:
+            rows &= field <= bound(wanted.stop)
+        return rows
     if isinstance(wanted, np.ndarray) and wanted.ndim == 0:
         wanted = wanted.item()
     several = isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes | Mapping)
     values = list(wanted) if several else [wanted]
-    missing = [v is None or v is pd.NA or (isinstance(v, float) and np.isnan(v)) for v in values]
-    among = typed([v for v, lacks in zip(values, missing, strict=True) if not lacks])
-
-    def one_of(column: Any) -> Any:
-        found = pc.is_in(column, among)
-        return pc.or_(found, _missing(column)) if any(missing) else found
-
-    return one_of
-
-
-def _missing(values: Any) -> Any:
-    return pc.is_null(values, nan_is_null=True)
+    present = [v for v in values if not (v is None or v is pd.NA or v != v)]
+    rows = field.isin(typed(present))
+    return rows | missing if len(present) < len(values) else rows
 
 
 def _pandas(parts: list[pa.Table], fields: dict[str, Column], frame: str) -> pd.DataFrame:
@@ -302,7 +257,7 @@ def _pandas(parts: list[pa.Table], fields: dict[str, Column], frame: str) -> pd.
         return schema.coerce([], fields, frame)
     table = pa.concat_tables(parts)
     parts.clear()
-    # Each column is let go as soon as pandas has it.
+    # self_destruct frees each column as soon as pandas has it.
     found = table.to_pandas(split_blocks=True, self_destruct=True)
     del table
     return schema.coerce(found, fields, frame)
@@ -310,20 +265,24 @@ def _pandas(parts: list[pa.Table], fields: dict[str, Column], frame: str) -> pd.
 
 @contextlib.contextmanager
 def opened(folder: Folder, name: str) -> Iterator[Any]:
-    """A frame's file or summary.csv, for reading, with whatever sums the manifest has verified.
+    """Open a frame's file or summary.csv for reading, and verify the sums that the manifest has.
 
     Raises:
         ValueError: where it is missing, or damaged: found here, or in the body of the `with`.
     """
-    with _verified(folder, name) as file, _whole(folder, name):
+    with _verified(folder, name) as file, _damage_in(folder, name):
         yield file
 
 
 @contextlib.contextmanager
 def _verified(folder: Folder, name: str) -> Iterator[Any]:
-    blocks, files = ({}, {}) if name == "manifest.json" else _sums_of(folder)
-    with _opened(folder, name) as file:
-        with _whole(folder, name):
+    blocks, files = _sums_of(folder)
+    try:
+        file = folder.open(name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise _manifest.missing(folder, name) from None
+    with file:
+        with _damage_in(folder, name):
             if name in blocks:
                 file = _sums.Checked(file, blocks[name])
             elif name in files:
@@ -337,7 +296,7 @@ def _sums_of(folder: Folder) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The sums of blocks and of whole files that a manifest has, each by the file's name."""
     try:
         manifest = read_manifest(folder)
-    except _Missing:
+    except _manifest.Missing:
         return {}, {}
     blocks, files = (
         found if isinstance(found := manifest.get(name), dict) else {}
@@ -346,38 +305,13 @@ def _sums_of(folder: Folder) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return blocks, files
 
 
-class _Missing(ValueError):
-    """A file that is not there."""
-
-
 @contextlib.contextmanager
-def _opened(folder: Folder, name: str) -> Iterator[Any]:
-    try:
-        file = folder.open(name)
-    except (FileNotFoundError, NotADirectoryError):
-        begun = name != "manifest.json" and read_manifest(folder).get("status") == "running"
-        raise _Missing(
-            f"no results in {str(folder)!r} yet: its sweep has not ended; `gradlab status` says "
-            "what is missing"
-            if begun
-            else f"no results in {str(folder)!r}: {name} missing; "
-            "`gradlab sweep SPEC.toml --out DIR` writes them"
-        ) from None
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def _whole(folder: Folder, name: str) -> Iterator[None]:
+def _damage_in(folder: Folder, name: str) -> Iterator[None]:
+    """Name the file in the error where it cannot be read."""
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        place = f"{str(folder).rstrip('/')}/{name}"
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{place!r} is damaged: {why}; the `gradlab sweep` that made the folder writes it "
-            "again from its chunks"
-        ) from None
+        raise _manifest.damaged(folder, name, error) from None
 
 
 def to_csv(dir: str | Path | Folder) -> list[Path | str]:
