@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import jinja2
 import markupsafe
 import pandas as pd
-import pyarrow.parquet as pq
 
 from gradlab import _files, frames
 from gradlab._format import format_duration
@@ -72,13 +71,18 @@ def write(dir: str | Path, out: str | Path | None = None) -> str:
     folder = _files.Folder(dir)
     manifest = _manifest(folder)
     kind = manifest.get("kind", "gradients")
-    runs = _runs(folder, kind)
+    runs = frames.read_frame(folder, kind, "runs", COLUMNS[kind])
+    if runs.empty:
+        raise ValueError(f"no runs to report in {str(folder)!r}")
+    names = frames.TRAINED_AXES if kind == "training" else frames.AXES
+    columns = ("run_id", *names, "seed", "status", "reason")
+    failed = frames.read_frame(folder, kind, "runs", columns, {"status": "failed"})
     pictures = {
         name.removeprefix("figures/"): _picture(folder, name)
         for name in folder.names()
         if name.startswith("figures/") and name.endswith(".png")
     }
-    text = page(runs, manifest, pictures, failed=_failed(folder, kind)).encode()
+    text = page(runs, manifest, pictures, failed=failed).encode()
     if out is None:
         folder.put("report.html", text)
         return f"{str(dir).rstrip('/')}/report.html"
@@ -153,40 +157,9 @@ def _manifest(folder: _files.Folder) -> dict[str, Any]:
     manifest = frames.read_manifest(folder)
     if manifest.get("status") == "running":
         raise ValueError(
-            f"the sweep in {str(folder)!r} has not finished; the command that started it goes on "
-            "from where it is"
+            f"the sweep in {str(folder)!r} has not finished; the same command resumes it"
         )
     return manifest
-
-
-def _runs(folder: _files.Folder, kind: str) -> pd.DataFrame:
-    """The columns of the runs that the page needs, a missing one filled."""
-    names, schema = COLUMNS[kind], _SCHEMAS[kind]
-    # Texts repeat: read as categories, a million of them take a byte each.
-    texts = [name for name in names if schema[name].dtype == "str" and name != "run_id"]
-    runs = _parquet(folder, names, read_dictionary=texts)
-    if runs.empty:
-        raise ValueError(f"no runs to report in {str(folder)!r}")
-    for name in names:
-        if name not in runs:
-            missing = pd.Series(pd.NA, index=runs.index, dtype=object)
-            runs[name] = missing.astype(schema[name].dtype.replace("int64", "Int64"))
-    return runs
-
-
-def _failed(folder: _files.Folder, kind: str) -> pd.DataFrame:
-    names = frames.TRAINED_AXES if kind == "training" else frames.AXES
-    columns = ("run_id", *names, "seed", "status", "reason")
-    return _parquet(folder, columns, filters=[("status", "=", "failed")])
-
-
-def _parquet(folder: _files.Folder, columns: Iterable[str], **options: Any) -> pd.DataFrame:
-    """Those of the columns that runs.parquet has."""
-    with frames.opened(folder, "runs.parquet") as file:
-        present = pq.read_schema(file).names
-        file.seek(0)
-        names = [name for name in columns if name in present]
-        return pq.read_table(file, columns=names, **options).to_pandas()
 
 
 def _picture(folder: _files.Folder, name: str) -> bytes:
