@@ -7,10 +7,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from gradlab import _files
+from gradlab import _arrays
 from gradlab._identity import Identity, Unknown
 from gradlab._norms import norm
 from gradlab.tracing import Trace, trace
@@ -437,7 +435,7 @@ class _Checkpoint:
     """One file that holds a state and the records so far, replaced whole or not at all."""
 
     def __init__(self, path: str | Path | None, seconds: float) -> None:
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(path).expanduser()
         self.seconds = seconds
         self._written = time.monotonic()
         self._waiting: Callable[[], None] | None = None
@@ -448,10 +446,9 @@ class _Checkpoint:
     @staticmethod
     def _load(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
         try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                return about, [file[f"{i:06d}"] for i in range(about["arrays"])]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, TypeError) as error:
+            about, arrays = _arrays.read(path)
+            return about, [arrays[f"{i:06d}"] for i in range(about["arrays"])]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}: damaged or no checkpoint; delete it to start anew ({error})"
             ) from None
@@ -519,10 +516,7 @@ class _Checkpoint:
         arrays = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves((state, records))]
         about = {"version": VERSION, "parts": self.parts, "block": self.block_size}
         about["arrays"] = len(arrays)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        named = {f"{i:06d}": array for i, array in enumerate(arrays)}
-        named["about"] = np.array(json.dumps(about))
-        _files.write(self.path, lambda file: np.savez(file, allow_pickle=False, **named))
+        _arrays.write(self.path, about, {f"{i:06d}": array for i, array in enumerate(arrays)})
 
 
 def _parts(program: Any, about: dict[str, Any], version: str | int | None) -> dict[str, str]:
@@ -564,7 +558,7 @@ def _is_key(leaf: Any) -> bool:
 def _restored(array: np.ndarray, like: Any) -> Any:
     if _is_key(like):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
-    # NumPy stores a type that is not its own, such as bfloat16, as bytes.
+    # An older file has bfloat16 and the like as void types.
     return array.view(like.dtype) if array.dtype.kind == "V" else array
 
 

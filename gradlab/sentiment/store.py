@@ -1,6 +1,5 @@
 """A classifier as one file, without pickle."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,56 +7,56 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlab import _files
+from gradlab import _arrays, _files
 from gradlab.sentiment.learn import Classifier, build
 from gradlab.sentiment.recipes import Recipe
 from gradlab.sentiment.text import Vocabulary
 
-VERSION = 1
+VERSION = 2
 """Of the file's format: a change of what a file holds, or of what its numbers mean, raises it."""
 
 _FORMAT = "gradlab sentiment model"
 
 
 def save(classifier: Classifier, path: str | Path) -> None:
-    """Writes a classifier to one .npz file: the parameters, and a JSON text of everything else.
+    """Write a classifier to one safetensors file.
 
-    The file is complete or it is not there.
+    Each parameter has its path in the tree as its name, such as `params/cell/W`; the recipe and the
+    vocabulary are in the file's metadata. The file is complete or it is not there.
     """
-    path = Path(path)
     about = {
         "format": _FORMAT,
         "version": VERSION,
         "recipe": classifier.recipe._asdict(),
         "vocabulary": classifier.vocabulary._asdict(),
     }
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    leaves = {f"{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(classifier.params))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    named = {"about": text, "seen": classifier.seen, **leaves}
-    _files.write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **named))
+    leaves, _ = jax.tree.flatten_with_path(classifier.params)
+    arrays = {_name(path): np.asarray(leaf) for path, leaf in leaves}
+    _arrays.write(path, about, {"seen": classifier.seen, **arrays})
+
+
+def _name(path: Any) -> str:
+    return f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"
 
 
 def load(path: str | Path) -> Classifier:
-    """Reads what ``save`` wrote.
+    """Read what `save` wrote, with this version of gradlab or an earlier one.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: for a file that is damaged, of another version, or no model at all.
+        FileNotFoundError: if there is no such file.
+        ValueError: for a file that is damaged, of a later version, or no model at all.
     """
     try:
-        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}  # each one checked by its CRC
-        about = json.loads(arrays.pop("about").tobytes())
-        ours = about["format"] == _FORMAT
+        about, arrays = _arrays.read(path)
+        is_ours = about["format"] == _FORMAT
         version = about["version"]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file") from None
-    except Exception as error:  # what a damaged archive raises is as varied as the damage
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged, or not a gradlab sentiment model ({error})") from None
-    if not ours:
+    if not is_ours:
         raise ValueError(f"{path}: not a gradlab sentiment model")
-    if version != VERSION:
+    if version not in (1, VERSION):
         raise ValueError(
             f"{path}: a model file of version {version}, and this gradlab reads version {VERSION}; "
             "train the model again"
@@ -73,16 +72,23 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
     vocabulary = Vocabulary(**about["vocabulary"])
     vocabulary = vocabulary._replace(tokens=tuple(vocabulary.tokens))
     model = build(recipe, vocabulary)
-    leaves, tree = jax.tree.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    leaves, tree = jax.tree.flatten_with_path(shapes)
+    # Version 1 numbered the parameters.
+    numbered = about["version"] == 1
+    names = [f"{i:03d}" if numbered else _name(path) for i, (path, _) in enumerate(leaves)]
     seen = arrays.pop("seen")
-    values = [arrays[f"{i:03d}"] for i in range(len(arrays))]
-    for wanted, got in zip(leaves, values, strict=True):
-        if wanted.shape != got.shape or not np.issubdtype(got.dtype, np.floating):
-            raise ValueError(f"{got.dtype} of shape {got.shape} in place of {wanted.shape}")
+    if set(arrays) != set(names):
+        raise ValueError(f"parameters {sorted(arrays)} instead of {sorted(names)}")
+    values = [arrays[name] for name in names]
+    for name, (_, wanted), got in zip(names, leaves, values, strict=True):
+        if wanted.shape != got.shape or not jnp.issubdtype(got.dtype, jnp.floating):
+            raise ValueError(f"{name}: {got.dtype} {got.shape} instead of {wanted.shape}")
     params = jax.tree.unflatten(tree, map(jnp.asarray, values))
     return Classifier(recipe, vocabulary, model, params, seen)
 
 
 def default_path() -> Path:
-    """Where a model is kept that was given no place: in the user's cache folder."""
-    return _files.cache() / "sentiment.npz"
+    """The file for a model that was given no place, in the user's cache folder."""
+    old, new = (_files.cache() / f"sentiment.{kind}" for kind in ("npz", "safetensors"))
+    return old if old.exists() and not new.exists() else new

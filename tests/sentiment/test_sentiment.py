@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
 from typer.testing import CliRunner
 
 import gradlab as gl
-from gradlab import sentiment
+from gradlab import _arrays, _files, sentiment
 from gradlab.cli import sentiment as sentiment_cli
 from gradlab.sentiment import learn, store
 from gradlab.tasks import imdb
@@ -472,18 +473,44 @@ def test_saved_and_loaded_says_the_same(small, trained, tmp_path):
 
 def rewritten(path, change):
     """The file with something else in what it says about itself."""
-    with np.load(path) as file:
-        arrays = dict(file)
-    about = json.loads(arrays["about"].tobytes())
+    about, arrays = _arrays.read(path)
     change(about, arrays)
-    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    np.savez(path, **arrays)
+    _arrays.write(path, about, arrays)
+
+
+def version_1(path, made):
+    """The file of a model as gradlab wrote it before: numbered parameters in an archive."""
+    about = {"format": "gradlab sentiment model", "version": 1}
+    about |= {"recipe": made.recipe._asdict(), "vocabulary": made.vocabulary._asdict()}
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    leaves = {f"{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(made.params))}
+    with path.open("wb") as file:
+        np.savez_compressed(file, about=text, seen=made.seen, **leaves)
+
+
+@every_taught
+def test_a_model_of_version_1_is_read(small, trained, tmp_path):
+    made = trained[0][small]
+    version_1(tmp_path / "model.npz", made)
+    again = sentiment.load(tmp_path / "model.npz")
+    assert (again.recipe, again.vocabulary) == (made.recipe, made.vocabulary)
+    jax.tree.map(np.testing.assert_array_equal, again.params, made.params)
+    np.testing.assert_array_equal(again.seen, made.seen)
+
+
+def test_parameters_have_the_names_of_their_places(model_file):
+    with safetensors.safe_open(model_file, framework="numpy") as file:
+        names = set(file.keys())
+    assert {"seen", "params/embedding", "params/readout/weight"} < names
 
 
 def test_another_version_is_told(model_file):
     rewritten(model_file, lambda about, _: about.update(version=99))
-    with pytest.raises(ValueError, match=r"model.npz: a model file of version 99, .* version 1"):
+    with pytest.raises(ValueError, match=r"model.npz: a model file of version 99, .* version 2"):
         sentiment.load(model_file)
+
+
+EMBEDDING = "params/embedding"
 
 
 @pytest.mark.parametrize(
@@ -492,8 +519,10 @@ def test_another_version_is_told(model_file):
         lambda about, arrays: about["recipe"].update(model="transformer"),
         lambda about, arrays: about["recipe"]["options"].update(hidden=5),
         lambda about, arrays: about.pop("vocabulary"),
-        lambda about, arrays: arrays.pop("002"),
-        lambda about, arrays: arrays.update({"000": arrays["000"].astype(int)}),
+        lambda about, arrays: arrays.pop("params/readout/bias"),
+        lambda about, arrays: arrays.update(
+            {"params/embedding": arrays["params/embedding"].astype(int)}
+        ),
     ],
     ids=["model", "shape", "vocabulary", "leaf", "integers"],
 )
@@ -514,7 +543,7 @@ def test_every_damage_is_seen(model_file):
             again = sentiment.load(model_file)
         except ValueError as error:
             assert "model.npz" in str(error)
-        else:  # a date or the like: nothing that is read
+        else:  # nothing that is read
             jax.tree.map(np.testing.assert_array_equal, again.params, made.params)
             assert again.vocabulary == made.vocabulary
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
@@ -541,11 +570,10 @@ def test_what_is_no_model_is_told(tmp_path):
 def test_a_write_that_fails_leaves_the_old_file(trained, model_file, monkeypatch):
     before = model_file.read_bytes()
 
-    def full(file, **_):
-        file.write(b"half")
+    def full(_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(np, "savez_compressed", full)
+    monkeypatch.setattr(_files.os, "fsync", full)
     with pytest.raises(OSError, match="no space left"):
         sentiment.save(trained[0]["pooled"], model_file)
     assert model_file.read_bytes() == before
@@ -569,10 +597,12 @@ def test_recipes_can_be_built_and_saved(name, make):
 
 def test_default_path_is_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert store.default_path() == tmp_path / "gradlab" / "sentiment.safetensors"
+    (tmp_path / "gradlab").mkdir()
+    (tmp_path / "gradlab" / "sentiment.npz").touch()
     assert store.default_path() == tmp_path / "gradlab" / "sentiment.npz"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert store.default_path() == tmp_path / ".cache" / "gradlab" / "sentiment.npz"
+    (tmp_path / "gradlab" / "sentiment.safetensors").touch()
+    assert store.default_path() == tmp_path / "gradlab" / "sentiment.safetensors"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """gl.train against a plain optax loop, its traces against gl.trace, and every way to be stopped."""
 
+import json
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ import optax
 import pytest
 
 import gradlab as gl
-from gradlab import _files, training
+from gradlab import _arrays, _files, training
 
 CELL = gl.cells.make("gru", inputs=2, hidden=3)
 LENGTH, BATCH, STEPS, EVERY = 6, 4, 11, 4
@@ -220,6 +221,18 @@ def test_a_short_run_leaves_a_checkpoint_and_any_key_and_type_comes_back(tmp_pat
     again, whole = go(6, checkpoint=tmp_path / "run.npz"), go(6)
     assert again.params.dtype == jnp.bfloat16 and same(again.params, whole.params)
     assert same(again.metrics, whole.metrics)
+
+
+def test_a_checkpoint_in_the_older_format_is_resumed(run, tmp_path):
+    path = tmp_path / "run.npz"
+    train(steps=2 * EVERY, checkpoint=path)
+    about, arrays = _arrays.read(path)
+    with path.open("wb") as file:
+        np.savez(file, about=np.array(json.dumps(about)), **arrays)
+    seen = []
+    again = train(checkpoint=path, progress=lambda *args: seen.append(args[0]))
+    assert seen == [STEPS]
+    assert same((again.params, again.metrics, again.traces), (run.params, run.metrics, run.traces))
 
 
 def test_optimizers_that_ask_for_the_loss():
