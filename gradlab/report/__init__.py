@@ -15,7 +15,6 @@ import hashlib
 import importlib.resources
 import json
 import struct
-import tomllib
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 import jinja2
 import markupsafe
 import pandas as pd
+import tomli_w
 
 from gradlab import _files, frames
 from gradlab._format import format_duration
@@ -249,42 +249,20 @@ def _figures(figures: Mapping[str, bytes], subjects: Iterable[str]) -> list[Figu
     return made
 
 
-_TABLES = ("zip", "blocks")
-
-
-def _inline(value: Any) -> str:
-    """A value as TOML has it on one line."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name} = {_inline(each)}" for name, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_inline, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _spec(spec: Any) -> str:
     """The spec as a file that `gradlab sweep` reads; as JSON where TOML has no word for it."""
     if not isinstance(spec, Mapping):
         return "" if spec is None else str(spec)
-    lists = {name: [t for t in spec.get(name) or [] if isinstance(t, Mapping)] for name in _TABLES}
-    rest = {k: v for k, v in spec.items() if k not in (*_TABLES, "when")}
-    parts = [
-        ("[axes]", {key: value for key, value in rest.items() if isinstance(value, list)}),
-        ("[fixed]", {key: value for key, value in rest.items() if not isinstance(value, list)}),
-        ("[when]", spec.get("when") or {}),
-        *((f"[[{name}]]", table) for name in _TABLES for table in lists[name]),
-    ]
-    lines = [
-        "\n".join([head, *(f"{key} = {_inline(value)}" for key, value in table.items())])
-        for head, table in parts
-        if table
-    ]
-    text = "\n\n".join(lines)
-    whole = json.dumps(spec, indent=2, ensure_ascii=False)
+    rest = {key: value for key, value in spec.items() if key not in ("zip", "blocks", "when")}
+    tables = {
+        "axes": {key: value for key, value in rest.items() if isinstance(value, list)},
+        "fixed": {key: value for key, value in rest.items() if not isinstance(value, list)},
+        **{name: spec.get(name) for name in ("when", "zip", "blocks")},
+    }
     try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return whole
-    return text
+        return tomli_w.dumps({name: table for name, table in tables.items() if table})
+    except (TypeError, ValueError):
+        return json.dumps(spec, indent=2, ensure_ascii=False)
 
 
 def _part(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
