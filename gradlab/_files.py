@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import platformdirs
+
 
 def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
     """Give ``path`` the content that ``fill`` writes, once all of it is on the disk.
@@ -31,7 +33,7 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        # The new name is on the disk only when its folder is.
+        # fsync the directory, or a crash may lose the rename.
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -57,7 +59,7 @@ class Folder:
         self.address = str(address)
         self.local: Path | None = None
         if "://" not in self.address:
-            self.local = Path(address)
+            self.local = Path(address).expanduser()
             return
         import fsspec
 
@@ -147,8 +149,8 @@ def filled(folder: Folder, below: str) -> Iterator[Path]:
 
 
 def cache() -> Path:
-    """The user's folder for what can be made again: gradlab in $XDG_CACHE_HOME, or in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gradlab"
+    """The user's folder for what can be recomputed: in $XDG_CACHE_HOME, or the system's own."""
+    return platformdirs.user_cache_path("gradlab", appauthor=False)
 
 
 def remembered(name: str) -> dict[str, Any]:

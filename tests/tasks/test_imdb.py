@@ -138,6 +138,15 @@ def test_the_first_source_that_is_there_is_taken(home, monkeypatch):
 def test_cache_is_the_users(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert _files.cache() == Path.home() / ".cache" / "gradlab"
+    # The standard has a relative path ignored.
+    monkeypatch.setenv("XDG_CACHE_HOME", "elsewhere")
+    assert _files.cache() == Path.home() / ".cache" / "gradlab"
+
+
+def test_a_tilde_in_a_folder_is_the_users_home(home, monkeypatch):
+    monkeypatch.setenv("HOME", str(home))
+    _files.Folder("~/results").put("a.txt", b"a")
+    assert (home / "results" / "a.txt").read_bytes() == b"a"
 
 
 # Refusals: the message names the file, the line, what was found and what is valid.
