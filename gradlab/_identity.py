@@ -30,7 +30,7 @@ import numpy as np
 
 # These only print. What they are given changes no number of the program.
 _PRINT = ("debug_print", "debug_callback")
-# Rules for transformations that have been made by now: a program that runs calls none of them.
+# Rules that JAX has applied before the program runs, so that no number depends on them.
 _RULES = {
     "custom_jvp_call": ("jvp_jaxpr_fun",),
     "custom_vjp_call": ("fwd_jaxpr_thunk", "bwd", "out_trees"),
@@ -81,6 +81,7 @@ class Identity:
             that code is looked at; without it, what cannot be read raises `Unknown`.
         package: an installed package whose code is read all the same. Of the others the name and
             the version say what they are.
+        lenient: whether a value whose content cannot be read counts by the name of its type.
 
     >>> Identity()((1.0, np.arange(3))) == Identity()((1.0, np.arange(3)))
     True
@@ -88,9 +89,12 @@ class Identity:
     False
     """
 
-    def __init__(self, version: str | None = None, package: str = "") -> None:
+    def __init__(
+        self, version: str | None = None, package: str = "", lenient: bool = False
+    ) -> None:
         self.version = version
         self.package = package
+        self.lenient = lenient
         # Each keeps its object beside the answer, so that no id() is used twice.
         self._contents: dict[int, tuple[Any, bytes]] = {}
         self._numbers: dict[int, tuple[Any, int]] = {}
@@ -119,6 +123,10 @@ class Identity:
             return self._read(value)
         except RecursionError:
             raise Unknown(f"{_name(type(value))} is nested too deep") from None
+        except Unknown:
+            if not self.lenient:
+                raise
+            return _join("unreadable", _name(type(value)))
 
     def _alone(self, value: Any) -> bytes:
         """The digest of a value as if none had been read before it."""
@@ -349,7 +357,7 @@ class Identity:
                 return _join(_name(kind), self(fields))
             return _join(_name(kind), _printed(value))
         if _name(kind) == "flax.ids.FlaxId":
-            return _join("id")  # a counter of all modules that the process has made so far
+            return _join("id")  # a counter over the whole process
         try:
             parts = value.__reduce_ex__(4)  # what pickle would write
         except Exception as error:
@@ -383,20 +391,17 @@ _READERS: tuple[tuple[Any, Callable[[Identity, Any], bytes]], ...] = (
 def of_function(function: Callable[..., Any], version: str | None = None) -> str:
     """The digest of a function's code and of what it reaches, 16 hexadecimal digits.
 
-    With a version, what cannot be read is left out.
+    With a version, a value whose content cannot be read counts by the name of its type; everything
+    else is read as without one. Otherwise it raises `Unknown`.
 
     >>> first, second = (eval(f"lambda x: x + {i}", {"__name__": "lab"}) for i in (1, 2))
     >>> of_function(first) == of_function(second)
     False
     """
-    names = getattr(inspect.unwrap(function), "__globals__", {})
+    # A plain function's __globals__ say where it is written; functools.wraps copies __module__.
+    names = getattr(function, "__globals__", None) or {"__name__": function.__module__}
     package = str(names.get("__name__", "")).partition(".")[0]
-    try:
-        content = Identity(version, package)(function)
-    except Unknown:
-        if version is None:
-            raise
-        content = _name(function).encode()
+    content = Identity(version, package, lenient=version is not None)(function)
     return _join(repr(version), content).hex()[:16]
 
 

@@ -341,3 +341,12 @@ def test_what_cannot_be_read_needs_a_version(tmp_path):
     found = {digest(tmp_path / version, [source], version) for version in "12"}
     assert len(found) == 2
     assert digest(tmp_path / "again", [source], "1") in found
+    # A version stands for what cannot be read alone: an edit of the code is seen all the same.
+    assert digest(tmp_path / "edited", [source + ", x"], "1") not in found
+
+
+def test_a_class_is_read_as_a_function_is(tmp_path):
+    source = "class mine:\n    def __init__(self, x):\n        self.x = 0.9 * x"
+    assert digest(tmp_path / "a", [source]) != digest(
+        tmp_path / "b", edited([source], "0.9 -> 0.1")
+    )
