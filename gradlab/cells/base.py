@@ -89,8 +89,8 @@ class Cell(_Fields):
     Attributes:
         inputs: D, the width of x.
         hidden: H, the width of h.
-        init: `(key, dtype=None) -> params`. Every gate block is drawn on its own. `gate_init`
-            gives it.
+        init: `(key, dtype=None) -> params`. Every gate block has its own draw. `gate_init` gives
+            this function.
         advance: `(params, state, drive) -> state`, the recurrent part.
         name: the family's name in the registry, which `make` enters where a user's cell has none.
         gates: the names of the gate blocks, in their order in the parameters; by default ("h",).
@@ -469,7 +469,7 @@ def shift_bias(init: Init, gate: int, hidden: int, shift: ArrayLike) -> Init:
 
 
 def gate_retention(gate: int, hidden: int, sign: int = 1) -> Callable[[Params], Array]:
-    """The `log_retention` of a memory kept by σ(sign·b), with b one gate's block of the bias.
+    """The `log_retention` of a memory that σ(sign·b) keeps, with b one gate's bias.
 
     >>> log_retention = gate_retention(0, 2)({"bias": jnp.array([0.0, 5.0, 1.0, 1.0])})
     >>> [round(-1 / float(k), 1) for k in log_retention]

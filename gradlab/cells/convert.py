@@ -6,13 +6,13 @@ library's step. None imports its library: names and shapes say which cell it is.
 dtype, as far as JAX's own settings let them, and may be traced.
 
 Weights do not tell a plain RNN's nonlinearity: the caller names it, and without that the call is
-refused, save for haiku's, which is relu in all of them. Gated cells have the logistic function at
+refused, except for haiku's, which is always relu. Gated cells have the logistic function at
 their gates and tanh elsewhere: PyTorch's, equinox's and haiku's have nothing else. flax' and keras'
 take other functions as options, which their weights do not show and which no cell here has; don't
 bring such a layer over.
 
 What the libraries do, with H the width of h, D that of x, G the number of gates, W the recurrent
-and U the input weights. "By gate" is a weight of its own for each gate; stacked weights are shown
+and U the input weights. "By gate" means one weight for each gate; stacked weights are shown
 as stored, (out, in) used as weight @ vector and (in, out) as vector @ weight. "Resets" says where
 the GRU applies r, before or after its product with W_n. The forget bias is its value at the start.
 
@@ -98,7 +98,7 @@ def from_torch(
 ) -> tuple[Cell, Params]:
     """One layer of PyTorch's `RNN`, `LSTM` or `GRU`, or one of its cells.
 
-    PyTorch's two biases enter as their sum b_ih + b_hh, save for the GRU's candidate, whose b_hn
+    PyTorch's two biases enter as their sum b_ih + b_hh, except in the GRU's candidate, whose b_hn
     is `params["recurrent_bias"]`. A layer without biases gives zeros.
 
     Args:
@@ -159,7 +159,7 @@ def from_flax(params: Mapping[str, Any], *, activation: str | None = None) -> tu
     """A cell of flax, linen or nnx: SimpleCell, LSTMCell, OptimizedLSTMCell, GRUCell or MGUCell.
 
     linen's MGUCell resets after the product, unlike the published unit (`mgu`): it is a `gru`
-    whose r and z are one gate, and that is what comes of it, with the gate's weights twice; with
+    whose r and z are one gate: it becomes a `gru` with the gate's weights twice; with
     `reset_gate=False` it is a `ugrnn`.
 
     Args:
@@ -501,11 +501,11 @@ def _fits(who: str, key: str, value: Any, shape: tuple[int | None, ...]) -> Arra
     """The value as an array, if it has the shape; `None` stands for the width of the input."""
     array = _array(who, key, value)
     fits = len(array.shape) == len(shape) and all(
-        found > 0 if wanted is None else found == wanted
-        for found, wanted in zip(array.shape, shape, strict=False)
+        size > 0 if width is None else size == width
+        for size, width in zip(array.shape, shape, strict=False)
     )
     if not fits:
-        needed = ", ".join("D" if wanted is None else str(wanted) for wanted in shape)
+        needed = ", ".join("D" if width is None else str(width) for width in shape)
         raise ValueError(
             f"{who} needs {key} of shape ({needed}{',' * (len(shape) == 1)}), got {array.shape}"
         )

@@ -48,7 +48,7 @@ def lru(
             `params["input"]` is Re B over Im B, (2H, D).
 
     The other leaves, each (H,), are named as in the paper: `nu_log` is ν, `theta_log` θ, and
-    `gamma_log` ln γ, with γ = √(1 - |λ|²) at first and a parameter of its own from then on.
+    `gamma_log` ln γ, with γ = √(1 - |λ|²) at first and a separate parameter after that.
     `prepare` adds λ, `params["eigenvalues"]`.
 
     Raises:
@@ -63,7 +63,7 @@ def lru(
     Source: Orvieto et al., "Resurrecting recurrent neural networks for long sequences" (2023),
     section 3 and appendix A, which lists code. The defaults are those of
     github.com/NicolasZucchet/minimal-LRU, lru/model.py, commit bbd71b1, where 2π is 6.28 and
-    Re B and Im B are leaves of their own; C and D are the readout's.
+    Re B and Im B are separate leaves; C and D are the readout's.
     """
     check_numbers("lru", "above 0", lambda v: v > 0, max_phase=max_phase)
     check_numbers("lru", "above 0 and at most 1", lambda v: 0 < v <= 1, r_max=r_max)
@@ -77,13 +77,14 @@ def lru(
     def init(key: Array, dtype: DTypeLike | None = None) -> Params:
         blocks_key, radius_key, phase_key = jax.random.split(key, 3)
         B = blocks(blocks_key, dtype)["input"] / math.sqrt(2)
-        # Neither logarithm may meet a zero.
-        least = jnp.finfo(B.dtype).tiny
+        # ln 0 would be -inf in both leaves.
+        smallest = jnp.finfo(B.dtype).tiny
         radius, phase = (
-            jax.random.uniform(k, (hidden,), B.dtype, minval=least) for k in (radius_key, phase_key)
+            jax.random.uniform(k, (hidden,), B.dtype, minval=smallest)
+            for k in (radius_key, phase_key)
         )
         low, high, widest = (jnp.asarray(v, B.dtype) for v in (r_min, r_max, max_phase))
-        # 1 - |λ|², uniform, kept apart from 1 since it may be far smaller than rounding.
+        # Draw 1 - |λ|² itself: next to 1 it may be smaller than the rounding error.
         gap = (1 - high**2) + radius * (high**2 - low**2)
         nu_log = jnp.log(-jnp.log1p(-gap) / 2)
         gamma_log = jnp.log(-jnp.expm1(-2 * jnp.exp(nu_log))) / 2

@@ -114,8 +114,7 @@ def time_constants(log_retention: ArrayLike) -> dict[str, np.ndarray]:
     Returns:
         `time_constant_median`, `time_constant_min` and `time_constant_max` over the units, in
         steps, each of the shape of the leading axes: inf for a unit that forgets nothing, k = 1,
-            and
-        NaN where a value is NaN.
+        and NaN where a value is NaN.
 
     >>> {name: float(value) for name, value in time_constants([-0.5, -0.1, 0.0]).items()}
     {'time_constant_median': 10.0, 'time_constant_min': 2.0, 'time_constant_max': inf}

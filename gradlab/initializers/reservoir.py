@@ -42,7 +42,7 @@ def spectral_radius(gain: ArrayLike = 1.0, density: float = 1.0) -> Initializer:
     (2001); Lukosevicius, "A practical guide to applying echo state networks" (2012), section 3.2.
     The limit is Gelfand's formula.
     """
-    return _rescaled("spectral_radius", gain, density)
+    return _radius_initializer("spectral_radius", gain, density)
 
 
 @register
@@ -65,10 +65,10 @@ def echo_state(gain: ArrayLike = 1.0, density: float = 0.1) -> Initializer:
 
     Source: as for `spectral_radius`.
     """
-    return _rescaled("echo_state", gain, density)
+    return _radius_initializer("echo_state", gain, density)
 
 
-def _rescaled(name: str, gain: ArrayLike, density: float) -> Initializer:
+def _radius_initializer(name: str, gain: ArrayLike, density: float) -> Initializer:
     if not 0 < density <= 1:
         raise ValueError(f"{name} needs a density in (0, 1], got {density}")
 

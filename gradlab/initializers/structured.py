@@ -70,7 +70,7 @@ def stacked_orthogonal(gain: ArrayLike = 1.0, gates: int = 4) -> Initializer:
         ValueError: for `gates` below 1.
 
     A square W is not orthogonal: its singular values lie in [0, gain], and their mean square is
-    gain²/G. Each call draws a Q of its own, so the law is that of one gate, and the gates of a
+    gain²/G. Each call draws its own Q, so the law is that of one gate, and the gates of a
     cell are independent, where the columns of the libraries' whole kernel are orthonormal.
 
     >>> W = stacked_orthogonal(gates=4)(jax.random.key(0), (40, 40))
@@ -198,7 +198,7 @@ def eigenvalue_ring(
 
     Returns:
         An initializer. For a shape `(n,)` it returns the complex λ, the diagonal of a linear
-        recurrent unit, whose real part has the dtype asked for. For `(n, n)` it returns a real
+        recurrent unit, whose real part has the given dtype. For `(n, n)` it returns a real
         block-diagonal matrix whose 2×2 blocks are scaled rotations with the eigenvalues λ_k and
         their conjugates; an odd n adds one that is real, |λ|. It raises `ValueError` for any other
         shape.

@@ -1,8 +1,8 @@
 """Tasks: where sequences come from (input sources) and what loss they pay.
 
 A `Task` is a bundle of pure functions, one file and one registered builder each: `make(name)`.
-A `network` is a cell with a linear readout; `batch_loss` and `batch_sampler` bring both together
-for training.
+A `network` is a cell with a linear readout; `batch_loss` and `batch_sampler` join the two for
+training.
 
 An input source is a function (key, length, features, dtype=None) -> (length, features); it works
 under jit and vmap over keys, and each feature has mean 0 and variance 1.

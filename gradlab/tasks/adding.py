@@ -10,7 +10,7 @@ from gradlab.tasks.base import Task, check_minimum, register
 
 @register
 def adding(length: int = 100) -> Task:
-    """The sum of the two marked numbers of a sequence, asked for after its last step.
+    """The sum of the two marked numbers of a sequence, read after its last step.
 
     Each x_t is (u_t, m_t): u_t ~ U[0, 1], and the marker m_t is 1 at two steps and 0 elsewhere.
     One marked step is uniform in the first half of the sequence, steps 1..⌊T/2⌋, the other in the

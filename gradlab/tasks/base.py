@@ -40,7 +40,7 @@ class Task(NamedTuple):
         baselines: the expected loss of predictors that learn nothing, by their names.
         solved: the task counts as solved when the mean error is at most this.
         held_out: `(dtype=None) -> (xs (N, T, D), targets)`, the sequences that `sample` never
-            draws; None for a task whose sequences are made up as they are drawn.
+            draws; None for a task without a data set.
     """
 
     name: str
@@ -287,8 +287,8 @@ def cross_entropy(outputs: Float[Array, "*steps K"], target: Int[Array, "*steps"
     >>> round(float(cross_entropy(jnp.zeros((5, 4)), jnp.arange(5) % 4)), 4)  # ln 4
     1.3863
     """
-    chosen = jax.nn.one_hot(target, outputs.shape[-1], dtype=outputs.dtype)
-    return -jnp.mean(jnp.sum(chosen * jax.nn.log_softmax(outputs), axis=-1))
+    mask = jax.nn.one_hot(target, outputs.shape[-1], dtype=outputs.dtype)
+    return -jnp.mean(jnp.sum(mask * jax.nn.log_softmax(outputs), axis=-1))
 
 
 def share_wrong(outputs: Float[Array, "*steps K"], target: Int[Array, "*steps"]) -> Array:

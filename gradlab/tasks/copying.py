@@ -16,7 +16,7 @@ BLANK, DELIMITER = SYMBOLS, SYMBOLS + 1
 
 @register
 def copying(delay: int = 100) -> Task:
-    """Ten symbols, uniform out of 8, to be said again after a delay of `delay` steps.
+    """Repeat ten symbols, uniform out of 8, after a delay of `delay` steps.
 
     With D = `delay`, the sequence has T = D + 20 steps, one-hot over the 8 symbols, the blank
     and the delimiter: the ten symbols, D - 1 blanks, the delimiter, ten blanks. The target, over

@@ -44,8 +44,8 @@ def images(size: int) -> tuple[Images, Images]:
     order = order[np.argsort(labels[order], kind="stable")]
     is_test = np.arange(len(order)) % 5 == 0
     parts = []
-    for chosen in (order[~is_test], order[is_test]):
-        part = Images(pixels[chosen].astype(np.uint8), labels[chosen].astype(np.int32))
+    for rows in (order[~is_test], order[is_test]):
+        part = Images(pixels[rows].astype(np.uint8), labels[rows].astype(np.int32))
         for array in part:
             array.flags.writeable = False
         parts.append(part)
@@ -67,7 +67,7 @@ def _read(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 @register
 def digits(size: int = 8, permuted: bool = False) -> Task:
-    """Which digit an image shows that comes one pixel a step, asked for after the last.
+    """Name the digit of an image that comes one pixel a step, after the last pixel.
 
     T = `size`² steps, x_t the t-th pixel, row by row, from 0 (paper) to 1 (ink). Loss:
     cross-entropy in nats over the ten digits. Error: 1 where the digit is wrong, else 0. Baseline,
@@ -106,17 +106,17 @@ def digits(size: int = 8, permuted: bool = False) -> Task:
         order = np.random.RandomState(_PIXEL_SEED).permutation(length)
     train, test = (part._replace(pixels=part.pixels[:, order]) for part in images(size))
 
-    def scaled(pixels: Array | np.ndarray, dtype=None) -> Array:
+    def to_unit_range(pixels: Array | np.ndarray, dtype=None) -> Array:
         return jnp.asarray(pixels, _checks.floating(dtype))[..., None] / FULL[size]
 
     def draw(
         pixels: Array, labels: Array, key: PRNGKeyArray, dtype=None
     ) -> tuple[Float[Array, "length 1"], Int[Array, ""]]:
-        chosen = jax.random.randint(key, (), 0, len(labels), jnp.int32)
-        return scaled(jnp.asarray(pixels)[chosen], dtype), jnp.asarray(labels)[chosen]
+        row = jax.random.randint(key, (), 0, len(labels), jnp.int32)
+        return to_unit_range(jnp.asarray(pixels)[row], dtype), jnp.asarray(labels)[row]
 
     def held_out(dtype=None) -> tuple[Float[Array, "n length 1"], Int[Array, " n"]]:
-        return scaled(test.pixels, dtype), jnp.asarray(test.labels)
+        return to_unit_range(test.pixels, dtype), jnp.asarray(test.labels)
 
     return Task(
         name="digits",

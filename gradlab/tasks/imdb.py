@@ -155,9 +155,9 @@ def read(path: str | os.PathLike[str] | None = None) -> Reviews:
     >>> found.texts, found.positive.tolist(), found.split
     (['Good. Really.', 'Bad.'], [True, False], None)
     """
-    told = ""
+    origin = ""
     if path is None and os.environ.get(ENVIRONMENT):
-        path, told = os.environ[ENVIRONMENT], f" (from {ENVIRONMENT})"
+        path, origin = os.environ[ENVIRONMENT], f" (from {ENVIRONMENT})"
     if path is None and (_files.cache() / _FOLDER).is_dir():
         path = _files.cache() / _FOLDER
     if path is None:
@@ -166,7 +166,7 @@ def read(path: str | os.PathLike[str] | None = None) -> Reviews:
     if path.is_dir():
         return _read_folder(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}{told}: no such file or folder; valid: {_VALID}")
+        raise FileNotFoundError(f"{path}{origin}: no such file or folder; valid: {_VALID}")
     return _read_csv(path)
 
 
@@ -192,18 +192,18 @@ def download(
         The path of aclImdb, which `read` takes.
 
     Raises:
-        ConnectionError: if the archive cannot be had; the message says what to do by hand.
+        ConnectionError: if the download fails; the message says what to do by hand.
         ValueError: if it has another checksum, is damaged, holds anything but files and folders
             under aclImdb, or not the files that `read` looks for; or if another thing bears the
             folder's name.
-        OSError: if the folder cannot be written. After any error all is as it was.
+        OSError: if the folder cannot be written. After any error no file has changed.
     """
     folder = _files.cache() if folder is None else Path(folder).expanduser()
     target = folder / _FOLDER
     if os.path.lexists(target):
         _text_files(target)
         return target
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".imdb-") as work:
@@ -214,7 +214,7 @@ def download(
             Path(work, _FOLDER).rename(target)
     except BaseException:
         with contextlib.suppress(OSError):
-            for path in made:
+            for path in new_folders:
                 path.rmdir()
         raise
     return target

@@ -87,8 +87,8 @@ def network(
         def body(state: Any, row: tuple[Any, Array | None]) -> tuple[Any, Array | None]:
             drive, cut = row
             if cut is not None:
-                cut_off = jax.lax.stop_gradient(state)
-                state = jax.tree.map(lambda a, s: jnp.where(cut, a, s), cut_off, state)
+                constant = jax.lax.stop_gradient(state)
+                state = jax.tree.map(lambda a, s: jnp.where(cut, a, s), constant, state)
             state = cell.advance(ready, state, drive)
             return state, cell.read(state) if every_step else None
 
@@ -148,8 +148,8 @@ def batch_sampler(
     Returns:
         A function of a key and the number of the step, possibly traced, to (xs (B, T, D), targets).
         The same key and step give the same batch. Where the task draws from a data set, the
-            function
-        is a `jax.tree_util.Partial` that holds the data, and can be an argument of a jitted one.
+        function is a `jax.tree_util.Partial` that holds the data, and can be an argument of a
+        jitted function.
 
     Raises:
         ValueError: for a batch size below 1, or a dtype that is not floating.

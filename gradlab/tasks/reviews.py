@@ -1,11 +1,11 @@
 """Real text as input: movie reviews, character by character.
 
 The corpus is 10,568 movie-review snippets with a sentiment rating, shipped with the package
-(data/NOTICE.md says where they come from and under which licence). A character that occurs at
-least `RARE` times, case kept, has a code of its own; all others share the last code. Reviews are
-joined in one fixed shuffled order, each closed by a newline, into one ring of codes; a sequence
-starts at the beginning of a random review and runs on through the ring, so any length works.
-Each code is embedded by one fixed random vector per number of features.
+(data/NOTICE.md says where they come from and under which licence). A character that occurs at least
+`RARE` times, upper and lower case apart, has its own code; all others share the last code. Reviews
+are joined in one fixed shuffled order, each closed by a newline, into one ring of codes; a sequence
+starts at the beginning of a random review and runs on through the ring, so any length works. Each
+code is embedded by one fixed random vector per number of features.
 
 Nothing is read before the first call; after it the codes (1.2 MB) and the embeddings stay in host
 memory as read-only NumPy arrays. A jitted program that calls `reviews(key, ...)` holds the codes
@@ -79,14 +79,14 @@ def _encoded() -> _Encoded:
     points = np.frombuffer("".join(lines).encode("utf-32-le"), dtype="<u4")
 
     counts = np.bincount(points)
-    kept = np.flatnonzero(counts >= RARE)
-    code_of = np.full(counts.size, kept.size, dtype=np.uint8)
-    code_of[kept] = np.arange(kept.size, dtype=np.uint8)
+    frequent = np.flatnonzero(counts >= RARE)
+    code_of = np.full(counts.size, frequent.size, dtype=np.uint8)
+    code_of[frequent] = np.arange(frequent.size, dtype=np.uint8)
     codes = code_of[points]
 
     lengths = [len(line) for line in lines]
     starts = np.cumsum([0, *lengths[:-1]]).astype(np.int32)
-    vocabulary = (*(chr(point) for point in kept), OTHER)
+    vocabulary = (*(chr(point) for point in frequent), OTHER)
     frequencies = np.bincount(codes, minlength=len(vocabulary)) / codes.size
     for array in (codes, starts, frequencies):
         array.flags.writeable = False
@@ -152,7 +152,7 @@ def characters(
     Args:
         key: picks the review, uniformly; the same key gives the same stretch, and a shorter one
             is the beginning of a longer one.
-        length: the number of characters, at least 1; past the last review it goes on at the first.
+        length: the number of characters, at least 1; after the last review comes the first.
         corpus: what `corpus()` returns, where it should be an argument of a jitted function.
 
     Raises:

@@ -36,9 +36,9 @@ def series() -> np.ndarray:
         converters={0: _hour},
         unpack=True,
     )
-    filled = np.interp(np.arange(hours[-1] + 1), hours, degrees)
-    filled.flags.writeable = False
-    return filled
+    hourly = np.interp(np.arange(hours[-1] + 1), hours, degrees)
+    hourly.flags.writeable = False
+    return hourly
 
 
 def _hour(stamp: str) -> float:

@@ -24,7 +24,7 @@ def temporal_order(length: int = 100, symbols: int = 2) -> Task:
     uniformly, but for one step in each window, uniform in it, which shows X or Y, equally likely.
     With t counted from 0, the windows are [T/10, 2T/10) and [4T/10, 5T/10) for two symbols, and
     [T/10, 2T/10), [33T/100, 43T/100), [66T/100, 76T/100) for three, rounded down. The class,
-    asked for after the last step, reads X as 0 and Y as 1, the first symbol as the highest bit: XX,
+    read after the last step, takes X as 0 and Y as 1, the first symbol as the highest bit: XX,
     XY, YX, YY are 0..3.
 
     Loss: cross-entropy in nats. Error: 1 where the class is wrong, else 0. Baseline, "chance":
