@@ -55,7 +55,7 @@ RUNS, ROWS = 2**15, 2**22
 def draw(
     results: str | Path | Folder | frames.Results | frames.TrainingResults, out_dir: str | Path
 ) -> list[Path]:
-    """Draws every figure of `results` (frames, or a sweep's folder) into `out_dir`.
+    """Draw every figure of `results` (frames, or a sweep's folder) into `out_dir`.
 
     For each input decay, phase, length and, where there is a theory, theory, and a comparison of
     each other input with gaussian; for each task of a training sweep learning, success and
@@ -80,11 +80,11 @@ def draw(
     if set(found.runs["status"]) == {"failed"}:
         _log.warning("no figures: every run failed")
         return []
-    made = _of_training(found) if found.kind == "training" else _of_gradients(found)
+    figures = _of_training(found) if found.kind == "training" else _of_gradients(found)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, make in made.items():
+    for name, make in figures.items():
         fig = make()
         headline(fig, note)
         paths += save(fig, out_dir / name)

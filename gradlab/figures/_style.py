@@ -85,7 +85,7 @@ DECADES = 45.0
 
 
 def save(fig: Figure, stem: str | Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Writes `fig` as `stem`.png and `stem`.pdf, without the time and the software's version."""
+    """Write `fig` as `stem`.png and `stem`.pdf, without the time and the software's version."""
     nothing = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -117,6 +117,15 @@ def grid(
     return fig, fig.subplots(rows, columns, squeeze=False, **share)
 
 
+def row_grid(panels: int, **share: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of so many panels, four to a row, and their axes in one row."""
+    columns = min(panels, 4)
+    fig, axes = grid(-(-panels // columns), columns, height=1.7, **share)
+    for ax in axes.ravel()[panels:]:
+        ax.set_visible(False)
+    return fig, axes.ravel()[:panels]
+
+
 def margins(axes: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
     for ax, name in zip(axes[0], columns, strict=True):
         ax.set_title(name, loc="left")
@@ -135,7 +144,7 @@ def margins(axes: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> No
 
 
 def head(ax: Axes, runs: pd.DataFrame) -> None:
-    """Writes how many of the panel's runs are of each status of `MARKS` above its right corner."""
+    """Write how many of the panel's runs are of each status of `MARKS` above its right corner."""
     ax.set_title(counts(runs) or " ", loc="right", fontsize=7)
 
 
@@ -154,7 +163,7 @@ CORNERS = ((False, False), (True, True), (True, False), (False, True))
 def note(
     ax: Axes, lines: Sequence[str], corners: Sequence[tuple[bool, bool]] = CORNERS, width: int = 24
 ) -> None:
-    """Writes what the panel's lines leave out into the corner that they leave most free.
+    """Write what the panel's lines leave out into the corner that they leave most free.
 
     The panel's limits have to be those that are drawn.
     """
@@ -189,7 +198,7 @@ def _points_near(ax: Axes, right: bool, top: bool) -> int:
 
 
 def headline(fig: Figure, text: str | None) -> None:
-    """Writes what the whole figure leaves out above it, below what stands there already."""
+    """Write what the whole figure leaves out above it, below what stands there already."""
     if text:
         before = fig.get_suptitle()
         width = int(20 * fig.get_figwidth())
@@ -216,13 +225,13 @@ def missing_seeds(
     first = table["line"].map(lost.groupby("line")[where].min())
     stays = (table.loc[table[where] >= first, "missing"] > 0).all()
     place = form.format(lost[where].min())
-    told = f"{seeds['missing'].sum():.0f} of {seeds['count'].sum():.0f} {what} are NaN"
-    told += f" from {place} on" if stays else f", first at {place}"
+    text = f"{seeds['missing'].sum():.0f} of {seeds['count'].sum():.0f} {what} are NaN"
+    text += f" from {place} on" if stays else f", first at {place}"
     if table["line"].nunique() == 1:
-        return [told]
+        return [text]
     if len(seeds) == 1:
-        return [f"{names[int(seeds.index[0])]}: {told}"]
-    return [f"{len(seeds)} lines: {told}"]
+        return [f"{names[int(seeds.index[0])]}: {text}"]
+    return [f"{len(seeds)} lines: {text}"]
 
 
 def mark(status: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from gradlab.figures._style import (
     missing_seeds,
     note,
     order,
+    row_grid,
     with_variants,
 )
 
@@ -158,12 +159,8 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
     lengths, names = _lengths(runs), order(runs["variant"])
     colours = dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
     with rc_context(STYLE):
-        columns = min(len(lengths), 4)
-        count = -(-len(lengths) // columns)
-        fig, axes = grid(count, columns, height=1.7, sharey=True)
-        for ax in axes.ravel()[len(lengths) :]:
-            ax.set_visible(False)
-        for ax, length in zip(axes.ravel(), lengths, strict=False):
+        fig, axes = row_grid(len(lengths), sharey=True)
+        for ax, length in zip(axes, lengths, strict=True):
             panel = runs[runs["length"].fillna(0) == length]
             lines = []
             for k, name in enumerate(names):
@@ -199,7 +196,7 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
 
 
 def _learning_line(ax: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: Any) -> pd.DataFrame:
-    """Draws one line, and gives its statistics by training step."""
+    """Draw one line, and give its statistics by training step."""
     runs = runs[runs["status"] != "failed"]
     rows = curves[curves["run_id"].isin(runs["run_id"])]
     table = rows.pivot(index="training_step", columns="run_id", values="loss")
@@ -284,12 +281,8 @@ def flossing(exponents: pd.DataFrame) -> Figure:
     panels = exponents[["gain", "steps"]].drop_duplicates().to_numpy()
     colours = dict(zip(("before", "after"), sns.color_palette("colorblind", 2), strict=True))
     with rc_context(STYLE):
-        columns = min(len(panels), 4)
-        count = -(-len(panels) // columns)
-        fig, axes = grid(count, columns, height=1.7, sharex=True)
-        for ax in axes.ravel()[len(panels) :]:
-            ax.set_visible(False)
-        for ax, (gain, steps) in zip(axes.ravel(), panels, strict=False):
+        fig, axes = row_grid(len(panels), sharex=True)
+        for ax, (gain, steps) in zip(axes, panels, strict=True):
             rows = exponents[(exponents["gain"] == gain) & (exponents["steps"] == steps)]
             ax.axhline(0, color="0.6", lw=0.6, zorder=0)
             ax.axvspan(0.5, rows["flossed"].iloc[0] + 0.5, color=_PULLED, lw=0, zorder=-1)
