@@ -92,7 +92,7 @@ def _sum(about: str, arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(about.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"\0{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(_bytes(array))
+        digest.update(_bytes(array).data)
     return digest.hexdigest()
 
 

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import platformdirs
-
 
 def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Give ``path`` the content that ``fill`` writes, once all of it is on the disk.
+    """Give `path` the content that `fill` writes, once all of it is on the disk.
 
-    The content goes into a temporary file of the same folder, which takes the name at the end;
-    where anything fails, the old file stays and nothing is left behind.
+    The content goes into a temporary file of the same folder, which takes the name at the end. If
+    anything fails, the old file stays and nothing is left behind.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write(Path(folder) / "a.txt", lambda file: file.write(b"whole"))
@@ -46,7 +44,7 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
 class Folder:
     """A folder of files, on this machine or behind an fsspec address such as s3://bucket/sweep.
 
-    Names are relative and use slashes. Nothing is made until the first `write`.
+    Names are relative and use slashes; ~ is the user's home. The first `write` makes the folder.
 
     >>> with tempfile.TemporaryDirectory() as here:
     ...     folder = Folder(here)
@@ -108,7 +106,7 @@ class Folder:
             return file.read()
 
     def write(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
-        """Give the file the content that ``fill`` writes, whole or not at all."""
+        """Give the file the content that `fill` writes, whole or not at all."""
         if self.local is not None:
             path = self.local / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,23 +136,29 @@ class Folder:
 
 
 @contextlib.contextmanager
-def filled(folder: Folder, below: str) -> Iterator[Path]:
-    """A temporary folder on this machine, whose files stand below ``below`` at the end."""
-    with tempfile.TemporaryDirectory() as made:
-        yield Path(made)
-        for path in sorted(Path(made).rglob("*")):
+def upload_dir(folder: Folder, below: str) -> Iterator[Path]:
+    """A temporary folder on this machine; at the end its files are copied to `folder`/`below`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        yield Path(temporary)
+        for path in sorted(Path(temporary).rglob("*")):
             if path.is_file():
-                name = f"{below}/{path.relative_to(made).as_posix()}"
+                name = f"{below}/{path.relative_to(temporary).as_posix()}"
                 folder.put(name, path.read_bytes())
+
+
+# The older name, which sweeps import.
+filled = upload_dir
 
 
 def cache() -> Path:
     """The user's folder for what can be recomputed: in $XDG_CACHE_HOME, or the system's own."""
+    import platformdirs
+
     return platformdirs.user_cache_path("gradlab", appauthor=False)
 
 
 def remembered(name: str) -> dict[str, Any]:
-    """What the user's cache holds under a name; nothing where that is missing or damaged."""
+    """The table that the user's cache holds under a name; {} if it is missing or damaged."""
     try:
         content = json.loads((cache() / name).read_text())
     except (OSError, ValueError):
@@ -163,7 +167,7 @@ def remembered(name: str) -> dict[str, Any]:
 
 
 def remember(name: str, content: dict[str, Any]) -> None:
-    """Add to what the cache holds; a home that cannot be written costs the next one its time."""
+    """Add to the table in the cache; do nothing where the home cannot be written."""
     with contextlib.suppress(OSError):
         cache().mkdir(parents=True, exist_ok=True)
         text = json.dumps(remembered(name) | content, indent=2)
