@@ -107,7 +107,7 @@ class Training(NamedTuple):
             `trace_steps[i]` + 1, so row 0 is the network at its initialization.
         trace_steps: the number of updates made before each trace.
         failure: what went wrong, or None.
-        state: the `State` at the end, from which `advance` goes on.
+        state: the `State` at the end, from which `advance` can continue.
     """
 
     params: PyTree
@@ -141,7 +141,7 @@ def advance(
     trace_every: int = 0,
     batch_axis: int | None = None,
 ) -> tuple[State, Records]:
-    """Makes `steps` updates, a pure function for `jax.jit` and `jax.vmap`.
+    """Make `steps` updates, a pure function for `jax.jit` and `jax.vmap`.
 
     Update n = 1, 2, …, with θ the parameters, B_n = sample(fold_in(key, n - 1), n - 1) a batch
     that is drawn inside the compiled step, and g_n the gradient::
@@ -151,13 +151,12 @@ def advance(
     Args:
         loss: (params, batch) -> a scalar, or a scalar and a dict of scalars with `has_aux`.
         sample: (key, step) -> batch, with step the number of updates made, a traced int32.
-        optimizer: any of optax's, with schedules, clipping and so on, but for line searches, which
-            would ask for the loss again.
+        optimizer: any optax optimizer except line searches, which would evaluate the loss again.
         state: from `start`, or from an earlier call.
         steps: the number of updates, at least 1, a Python int.
-        has_aux: whether the loss reports a dict of scalars besides.
+        has_aux: whether the loss also reports a dict of scalars.
         trace_every: k, take a `gradlab.trace` before the updates 1, k + 1, 2k + 1, … of this call,
-            in place of the plain gradient; 0 for never.
+            instead of the plain gradient; 0 for never.
         batch_axis: that of `gradlab.trace`.
 
     Returns:
@@ -177,7 +176,8 @@ def advance(
     if trace_every < 0:
         raise ValueError(f"trace_every must be at least 0, got {trace_every}")
 
-    able = optax.with_extra_args_support(optimizer)
+    # Schedules such as reduce_on_plateau read the loss from extra arguments.
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def plain(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
         value, grads = jax.value_and_grad(loss, has_aux=has_aux)(params, batch)
@@ -186,28 +186,28 @@ def advance(
 
     def traced(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
         out = trace(loss, has_aux=has_aux, batch_axis=batch_axis)(params, batch)
-        return out.value, out.aux if has_aux else {}, (out.grads, _kept(out))
+        return out.value, out.aux if has_aux else {}, (out.grads, _without_grads(out))
 
     def update(gradient: Any, state: State, _: Any = None) -> tuple[State, Any]:
         batch = _batch(sample, state)
-        value, aux, (grads, kept) = gradient(state.params, batch)
+        value, aux, (grads, record) = gradient(state.params, batch)
         known = {"value": value, "grad": grads}
-        updates, opt_state = able.update(grads, state.opt_state, state.params, **known)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **known)
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(value)
         for leaf in jax.tree.leaves(params):
             finite &= jnp.isfinite(leaf).all()
         bad = state.first_nonfinite_step
-        goes_on = finite & (bad == 0)
+        is_fine = finite & (bad == 0)
         params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(goes_on, new, old),
+            lambda new, old: jnp.where(is_fine, new, old),
             (params, opt_state),
             (state.params, state.opt_state),
         )
         step = state.step + 1
         bad = jnp.where((bad == 0) & ~finite, step, bad)
         metrics = _metrics(value, grads, aux)
-        return State(step, params, opt_state, state.key, bad), (metrics, kept)
+        return State(step, params, opt_state, state.key, bad), (metrics, record)
 
     def run(state: State, count: int) -> tuple[State, Any]:
         state, (metrics, _) = jax.lax.scan(partial(update, plain), state, length=count)
@@ -219,23 +219,23 @@ def advance(
 
     def group(count: int) -> Any:
         def body(state: State, _: Any = None) -> tuple[State, Any]:
-            state, (first, kept) = update(traced, state)
+            state, (first, record) = update(traced, state)
             metrics = jax.tree.map(lambda x: x[None], first)
             if count > 1:
                 state, rest = run(state, count - 1)
                 metrics = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), metrics, rest)
-            return state, (metrics, kept)
+            return state, (metrics, record)
 
         return body
 
     whole, rest = divmod(steps, trace_every)
     parts = []
     if whole:
-        state, (metrics, kept) = jax.lax.scan(group(trace_every), state, length=whole)
-        parts.append((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics), kept))
+        state, (metrics, record) = jax.lax.scan(group(trace_every), state, length=whole)
+        parts.append((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics), record))
     if rest:
-        state, (metrics, kept) = group(rest)(state)
-        parts.append((metrics, jax.tree.map(lambda x: x[None], kept)))
+        state, (metrics, record) = group(rest)(state)
+        parts.append((metrics, jax.tree.map(lambda x: x[None], record)))
     return state, Records(*jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
 
 
@@ -243,8 +243,8 @@ def _batch(sample: Sampler, state: State) -> Any:
     return sample(jax.random.fold_in(state.key, state.step), state.step)
 
 
-def _kept(out: Trace) -> Trace:
-    """What is recorded of a trace: neither gradients, which an update uses up, nor what is aux."""
+def _without_grads(out: Trace) -> Trace:
+    """The part of a trace that is recorded: the gradients and the aux are left out."""
     return Trace(value=out.value, aux=None, grads=None, scans=out.scans, taps=out.taps)
 
 
@@ -297,7 +297,7 @@ def train(
     progress: bool | Progress = False,
     version: str | int | None = None,
 ) -> Training:
-    """Trains with optax, with a trace of the gradient's way back every `trace_every` updates.
+    """Train with optax, with a trace of the gradient's way back every `trace_every` updates.
 
     The updates are those of `advance`, run in compiled blocks.
 
@@ -307,23 +307,23 @@ def train(
         sample: (key, step) -> batch, called inside the compiled step; see `advance`. A
             `jax.tree_util.Partial` may hold a data set, whose arrays are then arguments of the
             compiled program, not constants in it.
-        optimizer: any of optax's but for those with a line search.
+        optimizer: any optax optimizer except line searches.
         steps: the number of updates, at least 1.
         key: the randomness of the batches. The same arguments give the same numbers.
-        has_aux: whether the loss reports a dict of scalars besides; they become metrics.
+        has_aux: whether the loss also reports a dict of scalars; they become metrics.
         trace_every: k, trace before the updates 1, k + 1, 2k + 1, …; 0 for never. A traced update
             costs about what a plain one does.
         batch_axis: that of `gradlab.trace`: which axis of the carries counts samples.
         block: updates per compiled call, rounded up to a multiple of `trace_every`: how often
-            progress is told, a failure noticed and a checkpoint written. If it is not given, that
-            of the checkpoint, else a tenth of the steps and at most 100.
-        checkpoint: a file that the run is saved to, and resumed from where it is there; the result
-            is bit for bit that of a run that was not stopped. With more `steps` than before, it
-            goes on. It is kept when the run ends. It belongs to one program: its code, every
+            progress is reported, a failure noticed and a checkpoint written. By default that of
+            the checkpoint, else a tenth of the steps and at most 100.
+        checkpoint: a file that the run is saved to, and resumed from if it exists; the result is
+            bit for bit that of a run that was not stopped. With more `steps` than before, the run
+            continues. The file stays when the run ends. It belongs to one program: its code, every
             array that stands anywhere in it, the Python functions that it calls back (their code
             and what they close over), what training starts from, the options, and the settings
             and version of JAX. What a callback reads from files, clocks or a network is not seen.
-        save_every: the least seconds between two writes of the checkpoint.
+        save_every: the minimum of seconds between two writes of the checkpoint.
         progress: True for a bar with the loss on standard error, or a function called after every
             block with the updates made, those wanted and the last loss.
         version: your name for what a checkpoint cannot know: the Python code that the program calls
@@ -365,9 +365,9 @@ def train(
     state = first = start(params, optimizer, key)
     blocks: list[Records] = []
     if checkpoint is not None:
-        made = partial(advance, loss, **options)
+        update = partial(advance, loss, **options)
         program, shapes = jax.make_jaxpr(
-            lambda sample, state: made(sample, optimizer, state, block), return_shape=True
+            lambda sample, state: update(sample, optimizer, state, block), return_shape=True
         )(sample, state)
         about = {"sample": sample, "state": state, "options": options, "block": block}
         saved.identify(program, about, version)
@@ -387,7 +387,7 @@ def train(
             blocks.append(jax.tree.map(np.asarray, records))
             done = int(state.step)
             report(done, steps, float(blocks[-1].metrics["loss"][-1]))
-            # A block that was cut short is not where a longer run would pass through.
+            # Skip a last, shorter block: a longer run has no state there.
             if done % block == 0:
                 saved.write(state, blocks, last=done == steps)
     saved.flush()
@@ -420,7 +420,7 @@ def _look(
     has_aux: bool,
     batch_axis: int | None,
 ) -> Trace | None:
-    """The trace of an update, made again from an earlier state; None without a scan or tap."""
+    """The trace of an update, recomputed from an earlier state; None without a scan or tap."""
     if ahead := step - 1 - int(state.step):
         state, _ = call(sample, optimizer, state, ahead)
     traced = jax.jit(trace(loss, has_aux=has_aux, batch_axis=batch_axis))
@@ -428,7 +428,7 @@ def _look(
         out = traced(state.params, _batch(sample, state))
     except ValueError:  # a loss without a scan
         return None
-    return jax.tree.map(np.asarray, _kept(out))
+    return jax.tree.map(np.asarray, _without_grads(out))
 
 
 class _Checkpoint:
@@ -458,7 +458,7 @@ class _Checkpoint:
         return self._content[0].get("block") if self._content else None
 
     def identify(self, program: Any, about: dict[str, Any], version: str | int | None) -> None:
-        """Names all that a checkpoint must agree on, part by part."""
+        """Digest all that a checkpoint must agree on, part by part."""
         self.block_size = about["block"]
         self._identity = partial(_parts, program, about, version)
         try:
@@ -489,7 +489,7 @@ class _Checkpoint:
         return jax.tree.map(jnp.asarray, state), [records]
 
     def write(self, state: State, blocks: list[Records], last: bool) -> None:
-        """Keeps this point of the run, in the file at once where the last write is long ago."""
+        """Remember this point of the run; write it now if the last write is long ago."""
         if self.path is None:
             return
         blocks = list(blocks)
@@ -498,7 +498,7 @@ class _Checkpoint:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is not in the file yet."""
+        """Write what is not in the file yet."""
         if self._waiting is not None:
             self._waiting()
             self._waiting = None

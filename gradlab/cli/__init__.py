@@ -17,7 +17,7 @@ import rich.console
 import rich.table
 import typer
 
-from gradlab._files import Folder, filled
+from gradlab._files import Folder, upload_dir
 from gradlab._progress import Bar
 from gradlab.cli import data, sentiment
 from gradlab.cli.report import report
@@ -46,12 +46,12 @@ Address = Annotated[
 
 # typer turns Ctrl-C into this return value, the shells' own for SIGINT.
 INTERRUPTED = 130
-# A sweep that ended, but for some runs that could not be measured.
+# The status of a sweep that ended, some of whose runs failed.
 SOME_FAILED = 3
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is one message and a non-zero status."""
+    """Run the command line; turn a user's mistake into one message and a non-zero status."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -61,7 +61,7 @@ def main() -> None:
     except (ValueError, OSError, ImportError) as error:
         _fail(str(error), 1)
     except Exception as error:
-        # Mistakes in the arguments are exceptions of typer's own that know how to explain.
+        # typer's exceptions for wrong arguments have this method.
         explain = getattr(error, "format_message", None)
         if explain is None:
             raise
@@ -145,7 +145,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _overrides(given: list[str]) -> dict[str, Any]:
-    """What --set says: NAME=VALUE, the value as in TOML, or plain words with commas."""
+    """The axes that --set gives: NAME=VALUE, the value as in TOML, or words with commas."""
     overrides: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -169,7 +169,7 @@ def _toml(text: str) -> Any:
 
 @app.command()
 def status(dir: Address) -> None:
-    """What is done, failed and missing in DIR, while a sweep runs as well."""
+    """Count what is done, failed and missing in DIR, also while a sweep runs."""
     from gradlab import sweeps
 
     found = sweeps.status(dir)
@@ -198,8 +198,8 @@ def figures(dir: Address) -> None:
         for path in drawing.draw(folder, folder.local / "figures"):
             print(path)
         return
-    with filled(folder, "figures") as made:
-        for path in drawing.draw(folder, made):
+    with upload_dir(folder, "figures") as here:
+        for path in drawing.draw(folder, here):
             print(f"{folder}/figures/{path.name}")
 
 
@@ -293,8 +293,8 @@ def _trained(points: pd.DataFrame) -> rich.table.Table:
     from gradlab import frames
 
     table = rich.table.Table(title="trained networks, by point of the sweep", title_justify="left")
-    kept = [name for name in frames.TRAINED_AXES if len(set(points[name].astype(str))) > 1]
-    shown = {"task": "", "cell": ""} | dict.fromkeys(kept, "")
+    varying = [name for name in frames.TRAINED_AXES if len(set(points[name].astype(str))) > 1]
+    shown = {"task": "", "cell": ""} | dict.fromkeys(varying, "")
     columns = {"runs": "d", "solved": ".0%", "solved_step_median": ".0f", "nonfinite": ".0%"}
     columns |= dict.fromkeys(("loss_median", "error_median", "baseline"), ".4g")
     for name in (*shown, *columns):

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Get the data that the package does
 
 @app.callback()
 def _commands() -> None:
-    # A callback keeps `imdb` the name of a command while it is the only one.
+    # Without a callback typer makes the only command the app itself, without a name.
     pass
 
 

@@ -45,17 +45,17 @@ def train(
     data: Data = None,
     recipe: Annotated[str, typer.Option(help="a recipe of gradlab.sentiment.RECIPES")] = "gru",
     cell: Annotated[
-        str | None, typer.Option(help="any cell of gradlab.cells, in place of the recipe's own")
+        str | None, typer.Option(help="any cell of gradlab.cells, instead of the recipe's")
     ] = None,
     unit: Annotated[str, typer.Option(help="words or characters")] = "words",
-    epochs: Annotated[int | None, typer.Option(help="in place of the recipe's own", min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="instead of the recipe's", min=1)] = None,
     seed: Annotated[int, typer.Option(help="of parameters, batches and dropout")] = 0,
 ) -> None:
     """Train on the part fit of the reviews, watch on the part held_out, and save the model."""
     from gradlab import cells, sentiment
     from gradlab._names import choose
 
-    # What is misspelt is told before the data are read.
+    # Refuse misspelt names before reading the data.
     choose("unit", unit, sentiment.UNITS)
     chosen = sentiment.recipe(recipe)
     if cell is not None:
@@ -65,7 +65,7 @@ def train(
     if out.is_dir():
         raise ValueError(f"{out} is a folder; --out needs the name of a file")
     reviews = _read(data)
-    # A place that cannot be written would otherwise be found after the training.
+    # Find a folder that cannot be written before the training.
     out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):
         raise ValueError(f"cannot write to {out.parent}")
@@ -85,11 +85,11 @@ def _trained(recipe: "Recipe", reviews: "Reviews", seed: int = 0) -> "Classifier
 
     fit, held_out = reviews.part("fit"), reviews.part("held_out")
 
-    def watch(epoch: int, made: "Classifier", loss: float) -> None:
+    def watch(epoch: int, classifier: "Classifier", loss: float) -> None:
         if epoch:
-            accuracy = sentiment.evaluate(made, held_out.texts, held_out.positive).accuracy
-            told = f"loss {loss:.3f} nats, accuracy {accuracy:.4f} on held out reviews"
-            print(f"epoch {epoch} of {recipe.epochs}: {told}", flush=True)
+            found = sentiment.evaluate(classifier, held_out.texts, held_out.positive)
+            text = f"loss {loss:.3f} nats, accuracy {found.accuracy:.4f} on held out reviews"
+            print(f"epoch {epoch} of {recipe.epochs}: {text}", flush=True)
 
     return sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
 
@@ -101,29 +101,29 @@ def evaluate(
     part: Annotated[
         str | None,
         typer.Option(
-            help="train, fit, held_out, test or all; without it test where the reviews are split "
-            "and else all, but for those that the model was trained on"
+            help="train, fit, held_out, test or all; default: test if the data has a split, "
+            "otherwise every review the model was not trained on"
         ),
     ] = None,
 ) -> None:
     """Print the accuracy on reviews with a label, and the confusion matrix."""
     from gradlab import sentiment
 
-    made = sentiment.load(model)
+    classifier = sentiment.load(model)
     reviews = _read(data)
     new_only = part is None and reviews.split is None
     part = part or ("all" if reviews.split is None else "test")
     chosen = reviews if part == "all" else reviews.part(part)
     texts, positive = chosen.texts, chosen.positive
     if new_only:
-        new = sentiment.unseen(made, texts)
+        new = sentiment.unseen(classifier, texts)
         if not new.any():
             raise ValueError(
                 f"the model was trained on every review of {reviews.source} ({part}); "
                 "--part all evaluates it on them all the same"
             )
         texts, positive = [texts[i] for i in np.flatnonzero(new)], positive[new]
-    found = sentiment.evaluate(made, texts, positive)
+    found = sentiment.evaluate(classifier, texts, positive)
     print(f"{len(texts):,} reviews of {reviews.source} ({part})")
     if left := len(chosen.texts) - len(texts):
         print(f"{left:,} more were left out: the model was trained on them")
@@ -149,24 +149,24 @@ def predict(
     """Print whether TEXT is positive or negative, and the probability of that label."""
     from gradlab import sentiment
 
-    made = _default() if model is None else sentiment.load(model)
-    label, probability = sentiment.predict(made, text)
+    classifier = _default() if model is None else sentiment.load(model)
+    label, probability = sentiment.predict(classifier, text)
     print(f"{label} (probability {probability:.3f})")
 
 
 def _default() -> "Classifier":
-    """The model in the user's cache; where none is that this version reads, a new one."""
+    """The model in the user's cache; a new one if this version can read none there."""
     from gradlab import sentiment
 
     path = sentiment.default_path()
-    said = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
+    console = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         return sentiment.load(path)
     except FileNotFoundError:
-        said.print("no model yet: training one on the package's snippets, once")
+        console.print("no model yet: training one on the package's snippets, once")
     except ValueError as error:
-        said.print(f"{error}\ntraining a new one on the package's snippets")
-    made = _trained(sentiment.quick("gru"), _read("snippets"))
-    sentiment.save(made, path)
-    said.print(f"kept as {path}")
-    return made
+        console.print(f"{error}\ntraining a new one on the package's snippets")
+    classifier = _trained(sentiment.quick("gru"), _read("snippets"))
+    sentiment.save(classifier, path)
+    console.print(f"saved as {path}")
+    return classifier

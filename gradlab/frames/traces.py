@@ -60,13 +60,13 @@ def _training_parts(training: Any) -> list[pd.DataFrame]:
     if training.traces is None:
         raise ValueError("this training took no traces; give train a trace_every above 0")
     parts = []
-    for i, made in enumerate(training.trace_steps):
+    for i, updates in enumerate(training.trace_steps):
         for record in (*training.traces.scans, *training.traces.taps.values()):
             arrays = {
                 name: _row(value, i) for name, value in vars(record).items() if name != "outer"
             }
             part = _scan_frame(type(record)(**arrays, outer=record.outer))
-            parts.append(part.assign(training_step=made))
+            parts.append(part.assign(training_step=updates))
     return parts
 
 

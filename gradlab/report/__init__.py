@@ -1,4 +1,4 @@
-"""The report of a sweep: one HTML page that carries all it shows and asks no network for anything.
+"""The report of a sweep: one self-contained HTML page, which loads nothing from a network.
 
 `write` reads a folder of results and writes the page; `page` makes it of frames. Whatever comes
 from a spec, a frame or a manifest is escaped, and the page's own policy lets no other script run.
@@ -31,7 +31,7 @@ from gradlab._format import format_duration
 from gradlab.report._captions import CAPTIONS, Caption
 from gradlab.report._tables import axes, failures, trained, verdicts
 
-# What the page needs of the runs: reading more would not fit a million of them.
+# The columns of runs that the page needs: a million runs with all columns do not fit in memory.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "gradients": (*frames.AXES, "seed", "status", "verdict", "rate"),
     "training": (
@@ -229,13 +229,13 @@ def _figures(figures: Mapping[str, bytes], subjects: Iterable[str]) -> list[Figu
             name,
         )
 
-    made = []
+    found = []
     for number, name in enumerate(sorted(figures, key=place), 1):
         stem = name.removesuffix(".png")
         kind, _, subject = stem.partition("-")
         caption = CAPTIONS.get(kind, Caption(stem, ""))
         width, height = struct.unpack(">II", figures[name][16:24])
-        made.append(
+        found.append(
             Figure(
                 number,
                 subject if kind in CAPTIONS else "",
@@ -246,7 +246,7 @@ def _figures(figures: Mapping[str, bytes], subjects: Iterable[str]) -> list[Figu
                 height,
             )
         )
-    return made
+    return found
 
 
 def _spec(spec: Any) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from gradlab import frames
 
-# A page that a browser and a reader can take; beyond it the table says where the rest is.
+# Rows per table: more would be too much for a browser and a reader.
 MOST = 1000
 
 
@@ -76,7 +76,7 @@ def axes(
         values = runs[name].dropna().unique().tolist()
         if not values:
             continue
-        # How a frame says that there is no such value is no matter of the page's.
+        # Drop the schema's notes on missing values.
         meaning = schema[name].meaning.partition("; missing")[0].partition("; NaN")[0]
         unit = "" if schema[name].unit == "1" else schema[name].unit
         axis = Axis(name.replace("_", " "), meaning, _values(values), unit, len(values))
@@ -106,7 +106,7 @@ def verdicts(runs: pd.DataFrame) -> Table | None:
     """`frames.verdict_table` for the page; None where no run was measured."""
     if runs.empty:
         return None
-    # The statistics that it does not show need not be read; runs are counted by their ids.
+    # verdict_table wants every column; fill in those that the page does not show.
     rest = {name: "" if name == "run_id" else np.nan for name in frames.RUNS if name not in runs}
     plain = {name: runs[name].astype("str") for name in ("cell", "init", "verdict")}
     plain["init"] = plain["init"].where(runs["init"].notna())
@@ -118,7 +118,7 @@ def verdicts(runs: pd.DataFrame) -> Table | None:
         Head("highest", "nats/step", True, "rate"),
     ]
     shares = [name for name in table if name.startswith(("vanishing_", "exploding_"))]
-    # Columns of nothing but zeros would push the others out of sight.
+    # Leave out columns of zeros only, which would push the others out of sight.
     shares = [
         name
         for name in table

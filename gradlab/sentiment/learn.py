@@ -22,11 +22,11 @@ from gradlab.tracing import trace
 
 LABELS = ("negative", "positive")
 
-# Reviews of similar length share a batch, which skips what is padding in all of them: so many parts
-# of the length, each of which is one more program to compile, and none shorter than that.
+# A batch of short reviews skips the parts of the length that are padding in all of them. Each part
+# is one more program to compile.
 PARTS = 5
 _SHORTEST = 80
-# So many batches are sorted by length together: enough to be alike, few enough to stay mixed.
+# Batches per pool that is sorted by length: enough to be alike, few enough to stay mixed.
 _POOL = 50
 _BATCH = 256
 
@@ -35,11 +35,11 @@ class Classifier(NamedTuple):
     """A trained model with all that it needs to read a text.
 
     Attributes:
-      recipe: how it was made.
-      vocabulary: the codes of the tokens.
-      model: the bundle of functions, made from both.
-      params: its parameters.
-      seen: hashes of the reviews that it was trained on; empty if not known. See ``unseen``.
+        recipe: how it was made.
+        vocabulary: the codes of the tokens.
+        model: the bundle of functions, made from both.
+        params: its parameters.
+        seen: hashes of the reviews that it was trained on; empty if not known. See `unseen`.
     """
 
     recipe: Recipe
@@ -53,9 +53,9 @@ class Evaluation(NamedTuple):
     """How well a classifier does.
 
     Attributes:
-      accuracy: the share of the reviews whose label it says.
-      confusion: counts (2, 2): the rows are the labels, the columns what it says, each in the order
-        of ``LABELS``.
+        accuracy: the share of the reviews whose label it says.
+        confusion: counts (2, 2): the rows are the labels, the columns what it says, each in
+            the order of `LABELS`.
     """
 
     accuracy: float
@@ -83,7 +83,7 @@ def _starts(length: int) -> list[int]:
 def logits(
     model: Model, params: Params, codes: Array, skip: Array, key: PRNGKeyArray | None = None
 ) -> Float[Array, " batch"]:
-    """The logits of a batch whose first ``skip`` parts (of ``PARTS``) are padding in every review.
+    """The logits of a batch whose first `skip` parts (of `PARTS`) are padding in every review.
 
     The parts are cut off before the model sees them, which changes nothing but the time.
     """
@@ -107,7 +107,7 @@ def batch_loss(
 ) -> Callable[[Params, Batch], Float[Array, ""]]:
     """The mean cross-entropy of a batch, in nats: -ln p of each review's own label.
 
-    The shares of tokens and of pairs that are dropped are those of ``Recipe``.
+    The shares of tokens and of pairs that are dropped are those of `Recipe`.
     """
 
     def loss(params: Params, batch: Batch) -> Array:
@@ -142,7 +142,7 @@ def _order(lengths: np.ndarray, batch: int, random: np.random.RandomState) -> np
 
 
 def optimizer(recipe: Recipe, per_epoch: int) -> optax.GradientTransformation:
-    """AdamW with a warm-up, a cosine decay and, unless ``clip`` is 0, clipping by global norm."""
+    """AdamW with a warm-up, a cosine decay and, unless `clip` is 0, clipping by global norm."""
     steps = recipe.epochs * per_epoch
     rate = optax.warmup_cosine_decay_schedule(
         recipe.rate / 10, recipe.rate, min(per_epoch // 4, steps - 1), steps, recipe.rate / 50
@@ -159,23 +159,23 @@ def train(
     seed: int = 0,
     watch: Callable[[int, Classifier, float], None] | None = None,
 ) -> Classifier:
-    """Trains a classifier of reviews by ``gradlab.training``'s loop.
+    """Train a classifier of reviews by `gradlab.training`'s loop.
 
     Args:
-      recipe: what to train and how.
-      texts: the reviews.
-      positive: which of them are positive, (n,).
-      seed: of the parameters, the batches and the dropout.
-      watch: called before the first epoch and after each, with the epochs made, the classifier so
-        far and the mean loss of that epoch in nats (NaN at first).
+        recipe: what to train and how.
+        texts: the reviews.
+        positive: which of them are positive, (n,).
+        seed: of the parameters, the batches and the dropout.
+        watch: called before the first epoch and after each, with the epochs made, the classifier so
+            far and the mean loss of that epoch in nats (NaN at first).
 
     Raises:
-      ValueError: where there is no review, one is empty, or all have the same label; and where the
-        loss or a parameter is not finite any more, with the update that made it so.
+        ValueError: where there is no review, one is empty, or all have the same label; and where a
+            loss or a parameter is not finite, with the first update that gave it.
 
     >>> tiny = Recipe("bag_of_words", {}, tokens=10, length=5, batch=2, epochs=20, rate=0.1)
-    >>> made = train(tiny, ["good film", "bad film"] * 4, np.array([True, False] * 4))
-    >>> predict(made, "a good one")[0]
+    >>> classifier = train(tiny, ["good film", "bad film"] * 4, np.array([True, False] * 4))
+    >>> predict(classifier, "a good one")[0]
     'positive'
     """
     positive = _check(texts, positive)
@@ -202,17 +202,17 @@ def train(
     loss = batch_loss(model, recipe.word_dropout, recipe.pair_dropout)
     state = training.start(model.init(k_params), adam, k_run)
     advance = jax.jit(lambda sample, state: training.advance(loss, sample, adam, state, per_epoch))
-    made = Classifier(recipe, words, model, state.params, _hashes(texts))
+    classifier = Classifier(recipe, words, model, state.params, _hashes(texts))
     if watch is not None:
-        watch(0, made, math.nan)
+        watch(0, classifier, math.nan)
     for epoch in range(1, recipe.epochs + 1):
         state, records = advance(sample, state)
         if bad := int(state.first_nonfinite_step):
             raise ValueError(f"{recipe.model}: update {bad} gave a loss or weights without a value")
-        made = made._replace(params=state.params)
+        classifier = classifier._replace(params=state.params)
         if watch is not None:
-            watch(epoch, made, float(records.metrics["loss"].mean()))
-    return made
+            watch(epoch, classifier, float(records.metrics["loss"].mean()))
+    return classifier
 
 
 def _check(texts: Sequence[str], positive: Bool[np.ndarray, " reviews"]) -> np.ndarray:
@@ -234,7 +234,7 @@ def scores(classifier: Classifier, texts: Sequence[str]) -> Float[np.ndarray, " 
     """The logits ln p/(1-p) of some texts, p the probability that a text is positive.
 
     Raises:
-      ValueError: for a text without a token.
+        ValueError: for a text without a token.
     """
     out = np.empty(len(texts))
     codes = encode(classifier.vocabulary, texts, classifier.recipe.length)
@@ -257,7 +257,7 @@ def evaluate(
     """The accuracy on labelled reviews, and the confusion matrix. A logit above 0 says positive.
 
     Raises:
-      ValueError: where there is no review, or one is empty.
+        ValueError: where there is no review, or one is empty.
     """
     positive = _check(texts, positive)
     says = scores(classifier, texts) > 0
@@ -275,8 +275,8 @@ def unseen(classifier: Classifier, texts: Sequence[str]) -> Bool[np.ndarray, " r
     """Which of the reviews the classifier was not trained on, by hashes of 64 bits.
 
     >>> tiny = Recipe("bag_of_words", {}, tokens=10, length=5, batch=2, epochs=1)
-    >>> made = train(tiny, ["good film", "bad film"], np.array([True, False]))
-    >>> unseen(made, ["bad film", "a new film"]).tolist()
+    >>> classifier = train(tiny, ["good film", "bad film"], np.array([True, False]))
+    >>> unseen(classifier, ["bad film", "a new film"]).tolist()
     [False, True]
     """
     return ~np.isin(_hashes(texts), classifier.seen)
@@ -286,7 +286,7 @@ def predict(classifier: Classifier, text: str) -> tuple[str, float]:
     """The label of one text, and the probability that the model gives to that label.
 
     Raises:
-      ValueError: for a text without a token.
+        ValueError: for a text without a token.
     """
     z = float(scores(classifier, [text])[0])
     return LABELS[z > 0], 1 / (1 + math.exp(-abs(z)))
@@ -296,10 +296,10 @@ class Gradient(NamedTuple):
     """How far back the gradient of the decision reaches, review by review.
 
     Attributes:
-      log_relative: ln(‖λ_t‖ / ‖λ_T‖) in nats, (reviews, T), by lag T - t = 0, 1, …: λ_t is the
-        total derivative of the loss by the state after word t. NaN beyond a review's beginning.
-      reached: the share of the words read, over all the reviews, where ‖λ_t‖ / ‖λ_T‖ is above
-        float32's epsilon, 2^-23.
+        log_relative: ln(‖λ_t‖ / ‖λ_T‖) in nats, (reviews, T), by lag T - t = 0, 1, …: λ_t is the
+            total derivative of the loss by the state after word t. NaN beyond a review's beginning.
+        reached: the share of the words read, over all the reviews, where ‖λ_t‖ / ‖λ_T‖ is above
+            float32's epsilon, 2^-23.
     """
 
     log_relative: Float[np.ndarray, "reviews lags"]
@@ -318,13 +318,13 @@ def _adjoints(model: Model, params: Params, codes: Array) -> Array:
 
 
 def gradient(classifier: Classifier, texts: Sequence[str]) -> Gradient:
-    """Traces the way of the gradient back through each review, in the cell that reads forwards.
+    """Trace the way of the gradient back through each review, in the cell that reads forwards.
 
     What is traced is the logit; the loss of a review has the same λ_t but for one factor, which the
     relative norm does not see. For an LSTM the state is (c, h).
 
     Raises:
-      ValueError: for a model without a scan, or a text without a token.
+        ValueError: for a model without a scan, or a text without a token.
     """
     codes = encode(classifier.vocabulary, texts, classifier.recipe.length)
     log_norm = np.asarray(_adjoints(classifier.model, classifier.params, codes), float).T

@@ -20,15 +20,15 @@ Codes = Int[Array, "length grams"]
 
 
 class Model(NamedTuple):
-    """A classifier of reviews, unbatched; the caller applies ``jax.vmap``.
+    """A classifier of reviews, unbatched; the caller applies `jax.vmap`.
 
     Padding in front of a review changes neither the logit nor any gradient.
 
     Attributes:
-      name: its name in the registry.
-      init: ``(key, dtype=None) -> params``.
-      logit: ``(params, codes, key=None) -> ln p/(1-p)``, p the probability that the review is
-        positive; codes of shape (T, grams), from ``encode``. With a key, units are dropped out.
+        name: its name in the registry.
+        init: `(key, dtype=None) -> params`.
+        logit: `(params, codes, key=None) -> ln p/(1-p)`, p the probability that the review is
+            positive; codes of shape (T, grams), from `encode`. With a key, units are dropped out.
     """
 
     name: str
@@ -58,12 +58,12 @@ def make(name: str, codes: int, **options: Any) -> Model:
     """Build a model by name.
 
     Args:
-      name: one of ``names()``.
-      codes: the size of the vocabulary, ``Vocabulary.size``.
-      options: the builder's own arguments.
+        name: one of `names()`.
+        codes: the size of the vocabulary, `Vocabulary.size`.
+        options: the builder's own arguments.
 
     Raises:
-      ValueError: for an unknown name or option.
+        ValueError: for an unknown name or option.
 
     >>> model = make("recurrent", codes=10, cell="gru", hidden=4, embedding=3)
     >>> params = model.init(jax.random.key(0))
@@ -100,8 +100,8 @@ INITIALIZATIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "orthogonal": lambda hidden: {},
     "standard": lambda hidden: dict.fromkeys(("recurrent", "input", "bias"), standard(hidden)),
 }
-"""How a cell begins: ``orthogonal``, gradlab's own (W orthogonal per gate, U_ij ~ N(0, 1/D),
-b = 0), or ``standard``, all of them uniform as in PyTorch."""
+"""How a cell begins: `orthogonal`, gradlab's own (W orthogonal per gate, U_ij ~ N(0, 1/D),
+b = 0), or `standard`, all of them uniform as in PyTorch."""
 
 
 def _cell(cell: str, embedding: int, hidden: int, initialization: str) -> Cell:
@@ -142,10 +142,10 @@ def run(
     live: Bool[Array, " T"],
     reverse: bool = False,
 ) -> tuple[Any, Float[Array, "T H"]]:
-    """The last state and all h_t of a cell that reads x_t where ``live`` and holds its state else.
+    """The last state and all h_t of a cell that reads x_t where `live` and holds its state else.
 
     s_t = step(params, s_{t-1}, x_t) where live_t, and s_{t-1} elsewhere, so that the step's own
-    gradient there is the identity. With ``reverse`` it reads from the last row to the first.
+    gradient there is the identity. With `reverse` it reads from the last row to the first.
     """
     ready = cell.prepare(params)
 
@@ -173,13 +173,13 @@ def recurrent(
     """Any registered cell, reading left to right; the decision is v·h_T + c, from the last state.
 
     Args:
-      codes: the size of the vocabulary.
-      cell: a name of ``gradlab.cells``.
-      hidden: H, the width of the cell.
-      embedding: D, the width of a token's vector.
-      initialization: one of ``INITIALIZATIONS``.
-      embedding_dropout: the share of the D features that a review loses, the same at every step.
-      dropout: the share of the units of h_T that the decision loses.
+        codes: the size of the vocabulary.
+        cell: a name of `gradlab.cells`.
+        hidden: H, the width of the cell.
+        embedding: D, the width of a token's vector.
+        initialization: one of `INITIALIZATIONS`.
+        embedding_dropout: the share of the D features that a review loses, the same at every step.
+        dropout: the share of the units of h_T that the decision loses.
 
     Source: the one mask per sequence is that of Gal & Ghahramani (2016), "A theoretically grounded
     application of dropout in recurrent neural networks", section 4.2.
@@ -221,16 +221,16 @@ def pooled(
     """A cell whose decision reads all states: v·[mean_t h_t, max_t h_t] + c over the real steps.
 
     Args:
-      codes: the size of the vocabulary.
-      cell: a name of ``gradlab.cells``.
-      hidden: H, the width of the cell.
-      embedding: D, the width of a token's vector.
-      initialization: one of ``INITIALIZATIONS``.
-      bidirectional: whether a second cell reads from the end to the beginning.
-      scale: the standard deviation that the vectors begin with. With a small one, what training
-        hardly saw says hardly anything.
-      embedding_dropout: the share of the D features that a review loses, the same at every step.
-      dropout: the share of the pooled units that the decision loses.
+        codes: the size of the vocabulary.
+        cell: a name of `gradlab.cells`.
+        hidden: H, the width of the cell.
+        embedding: D, the width of a token's vector.
+        initialization: one of `INITIALIZATIONS`.
+        bidirectional: whether a second cell reads from the end to the beginning.
+        scale: the standard deviation that the vectors begin with. With a small one, what training
+            hardly saw says hardly anything.
+        embedding_dropout: the share of the D features that a review loses, the same at every step.
+        dropout: the share of the pooled units that the decision loses.
 
     Source: Howard & Ruder (2018), "Universal language model fine-tuning for text classification",
     section 3.3, concat pooling (without the last state).
@@ -281,12 +281,12 @@ def convolution(
     and the decision is v·[max_t a_t] + c over all widths: order counts within w words only.
 
     Args:
-      codes: the size of the vocabulary.
-      widths: the numbers of words that filters span.
-      filters: the number of filters for each width.
-      embedding: D, the width of a token's vector.
-      embedding_dropout: the share of the D features that a review loses, the same at every step.
-      dropout: the share of the filters that the decision loses.
+        codes: the size of the vocabulary.
+        widths: the numbers of words that filters span.
+        filters: the number of filters for each width.
+        embedding: D, the width of a token's vector.
+        embedding_dropout: the share of the D features that a review loses, the same at every step.
+        dropout: the share of the filters that the decision loses.
 
     Source: Kim (2014), "Convolutional neural networks for sentence classification", section 2.
     """
@@ -336,7 +336,7 @@ def bag_of_words(codes: int) -> Model:
     long reviews alike. Without pairs, order does not count at all.
 
     Args:
-      codes: the size of the vocabulary.
+        codes: the size of the vocabulary.
 
     Source: Wang & Manning (2012), "Baselines and bigrams: simple, good sentiment and topic
     classification", section 2: presence, not counts.

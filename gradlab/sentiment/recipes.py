@@ -12,20 +12,20 @@ class Recipe(NamedTuple):
     """A model and how it is trained.
 
     Attributes:
-      model: a name of ``models``.
-      options: the arguments of its builder, but for the vocabulary's size.
-      unit: what a text is cut into, words or characters.
-      grams: 1, or 2 for pairs of neighbours as well.
-      tokens: the size of the vocabulary, without the codes of padding and of other tokens.
-      length: T, how many of a review's last tokens are read.
-      batch: reviews per update.
-      epochs: passes through the reviews.
-      rate: the peak of Adam's learning rate, reached after a quarter of an epoch; then a half
-        cosine down to a fiftieth.
-      clip: the norm that a gradient is scaled down to; 0 for no clipping.
-      decay: the decoupled weight decay, per unit of learning rate (AdamW).
-      word_dropout: the share of a review's tokens that training replaces by the unknown one.
-      pair_dropout: the share of the other tokens that lose the pair which ends there.
+        model: a name of `models`.
+        options: the arguments of its builder, but for the vocabulary's size.
+        unit: what a text is cut into, words or characters.
+        grams: 1, or 2 for pairs of neighbours as well.
+        tokens: the size of the vocabulary, without the codes of padding and of other tokens.
+        length: T, how many of a review's last tokens are read.
+        batch: reviews per update.
+        epochs: passes through the reviews.
+        rate: the peak of Adam's learning rate, reached after a quarter of an epoch; then a half
+            cosine down to a fiftieth.
+        clip: the norm that a gradient is scaled down to; 0 for no clipping.
+        decay: the decoupled weight decay, per unit of learning rate (AdamW).
+        word_dropout: the share of a review's tokens that training replaces by the unknown one.
+        pair_dropout: the share of the other tokens that lose the pair which ends there.
     """
 
     model: str
@@ -102,7 +102,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
     """A recipe by name, with some of its fields changed.
 
     Raises:
-      ValueError: for an unknown name or field.
+        ValueError: for an unknown name or field.
 
     >>> recipe("gru", epochs=1).epochs
     1
@@ -114,25 +114,25 @@ def recipe(name: str, **changes: Any) -> Recipe:
 
 
 def quick(name: str, unit: str = "words") -> Recipe:
-    """The recipe for the package's snippets, single sentences: seconds in place of minutes.
+    """The recipe for the package's snippets, single sentences: seconds instead of minutes.
 
     In characters, pairs of neighbours have vectors as well.
 
     >>> quick("gru", "characters").length
     200
     """
-    made = recipe(name, unit=unit)
+    whole = recipe(name, unit=unit)
     if unit != "characters":
-        return made._replace(tokens=10_000, length=50)
+        return whole._replace(tokens=10_000, length=50)
     lighter = {"embedding_dropout": 0.0, "dropout": 0.2}
-    return made._replace(
-        options=made.options | {key: lighter[key] for key in lighter if key in made.options},
+    return whole._replace(
+        options=whole.options | {key: lighter[key] for key in lighter if key in whole.options},
         grams=2,
         tokens=2_000,
         length=200,
         batch=32,
         epochs=5,
-        rate=max(made.rate, 3e-3),
+        rate=max(whole.rate, 3e-3),
         word_dropout=0.0,
         pair_dropout=0.0,
     )

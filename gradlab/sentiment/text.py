@@ -40,12 +40,12 @@ UNITS: dict[str, Callable[[str], list[str]]] = {"words": words, "characters": ch
 
 
 class Vocabulary(NamedTuple):
-    """The tokens that have a code of their own: the code of ``tokens[i]`` is i + 2.
+    """The tokens that have a code of their own: the code of `tokens[i]` is i + 2.
 
     Attributes:
-      unit: what a text is cut into, one of ``UNITS``.
-      grams: 1 for single tokens; 2 for pairs of neighbours as well, joined by a blank.
-      tokens: the tokens, and pairs, that occurred most often.
+        unit: what a text is cut into, one of `UNITS`.
+        grams: 1 for single tokens; 2 for pairs of neighbours as well, joined by a blank.
+        tokens: the tokens, and pairs, that occurred most often.
     """
 
     unit: str
@@ -61,12 +61,12 @@ class Vocabulary(NamedTuple):
 def vocabulary(
     texts: Iterable[str], unit: str = "words", size: int = 15_000, grams: int = 1
 ) -> Vocabulary:
-    """The vocabulary of the ``size`` tokens (and pairs, with ``grams=2``) that are in most texts.
+    """The vocabulary of the `size` tokens (and pairs, with `grams=2`) that are in most texts.
 
     Tokens that are in as many texts as each other stand in alphabetical order.
 
     Raises:
-      ValueError: for an unknown unit, or ``grams`` other than 1 and 2.
+        ValueError: for an unknown unit, or `grams` other than 1 and 2.
 
     >>> vocabulary(["a good film", "a bad film", "a film"], size=3, grams=2).tokens
     ('a', 'film', 'a bad')
@@ -91,14 +91,14 @@ def _pairs(tokens: Sequence[str]) -> list[str]:
 def encode(
     vocabulary: Vocabulary, texts: Sequence[str], length: int
 ) -> Int[np.ndarray, "reviews length grams"]:
-    """The codes of the last ``length`` tokens of each text, with the padding in front.
+    """The codes of the last `length` tokens of each text, with the padding in front.
 
     Row t-1 belongs to step t: [..., 0] is the code of the token, and [..., 1], with
-    ``vocabulary.grams == 2``, that of the pair which ends there, or ``PADDING`` where it has none.
+    `vocabulary.grams == 2`, that of the pair which ends there, or `PADDING` where it has none.
     The last token stands in the last row, so the lag T - t is the distance from the text's end.
 
     Raises:
-      ValueError: for an empty text, which it names by its place, counted from 1.
+        ValueError: for an empty text, which it names by its place, counted from 1.
 
     >>> v = vocabulary(["a good film"], size=3)
     >>> encode(v, ["a bad film"], length=5)[0, :, 0].tolist()  # PADDING, a, OTHER, film
