@@ -2,9 +2,14 @@
 
 import atexit
 import os
+import platform
 import shutil
 import tempfile
+import zlib
 from importlib.metadata import version
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -26,8 +31,54 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# What compiles in a millisecond too: to read a program takes a third of what XLA takes to make it.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 from gradlab.figures import _style  # noqa: E402  (after JAX has its options)
 
 # Most of a figure's time goes into cutting TrueType fonts to the glyphs in use.
 _style.STYLE["pdf.fonttype"] = 3
+
+
+COMPILED = "compiled", 400_000_000  # the folder in .pytest_cache, and the bytes it may grow to
+
+
+def processor():
+    """A name for what XLA compiles for: a program of another machine's might not run here."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return f"{zlib.crc32(chr(10).join(kind or lines).encode()):08x}"
+
+
+def pytest_configure(config):
+    """Keep compiled programs from run to run: a program that has not changed is read back.
+
+    JAX's key is a hash of the program itself, of the options and of XLA's version.
+    """
+    cache = getattr(config, "cache", None)  # None with -p no:cacheprovider
+    if cache is None:
+        return
+    name, most = COMPILED
+    folder = cache.mkdir(name)
+    first = "PYTEST_XDIST_WORKER" not in os.environ
+    if first and sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > most:
+        shutil.rmtree(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder / processor()))
+
+
+@pytest.fixture
+def no_cache():
+    """Neither a cache nor settings of one, as users have it who set up none."""
+    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs",
+             "persistent_cache_min_entry_size_bytes")  # fmt: skip
+    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

@@ -196,6 +196,7 @@ def test_eight_devices_give_the_bits_of_one_and_a_second_start_compiles_nothing(
     assert first > 0 and second == 0
 
 
+@pytest.mark.usefixtures("no_cache")
 def test_the_users_own_cache_is_left_alone(tmp_path):
     names = (
         "jax_compilation_cache_dir",
