@@ -1,5 +1,6 @@
 """Lyapunov exponents, and what follows from them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -129,9 +130,8 @@ def lyapunov(
             f"qr_every must divide steps and burn_in, got {qr_every}, {steps} and {burn_in}"
         )
     intervals = steps // qr_every
-    # Batches of equal length, but for the last: which only the mean sees, not its error.
-    size = -(-intervals // _MOST_BATCHES)
-    batches, whole = -(-intervals // size), intervals // size
+    size = _batch_size(intervals)
+    batches = -(-intervals // size)
     # The burn-in multiplies into a row of its own, which nobody reads.
     burn_in_rows = np.full(burn_in // qr_every, batches)
     rows = np.concatenate([burn_in_rows, np.arange(intervals) // size])
@@ -157,23 +157,51 @@ def lyapunov(
     first_nonfinite_step = moving[-1]
     refuse_nonfinite(first_nonfinite_step, burn_in + steps)
 
-    growths = jax.tree.map(lambda part: part[:-1], growths)
+    exponents, stderr, convergence = _summarize(
+        jax.tree.map(lambda part: part[:-1], growths),
+        first_nonfinite_step,
+        jnp.asarray(dt, system.start.dtype),
+        intervals=intervals,
+        qr_every=qr_every,
+        eps=system.eps,
+    )
+    return LyapunovSpectrum(exponents, stderr, convergence, steps, first_nonfinite_step)
+
+
+# One program for all orbits of a length: outside jit each of these operations would be one.
+@functools.partial(jax.jit, static_argnames=("intervals", "qr_every", "eps"))
+def _summarize(
+    growths: Scaled,
+    first_nonfinite_step: Array,
+    dt: Array,
+    *,
+    intervals: int,
+    qr_every: int,
+    eps: float,
+) -> tuple[Array, Array, Array]:
+    """The exponents, their standard errors and their convergence, from each batch's growth."""
+    batches, size = len(growths.fraction), _batch_size(intervals)
     growths = growths._replace(
         fraction=jnp.where(first_nonfinite_step == 0, growths.fraction, jnp.nan)
     )
-    times = jnp.asarray(np.bincount(rows[len(burn_in_rows) :]) * qr_every, system.start.dtype)
-    times = times[:, None] * jnp.asarray(dt, times.dtype)
+    steps = np.bincount(np.arange(intervals) // size) * qr_every
+    times = jnp.asarray(steps, dt.dtype)[:, None] * dt
     exponents = _mean(growths, times)
-    floor = system.eps * (1 / (qr_every * jnp.asarray(dt, times.dtype)) + jnp.abs(exponents))
+    floor = eps * (1 / (qr_every * dt) + jnp.abs(exponents))
     means = log(growths) / times
-    stderr = error_of_mean(means[:whole], intervals / size, floor)
+    stderr = error_of_mean(means[: intervals // size], intervals / size, floor)
     half = batches // 2
     convergence = jnp.full_like(exponents, jnp.nan)
     if half:
         first = _mean(jax.tree.map(lambda part: part[:half], growths), times[:half])
         second = _mean(jax.tree.map(lambda part: part[half:], growths), times[half:])
         convergence = jnp.abs(second - first)
-    return LyapunovSpectrum(exponents, stderr, convergence, steps, first_nonfinite_step)
+    return exponents, stderr, convergence
+
+
+def _batch_size(intervals: int) -> int:
+    """Batches are of equal length, but for the last: which only the mean sees, not its error."""
+    return -(-intervals // _MOST_BATCHES)
 
 
 def _mean(growths: Scaled, times: Array) -> Array:

@@ -100,6 +100,7 @@ def _ratios(sizes: Scaled) -> Array:
     return jnp.triu(divide(_at(sizes, (None,)), _at(sizes, (slice(None), None))))
 
 
+@jax.jit
 def _graded_singular_values(sizes: Scaled, rows: Array) -> Array:
     """Log singular values of diag(sizes) rows, descending; NaN where an entry is not finite."""
     n = len(rows)

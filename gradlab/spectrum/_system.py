@@ -1,5 +1,6 @@
 """A step on ravelled states and its tangents, and the checks of what a caller asks for."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -121,6 +122,7 @@ def check_steps(xs: Any, steps: int | None, burn_in: int) -> tuple[int, Any]:
     return count, jax.tree.map(lambda leaf: leaf[:total], xs)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def draw_frame(start: Array, k: int, key: Array | None) -> Array:
     """k random orthonormal tangents, as rows, so that no direction is favoured."""
     key = jax.random.key(0) if key is None else key
