@@ -85,15 +85,29 @@ def loss_of(model):
     return loss
 
 
+PLAIN = loss_of(rnn)
+
+
+@functools.cache
+def plain():
+    """What `trace` records of the plain scan."""
+    (scan,) = gl.trace(PLAIN)(W, XS).scans
+    return scan
+
+
+@functools.cache
+def grads_of(loss):
+    return jax.jit(jax.grad(loss))(W, XS)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_scans_inside(name):
-    (plain,) = gl.trace(loss_of(rnn))(W, XS).scans
     loss = loss_of(MODELS[name])
     out = gl.trace(loss)(W, XS)
     (scan,) = out.scans
-    close(scan.log_norm, plain.log_norm)
-    close(scan.log_direct, plain.log_direct)
-    close(out.grads, jax.grad(loss)(W, XS))
+    close(scan.log_norm, plain().log_norm)
+    close(scan.log_direct, plain().log_direct)
+    close(out.grads, grads_of(loss))
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
@@ -105,11 +119,10 @@ def test_shard_map_in_the_loss_gives_a_row_per_shard(check_vma):
         out_specs=(P("d"), P(None, "d")),
         check_vma=check_vma,
     )
-    (plain,) = gl.trace(loss_of(rnn))(W, XS).scans
     out = gl.trace(loss_of(model))(W, XS)
     assert out.scans[0].outer == (2,)
-    close(np.logaddexp(*(2 * out.scans[0].log_norm)) / 2, plain.log_norm)
-    close(out.grads, jax.grad(loss_of(rnn))(W, XS))
+    close(np.logaddexp(*(2 * out.scans[0].log_norm)) / 2, plain().log_norm)
+    close(out.grads, grads_of(PLAIN))
 
 
 def shifted(w, xs):
@@ -133,8 +146,8 @@ def test_trace_inside_shard_map(loss):
         return out.scans[0].log_norm[None], out.grads
 
     def shards(function, out_specs):
-        return jax.shard_map(
-            function, mesh=mesh(), in_specs=(P(), P(None, "d")), out_specs=out_specs
+        return jax.jit(
+            jax.shard_map(function, mesh=mesh(), in_specs=(P(), P(None, "d")), out_specs=out_specs)
         )(W, xs)
 
     norms, grads = shards(inside, (P("d"), P()))
@@ -166,7 +179,7 @@ def test_trace_under_jit_of_vmap_of_scan():
         return rows
 
     rows = jax.jit(jax.vmap(norms))(jnp.stack([W, W / 2]))
-    close(rows[1, 1], gl.trace(loss)(W, XS).scans[0].log_norm)
+    close(rows[1, 1], plain().log_norm)
 
 
 def fori(w, xs):
@@ -209,7 +222,7 @@ def unrolled(w, xs):
 def test_loops_that_become_scans(loss, outers):
     out = gl.trace(loss)(W, XS)
     assert [scan.outer for scan in out.scans] == outers
-    close(out.grads, jax.grad(loss)(W, XS))
+    close(out.grads, grads_of(loss))
     # A perturbation of the first weight matrix's step goes through all of the record.
     assert all(np.isfinite(scan.log_norm).all() for scan in out.scans)
 
@@ -228,7 +241,8 @@ def test_scan_over_layers_measures_depth():
             hs = jnp.stack(rows) + after[depth]
         return hs.sum()
 
-    after, within = jax.grad(perturbed, (0, 1))(jnp.zeros((3, T, B, N)), jnp.zeros((3, T, B, N)))
+    zeros = np.zeros((3, T, B, N))
+    after, within = jax.jit(jax.grad(perturbed, (0, 1)))(zeros, zeros)
     close(outer.log_norm, np.log(np.linalg.norm(after.reshape(3, -1), axis=1)))
     close(inner.log_norm, np.log(np.linalg.norm(within.reshape(3, T, -1), axis=2)))
 
@@ -247,7 +261,7 @@ def test_taps_in_a_python_loop_are_steps_of_one_record():
     out = gl.trace(loss)(W, XS)
     assert out.scans == () and list(out.taps) == ["h"] and out.taps["h"].length == T
     close(out.taps["h"].log_norm, scan.log_norm)
-    close(out.grads, jax.grad(loss)(W, XS))
+    close(out.grads, grads_of(loss))
     samples = gl.trace(loss, batch_axis=0)(W, XS).taps["h"].log_norm
     close(np.logaddexp.reduce(2 * samples, axis=1) / 2, scan.log_norm)
     assert gl.frame(out).lag.tolist() == list(range(T - 1, -1, -1))
@@ -434,17 +448,25 @@ def narrow_rnn(w, xs):
     return jax.lax.scan(step, jnp.zeros(xs[0].shape, jnp.float32), xs)
 
 
-@pytest.mark.parametrize("model", [rnn, narrow_rnn], ids=["wide", "narrow"])
-@pytest.mark.parametrize("mode", MODES)
-def test_a_debugging_mode_changes_nothing(mode, model):
-    """Also that of a loss which reads the last state alone: its direct parts are -inf."""
+def traced_afresh(model):
+    """Of a loss that no program was compiled for."""
 
     def loss(w, xs):
         return jnp.sum(model(w, xs)[0].astype(w.dtype))
 
-    expected = gl.trace(loss)(W, XS)
+    return gl.trace(loss)(W, XS)
+
+
+without_modes = functools.cache(traced_afresh)
+
+
+@pytest.mark.parametrize("model", [rnn, narrow_rnn], ids=["wide", "narrow"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_debugging_mode_changes_nothing(mode, model):
+    """Also that of a loss which reads the last state alone: its direct parts are -inf."""
+    expected = without_modes(model)
     with MODES[mode]():
-        out = gl.trace(loss)(W, XS)
+        out = traced_afresh(model)
     for mine, theirs in zip(*map(jax.tree.leaves, (out, expected)), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
@@ -587,9 +609,10 @@ def test_other_errors_name_the_thing():
 # ---- segments, contributions, measurements ----
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("size", [1, 3, T, 2 * T])
-def test_segments_change_nothing(size, reverse):
+@functools.cache
+def everything(segment, reverse):
+    """All that `trace` tells of a scan, its states kept every `segment` steps."""
+
     def loss(w, xs):
         def body(h, x):
             gate = jax.nn.sigmoid(h @ w.T)
@@ -599,12 +622,29 @@ def test_segments_change_nothing(size, reverse):
         h, (gates, hs) = jax.lax.scan(body, jnp.ones((B, N)), xs, reverse=reverse)
         return jnp.sum(h**2) + jnp.sum(gates**2) + jnp.sum(hs)
 
-    def everything(segment):
-        traced = gl.trace(loss, (0, 1), segment=segment, log_param=True,
-                          measure=lambda h, adjoint: (h * adjoint).sum())  # fmt: skip
-        return traced(W, XS)
+    traced = gl.trace(loss, (0, 1), segment=segment, log_param=True,
+                      measure=lambda h, adjoint: (h * adjoint).sum())  # fmt: skip
+    return traced(W, XS)
 
-    jax.tree.map(close, everything(size), everything(None))
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("size", [1, 3, T, 2 * T])
+def test_segments_change_nothing(size, reverse):
+    jax.tree.map(close, everything(size, reverse), everything(None, reverse))
+
+
+@functools.cache
+def contributions():
+    """The gradient by the weights of each step, were they parameters of their own."""
+
+    def per_step(ws):
+        h, total = jnp.zeros((B, N)), 0.0
+        for w, x in zip(ws, XS, strict=True):
+            h = jnp.tanh(h @ w + x)
+            total += jnp.sum(jnp.sin(h @ w.T))
+        return total + jnp.sum(h**2)
+
+    return jax.jit(jax.grad(per_step))(np.stack([W] * T))
 
 
 @pytest.mark.parametrize("options", [{}, {"argnums": ()}, {"batch_axis": 0}, {"segment": 2}])
@@ -617,14 +657,7 @@ def test_log_param_is_the_step_s_own_contribution(options):
         h, ys = jax.lax.scan(body, jnp.zeros((B, N)), xs)
         return jnp.sum(h**2) + jnp.sum(ys)
 
-    def per_step(ws):
-        h, total = jnp.zeros((B, N)), 0.0
-        for w, x in zip(ws, XS, strict=True):
-            h = jnp.tanh(h @ w + x)
-            total += jnp.sum(jnp.sin(h @ w.T))
-        return total + jnp.sum(h**2)
-
-    rows = jax.grad(per_step)(jnp.stack([W] * T))
+    rows = contributions()
     out = gl.trace(loss, log_param=True, **options)(W, XS)
     close(out.scans[0].log_param, np.log(np.linalg.norm(rows.reshape(T, -1), axis=1)))
     if out.grads is not None:
