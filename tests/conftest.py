@@ -10,6 +10,7 @@ import zlib
 from importlib.metadata import version
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -46,6 +47,9 @@ from gradlab.figures import _style  # noqa: E402  (after JAX has its options)
 # Most of a figure's time goes into cutting TrueType fonts to the glyphs in use.
 _style.STYLE["pdf.fonttype"] = 3
 
+# No test is timed: what a busy machine takes longer for is not wrong.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 COMPILED = "compiled", 400_000_000  # the folder in .pytest_cache, and the bytes it may grow to
 
