@@ -42,6 +42,8 @@ STYLE = {
     "axes.unicode_minus": True,
     "pdf.fonttype": 42,
     "savefig.dpi": 200,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
 }
 
 LABELS = {
@@ -92,7 +94,8 @@ def save(fig: Figure, stem: str | Path, formats: Sequence[str] = ("png", "pdf"))
     }
     with rc_context(STYLE):
         fig.draw_without_rendering()
-        fig.set_layout_engine("none")  # the layout is found once, not for each format
+        # The layout is found once. "none" would still lay out nothing, by one more draw a format.
+        fig.set_layout_engine(None)
         for kind in formats:
             fig.savefig(f"{stem}.{kind}", metadata=nothing[kind])
     return [Path(f"{stem}.{kind}") for kind in formats]
