@@ -439,7 +439,12 @@ def training_tables() -> Iterator[Table]:
         for way, every in (("plain", 0), ("traced", UPDATES)):
             run, _ = compiled(
                 functools.partial(
-                    gl.training.advance, loss, sample, optimizer, steps=UPDATES, has_aux=True,
+                    gl.training.advance,
+                    loss,
+                    sample,
+                    optimizer,
+                    steps=UPDATES,
+                    has_aux=True,
                     trace_every=every,
                 ),
                 state,

@@ -22,8 +22,8 @@ import pandas as pd
 
 import gradlab as gl
 from gradlab import figures
-from gradlab.sweeps import chunks, run
-from gradlab.sweeps.store import Store
+from gradlab.grid import keep_memory, run, use_cores
+from gradlab.grid.store import Store
 
 STARTS = ("first", "second")
 PARTS = {"measured": (run, "compute"), "figures": (figures, "draw")}
@@ -33,8 +33,8 @@ PARTS |= {"frames": (Store, "consolidate")}
 
 def child(spec: Path, out: Path) -> None:
     """Sweep, and print what was compiled and how long each part took."""
-    chunks.use_cores()
-    chunks.keep_memory()
+    use_cores()
+    keep_memory()
     seconds: collections.Counter[str] = collections.Counter()
     for name, (owner, function) in PARTS.items():
         setattr(owner, function, timed(getattr(owner, function), seconds, name))

@@ -18,8 +18,9 @@ import jax
 import numpy as np
 import pandas as pd
 
-from gradlab import cells
-from gradlab.sweeps import chunks, cost, measure, plan
+from gradlab import cells, sweeps
+from gradlab.grid import Plan, keep_memory, sizes, use_cores
+from gradlab.sweeps.gradients import MEASUREMENT, curves
 
 INPUTS, LENGTH, ROUNDS, SQUARE = 3, 100, 5, 1024
 WIDTHS, BATCH, REPLICAS = (64, 128, 256), 128, 128
@@ -27,15 +28,13 @@ PEER_WIDTH, PEER_LENGTHS, PEER_RUNS = 128, (100, 1000), 32
 HEAD = ("what", "cell", "width", "T", "batch", "runs")
 
 
-def runs(name: str, hidden: int, length: int, batch: int, count: int) -> list[plan.Run]:
+def runs(name: str, hidden: int, length: int, batch: int, count: int) -> list[Any]:
     """Runs that differ in their seed."""
     base = dict(
-        cell=name, activation="tanh", init="normal", gain=1.0, weights="tied", forget_bias=1.0,
-        input="gaussian", input_scale=0.3, bias_scale=0.0, length=length, hidden=hidden,
-        inputs=INPUTS, batch=batch,
+        cell=name, init="normal", gain=1.0, input_scale=0.3, length=length, hidden=hidden,
+        inputs=INPUTS, batch=batch, seeds=count,
     )  # fmt: skip
-    lacks = {f: None for f, o in plan.OPTIONS.items() if o not in cells.options(name)}
-    return [plan.Run(**{**base, **lacks, "seed": seed}) for seed in range(count)]
+    return list(Plan(sweeps.parse(base)))
 
 
 def in_turn(calls: dict[str, Callable[[], Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -66,17 +65,17 @@ def products() -> tuple[Callable[[], Any], float]:
     return lambda: multiply(squares), count * 2.0 * SQUARE**3
 
 
-def arithmetic(row: plan.Run) -> float:
+def arithmetic(row: Any) -> float:
     """What the forward products and the recurrent one backward need."""
     gates = len(cells.make(row.cell, inputs=INPUTS, hidden=row.hidden).gates)
     per_step = 2 * row.hidden + INPUTS
     return 2.0 * row.length * row.batch * row.hidden * gates * per_step
 
 
-def chunked(group: list[plan.Run]) -> Callable[[], Any]:
+def chunked(group: list[Any]) -> Callable[[], Any]:
     """What a sweep does with a group, store and frames apart."""
-    size = chunks.size(group[0], len(group), cost.budget())
-    return lambda: measure.curves(group, recurrent=False, size=size)
+    size = sizes.size_of(MEASUREMENT, group[0], len(group), sizes.budget())
+    return lambda: curves.curves(group, recurrent=False, size=size)
 
 
 def fractions(names: list[str], widths: list[int]) -> Iterator[dict[str, Any]]:
@@ -125,8 +124,8 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", default=list(bench.CELLS))
     parser.add_argument("--widths", nargs="*", type=int, default=list(WIDTHS))
     asked = parser.parse_args()
-    chunks.use_cores()
-    chunks.keep_memory()
+    use_cores()
+    keep_memory()
     load = os.getloadavg()[0]
     note = (
         f"float32, {INPUTS} inputs, {jax.local_device_count()} devices, one for each core. "

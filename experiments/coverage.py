@@ -17,7 +17,9 @@ import pandas as pd
 import published
 
 import gradlab as gl
-from gradlab.sweeps import measure, plan
+from gradlab.sweeps.gradients import Run
+from gradlab.sweeps.gradients import curves as measure
+from gradlab.sweeps.gradients.rows import rows_of
 
 LENGTHS = (10, 20, 50, 200)
 # Activation, initializer, gain, width, seeds.
@@ -31,7 +33,7 @@ NETWORKS = (
     ("relu", "normal", 1.2, 64, 200),
     ("linear", "orthogonal", 0.9, 16, 200),
 )
-RUN = plan.Run(
+RUN = Run(
     cell="elman", activation="linear", init="normal", gain=1.0, weights="untied", forget_bias=None,
     input="gaussian", input_scale=0.3, bias_scale=0.0, length=10, hidden=16, inputs=32, batch=1,
     seed=0,
@@ -47,8 +49,8 @@ def cover(activation: str, init: str, gain: float, hidden: int, seeds: int, leng
     curves = measure.curves(runs, recurrent=False, size=SIZE if init == "normal" else 2)
     table = gl.frames.runs_frame(
         [
-            {name: row[name] for name in row if name in gl.frames.RUNS}
-            for row in measure.records(runs, curves, [{}] * seeds)
+            run._asdict() | {"run_id": run.run_id} | {n: v for n, v in row.items() if n != "steps"}
+            for run, row in zip(runs, rows_of(runs, curves, [{}] * seeds), strict=True)
         ]
     )
     table = table[np.isfinite(table["rate"])]

@@ -17,8 +17,10 @@ import jax
 import numpy as np
 import pandas as pd
 
-from gradlab import cells
-from gradlab.sweeps import cost, plan, training
+from gradlab import sweeps
+from gradlab.grid import Plan
+from gradlab.sweeps.gradients import cost as gradients
+from gradlab.sweeps.training import cost as training
 from gradlab.tracing import cost as model
 
 CELLS = ("elman", "lstm", "gru", "lru", "slstm", "cornn", "antisymmetric", "orthogonal")
@@ -48,33 +50,25 @@ def _case(weights: str, cell: str, *numbers: int) -> dict[str, Any]:
     return dict(zip(names, (weights, cell, *numbers), strict=True))
 
 
-def _run(case: dict[str, Any]) -> plan.Run | training.Run:
+def _run(case: dict[str, Any]) -> Any:
     # Drawn at every step, orthogonal matrices would take an hour.
     drawn = "normal" if case["weights"] == "untied" else "orthogonal"
-    init = drawn if "recurrent" in cells.options(case["cell"]) else None
     shared = {name: case[name] for name in ("cell", "hidden", "length", "batch")}
-    shared |= {"activation": None, "init": init, "gain": 1.0, "forget_bias": 1.0, "seed": 0}
-    if case["weights"] != "trained":
-        return plan.Run(
-            **shared,
-            weights=case["weights"],
-            input="gaussian",
-            input_scale=1.0,
-            bias_scale=0.0,
-            inputs=32,
-        )
-    off = dict.fromkeys(training.Run._fields)
-    off |= dict.fromkeys(training._SCALARS, 0.0) | {"leak": 1.0, "preflossing": 0, "window": 0}
-    off |= {"updates": 1, "evaluate_every": 1, "evaluation": 16, "flossing_exponents": 1}
-    return training.Run(
-        **{**off, **shared, "task": "adding", "optimizer": "adam", "learning_rate": 1e-3}
-    )
+    shared |= {"init": drawn, "gain": 1.0}
+    if case["weights"] == "trained":
+        shared |= {"task": "adding", "learning_rate": 1e-3, "updates": 1, "evaluate_every": 1}
+        shared |= {"evaluation": 16}
+    else:
+        shared |= {"weights": case["weights"]}
+    (run,) = Plan(sweeps.parse(shared))
+    return run
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Compile the last call of the case's chunk, run it once, and compare."""
     with jax.default_matmul_precision("highest"):
-        call = cost.calls(_run(case), case["runs"])[-1]
+        calls = (training if case["weights"] == "trained" else gradients).calls
+        call = calls(_run(case), case["runs"])[-1]
         expected = model(call.function, *call.args).bytes
         compiled = call.function.lower(*call.args).compile()
     jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))

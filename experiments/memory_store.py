@@ -115,20 +115,23 @@ def chunk(places: np.ndarray, groups: list[Any], seeds: int) -> pa.Table:
         "device": ["cpu: cpu"] * len(places),
     }
     table = frames.fit(pa.table(columns), SCHEMA, "runs")
-    for column, values in (("lags", lags), ("log_norms", norms)):
+    steps = [t - lag for t, lag in zip(length, lags, strict=True)]
+    for column, values in (("step", steps), ("lag", lags), ("log_norm", norms)):
         ends = np.cumsum([0, *map(len, values)]).astype(np.int32)
         flat = pa.array(np.concatenate(values))
-        table = table.append_column(column, pa.ListArray.from_arrays(pa.array(ends), flat))
+        table = table.append_column(
+            f"steps.{column}", pa.ListArray.from_arrays(pa.array(ends), flat)
+        )
     return table
 
 
 def consolidated(folder: Path) -> str:
     """Make the frames of the folder."""
-    from gradlab.sweeps import gradients
-    from gradlab.sweeps.consolidate import consolidate
+    from gradlab.grid.consolidate import consolidate
 
     names = [f"chunks/{path.name}" for path in (folder / "chunks").iterdir()]
-    runs = sum(consolidate(Folder(folder), names, gradients.KIND)["status"].values())
+    _, counts = consolidate(Folder(folder), names, frames.GRADIENTS)
+    runs = sum(counts["status"].values())
     rows = pq.read_metadata(folder / "steps.parquet").num_rows
     return f"{runs:,} runs, {rows:,} step rows"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 import gradlab as gl
-from gradlab.sweeps.slope import increment_weights
+from gradlab.decay import increment_weights
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
@@ -23,7 +23,7 @@ FIGURES = ("full_spectrum", "largest_exponent", "minimal_rnn", "rate_against_gai
 
 def measure(name: str) -> pd.DataFrame:
     """The runs of experiments/NAME.toml, measured into results/NAME where they are missing."""
-    report = gl.sweeps.sweep(gl.sweeps.load(HERE / f"{name}.toml"), RESULTS / name)
+    report = gl.sweep(HERE / f"{name}.toml", RESULTS / name)
     print(f"{name}: {report.computed} of {report.total} runs measured in {report.seconds:.0f} s")
     return report.results.runs
 

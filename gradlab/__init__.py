@@ -15,6 +15,7 @@ from gradlab.tracing import tap as tap
 from gradlab.tracing import trace as trace
 
 if TYPE_CHECKING:
+    from gradlab import decay as decay
     from gradlab import figures as figures
     from gradlab import frames as frames
     from gradlab import remedies as remedies
@@ -31,6 +32,7 @@ __all__ = [
     "TapTrace",
     "Trace",
     "cells",
+    "decay",
     "figures",
     "frame",
     "frames",
@@ -51,6 +53,7 @@ __all__ = [
 
 # These import pandas, matplotlib or optax, which tracing does not need.
 _LAZY = {
+    "decay": "gradlab.decay",
     "figures": "gradlab.figures",
     "frame": "gradlab.frames",
     "frames": "gradlab.frames",

@@ -146,10 +146,6 @@ def upload_dir(folder: Folder, below: str) -> Iterator[Path]:
                 folder.put(name, path.read_bytes())
 
 
-# The older name, which sweeps import.
-filled = upload_dir
-
-
 def cache() -> Path:
     """The user's folder for what can be recomputed: in $XDG_CACHE_HOME, or the system's own."""
     import platformdirs

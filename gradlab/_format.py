@@ -29,3 +29,21 @@ def format_duration(seconds: float) -> str:
             whole = round(seconds / size) * size
             return humanize.precisedelta(whole, minimum_unit=unit, format="%.0f")
     return humanize.precisedelta(seconds, format="%.2g")
+
+
+def format_si(number: float, unit: str) -> str:
+    """A number with a prefix, to three digits.
+
+    >>> format_si(2_048_000, "FLOP"), format_si(12, "B")
+    ('2.05 MFLOP', '12.0 B')
+    """
+    return humanize.metric(number, unit)
+
+
+def format_bytes(number: float) -> str:
+    """A number of bytes with a prefix.
+
+    >>> format_bytes(2_048_000)
+    '2.05 MB'
+    """
+    return format_si(number, "B")

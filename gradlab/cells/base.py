@@ -356,7 +356,7 @@ def _split_section(doc: str, title: str) -> tuple[str, str, str]:
         if paragraph.startswith(title):
             return "\n\n".join(paragraphs[:i]), paragraph, "\n\n".join(paragraphs[i + 1 :])
     first = ("Raises:", ">>>") if title == "Args:" else (">>>",)
-    i = next(i for i, p in enumerate(paragraphs) if p.startswith(first))
+    i = next((i for i, p in enumerate(paragraphs) if p.startswith(first)), len(paragraphs))
     return "\n\n".join(paragraphs[:i]), "", "\n\n".join(paragraphs[i:])
 
 

@@ -25,6 +25,7 @@ from gradlab.cli.report import report
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gradlab.frames import Schema
     from gradlab.sweeps import Report
 
 app = typer.Typer(
@@ -106,13 +107,19 @@ def sweep(
         typer.Option(help="a dask scheduler whose workers measure", metavar="tcp://HOST:PORT"),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="run again what failed before")] = False,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import", help="a file or module with code that SPEC names", metavar="my_cells.py"
+        ),
+    ] = None,
 ) -> int:
     """Measure the grid of SPEC into DIR; runs that DIR holds already are not run again."""
     from gradlab import sweeps
 
     overrides = _overrides(set or [])
-    grid = sweeps.load(spec, overrides)
     sweeps.use_cores()
+    grid = sweeps.load(spec, overrides, imports=imports or ())
     if dry_run:
         print(sweeps.estimate(grid, out, set=overrides, memory=memory, workers=workers))
         return 0
@@ -225,7 +232,7 @@ def reproduce(
     from gradlab import frames, sweeps
 
     grid = sweeps.load(spec)
-    if not isinstance(grid, sweeps.Spec):
+    if grid.measurement.kind != "gradients":
         raise ValueError(f"{spec}: reproduce compares sweeps of gradients, and this one trains")
     try:
         expected = pd.read_csv(reference, float_precision="round_trip")
@@ -248,10 +255,14 @@ def _print_report(report: Report) -> None:
     for name in report.damaged:
         out.print(f"damaged chunk {name}: its runs were run again")
     points = frames.read_summary(folder)
-    if frames.read_manifest(folder)["kind"] == "training":
-        out.print(_trained(points))
-    else:
+    schema = frames.schema_of(frames.read_manifest(folder))
+    if schema.kind == "gradients":
         out.print(_verdicts(frames.verdicts(points)))
+    elif schema.kind == "training":
+        out.print(_points(points, schema, _TRAINED, "trained networks, by point of the sweep"))
+    else:
+        medians = {name: ".4g" for name in points if name.endswith("_median")}
+        out.print(_points(points, schema, {"runs": "d", **medians}, f"{schema.kind}, by point"))
     out.print(
         f"{report.computed} of {report.total} runs measured now"
         f"{', the others before,' if report.computed < report.total else ''} "
@@ -288,15 +299,23 @@ def _verdicts(frame: pd.DataFrame) -> rich.table.Table:
     return table
 
 
-def _trained(points: pd.DataFrame) -> rich.table.Table:
-    """A row per point, without the axes that all of them share."""
-    from gradlab import frames
+_TRAINED = {
+    "runs": "d",
+    "solved": ".0%",
+    "solved_step_median": ".0f",
+    "nonfinite": ".0%",
+    **dict.fromkeys(("loss_median", "error_median", "baseline"), ".4g"),
+}
 
-    table = rich.table.Table(title="trained networks, by point of the sweep", title_justify="left")
-    varying = [name for name in frames.TRAINED_AXES if len(set(points[name].astype(str))) > 1]
-    shown = {"task": "", "cell": ""} | dict.fromkeys(varying, "")
-    columns = {"runs": "d", "solved": ".0%", "solved_step_median": ".0f", "nonfinite": ".0%"}
-    columns |= dict.fromkeys(("loss_median", "error_median", "baseline"), ".4g")
+
+def _points(
+    points: pd.DataFrame, schema: Schema, columns: dict[str, str], title: str
+) -> rich.table.Table:
+    """A row per point, without the axes that all of them share."""
+    table = rich.table.Table(title=title, title_justify="left")
+    varying = [name for name in schema.point if len(set(points[name].astype(str))) > 1]
+    always = [axis.name for axis in schema.axes if axis.by]
+    shown = dict.fromkeys((*always, *varying))
     for name in (*shown, *columns):
         table.add_column(name.replace("_", " "), justify="left" if name in shown else "right")
     for row in points.to_dict("records"):

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from gradlab import frames
 from gradlab._files import Folder
+from gradlab.figures._numbers import axis_of, numbers
 from gradlab.figures._sentiment import sentiment as sentiment
 from gradlab.figures._style import DECADES as DECADES
 from gradlab.figures._style import FLOAT32 as FLOAT32
@@ -72,15 +73,15 @@ def draw(
         if found is None:
             return []
     elif isinstance(results, frames.TrainingResults):
-        found = _Source("training", results.runs, results.curves, lambda _: results.steps)
+        found = _Source(frames.TRAINING, results.runs, results.curves, lambda _: results.steps)
     else:
-        found = _Source("gradients", results.runs, None, lambda _: results.steps)
+        found = _Source(frames.GRADIENTS, results.runs, None, lambda _: results.steps)
     if found.runs.empty:
         raise ValueError("no runs to draw")
     if set(found.runs["status"]) == {"failed"}:
         _log.warning("no figures: every run failed")
         return []
-    figures = _of_training(found) if found.kind == "training" else _of_gradients(found)
+    figures = _KINDS.get(found.schema.kind, _of_measurement)(found)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -94,7 +95,7 @@ def draw(
 class _Source(NamedTuple):
     """What figures are drawn from; `steps` gives at least the rows of the runs it is asked for."""
 
-    kind: str
+    schema: frames.Schema
     runs: pd.DataFrame
     curves: pd.DataFrame | None
     steps: Callable[[pd.Series], pd.DataFrame]
@@ -102,12 +103,12 @@ class _Source(NamedTuple):
 
 def _of_folder(folder: Folder) -> tuple[_Source | None, str | None]:
     """What to draw from a folder, and a note where that is not all of it."""
-    kind = frames.read_manifest(folder).get("kind", "gradients")
-    parts = [part["seed"].to_numpy() for part in frames.blocks(folder, kind, "runs", ["seed"])]
+    schema = frames.schema_of(frames.read_manifest(folder))
+    parts = [part["seed"].to_numpy() for part in frames.blocks(folder, schema, "runs", ["seed"])]
     seeds, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]), return_counts=True)
     total = int(counts.sum())
-    trained = kind == "training"
-    rows = frames.count(folder, "curves" if trained else "steps")
+    trained = schema.kind == "training"
+    rows = frames.count(folder, "curves" if trained else "steps") if schema.others else 0
     most = min(RUNS, ROWS * total // max(rows, 1))
     where, ids, note = {}, None, None
     if total > most:
@@ -123,16 +124,16 @@ def _of_folder(folder: Folder) -> tuple[_Source | None, str | None]:
         where = {"seed": slice(None, int(seeds[first - 1]))}
         note = f"the first {first:,} of {len(seeds):,} seeds: {runs[first - 1]:,} of {total:,} runs"
         _log.warning("figures: %s", note)
-    table = frames.read_frame(folder, kind, "runs", where=where)
+    table = frames.read_frame(folder, schema, "runs", where=where)
     if where:
         ids = table["run_id"]
-    curves = frames.read_frame(folder, kind, "curves", ids=ids) if trained else None
-    return _Source(kind, table, curves, lambda ids: _steps(folder, kind, ids)), note
+    curves = frames.read_frame(folder, schema, "curves", ids=ids) if trained else None
+    return _Source(schema, table, curves, lambda ids: _steps(folder, schema, ids)), note
 
 
-def _steps(folder: Folder, kind: str, ids: pd.Series) -> pd.DataFrame:
-    columns = [name for name in frames.KINDS[kind]["steps"] if name != "step"]
-    return frames.read_frame(folder, kind, "steps", columns, ids=ids.unique())
+def _steps(folder: Folder, schema: frames.Schema, ids: pd.Series) -> pd.DataFrame:
+    columns = [name for name in schema.frames["steps"] if name != "step"]
+    return frames.read_frame(folder, schema, "steps", columns, ids=ids.unique())
 
 
 def _of_gradients(found: _Source) -> dict[str, Callable[[], Figure]]:
@@ -171,3 +172,17 @@ def _of_training(found: _Source) -> dict[str, Callable[[], Figure]]:
         figures[f"success-{task}"] = lambda task=task: success(runs, task=task)
         figures[f"gradients-{task}"] = lambda task=task: one_gradients(task)
     return figures
+
+
+def _of_measurement(found: _Source) -> dict[str, Callable[[], Figure]]:
+    """A figure for each number that a measurement of the user's own gives."""
+    names = [name for name, column in found.schema.measured.items() if column.dtype == "float64"]
+    axis = axis_of(found.runs, found.schema)
+    if axis is None:
+        _log.warning("no figures: no axis of numbers has several values")
+        return {}
+    return {name: lambda name=name: numbers(found.runs, found.schema, name, axis) for name in names}
+
+
+# What is drawn of each kind of sweep.
+_KINDS = {"gradients": _of_gradients, "training": _of_training}

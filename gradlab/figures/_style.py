@@ -18,6 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gradlab import frames
+
 DOUBLE = 7.0
 SINGLE = 3.4
 STYLE = {
@@ -267,6 +269,12 @@ def limits(values: np.ndarray) -> tuple[float, float]:
 
 def order(values: pd.Series) -> list[str]:
     return [str(value) for value in values.unique()]
+
+
+def point_of(runs: pd.DataFrame, schema: frames.Schema) -> tuple[str, ...]:
+    """The axes by which the points of runs differ, those of a sweep's own included."""
+    plain = runs.drop(columns=["variant", "value"], errors="ignore")
+    return schema.including(plain).point
 
 
 def with_variants(

@@ -45,12 +45,17 @@ from gradlab.figures._style import (
     missing_seeds,
     note,
     order,
+    point_of,
     product,
     thin,
     with_variants,
 )
 
-_VARYING = tuple(axis for axis in frames.AXES if axis not in ("cell", "init", "gain", "input"))
+
+def _varying(runs: pd.DataFrame, *others: str) -> list[str]:
+    """The axes that tell variants apart."""
+    known = ("cell", "init", "gain", "input", *others)
+    return [axis for axis in point_of(runs, frames.GRADIENTS) if axis not in known]
 
 
 def decay(
@@ -146,8 +151,8 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
                 xticklabels=[f"{gain:g}" for gain in gains],
                 yticklabels=variants,
             )
-            kept = thin(list(range(len(gains))), 14)
-            ax.set_xticks([k + 0.5 for k in kept], [f"{gains[k]:g}" for k in kept], rotation=90)
+            shown = thin(list(range(len(gains))), 14)
+            ax.set_xticks([k + 0.5 for k in shown], [f"{gains[k]:g}" for k in shown], rotation=90)
             ax.tick_params(axis="y", rotation=0, length=0)
             ax.tick_params(axis="x", length=2.5 if i == len(inits) - 1 else 0)
             ax.set(xlabel="", ylabel="")
@@ -331,7 +336,7 @@ def select(
             )
         runs = runs[runs["length"] == length]
     runs = _everywhere(runs)
-    return with_variants(runs, [axis for axis in _VARYING if axis not in ("length", hue)])
+    return with_variants(runs, _varying(runs, "length", hue))
 
 
 def _of_input(runs: pd.DataFrame, input: str | None, every: bool) -> pd.DataFrame:
@@ -361,7 +366,7 @@ def left_out(
     """
     runs = _of_input(runs, input, every_input)
     chosen = _longest(runs) if length is None else length
-    runs = with_variants(runs, [axis for axis in _VARYING if axis != "length"])
+    runs = with_variants(runs, _varying(runs, "length"))
     keys = ["variant", "init", "input", "gain", "seed"]
     groups = runs.assign(here=runs["length"] == chosen).groupby(keys, dropna=False, sort=False)
     table = groups.agg(here=("here", "any"), longest=("length", "max")).reset_index()
@@ -531,7 +536,7 @@ def _pairs(both: pd.DataFrame, other: str, reference: str) -> pd.DataFrame:
 
     `alone` counts the runs that were measured on one input only, which no pair has.
     """
-    keys = [axis for axis in frames.AXES if axis != "input"] + ["variant", "seed"]
+    keys = [*_varying(both), "cell", "init", "gain", "variant", "seed"]
     both = both[both["status"] != "failed"]
     both = both.assign(value=_rates(both))
     y = both[both["input"] == other].set_index(keys)["value"].rename("y").reset_index()

@@ -28,6 +28,7 @@ from gradlab.figures._style import (
     headline,
     mark_handles,
     order,
+    point_of,
 )
 from gradlab.figures._sweep import left_out, select
 
@@ -64,7 +65,8 @@ def deviations(runs: pd.DataFrame) -> pd.DataFrame:
     rows = runs.assign(rate=runs["rate"].where(np.isfinite(runs["rate"])))
     if "predicted_bias" not in rows:
         rows = rows.assign(predicted_bias=np.nan)
-    grouped = rows.groupby(list(frames.AXES), dropna=False, sort=False, observed=True)
+    point = list(point_of(runs, frames.GRADIENTS))
+    grouped = rows.groupby(point, dropna=False, sort=False, observed=True)
     points = grouped.agg(
         runs=("rate", "count"),
         rate=("rate", "mean"),
@@ -110,16 +112,15 @@ def theory(
     _names.choose("quantity", quantity, QUANTITIES)
     x, y, unit = QUANTITIES[quantity]
     if hue is not None:
-        _names.choose("hue", hue, frames.AXES)
+        _names.choose("hue", hue, point_of(runs, frames.GRADIENTS))
     without = left_out(runs, input, length)
     runs = select(runs, input, length, hue=hue)
     if runs["init"].nunique() > 1 and hue is None:
         hue = "init"
     elif runs["init"].nunique() > 1 and hue != "init":
         runs["variant"] += " " + runs["init"]
-    points = deviations(runs).merge(
-        runs[[*frames.AXES, "variant"]].drop_duplicates(), on=list(frames.AXES)
-    )
+    point = list(point_of(runs, frames.GRADIENTS))
+    points = deviations(runs).merge(runs[[*point, "variant"]].drop_duplicates(), on=point)
     columns = order(runs["variant"])
     values = [None] if hue is None else sorted(runs[hue].unique())
     palette = sns.color_palette("colorblind", len(values))

@@ -33,18 +33,14 @@ from gradlab.figures._style import (
     missing_seeds,
     note,
     order,
+    point_of,
     row_grid,
     with_variants,
 )
 
-_VARYING = tuple(
-    axis for axis in frames.TRAINED_AXES if axis not in ("task", "cell", "length", "precision")
-)
-_OFF = {
-    **dict.fromkeys(("clip_norm", "clip_value", "omega", "omega_squared"), 0.0),
-    **dict.fromkeys(("orthogonality", "flossing", "preflossing", "chrono", "window"), 0.0),
-    "leak": 1.0,
-}
+# Remedies are left out of a label where they are off.
+_OFF = {axis.name: axis.default for axis in frames.TRAINING.axes if axis.switch}
+_OFF |= {"preflossing": 0.0, "window": 0.0}
 _UNIT = {"adding": "squared error", "temperature": "squared error"}
 # Without a value of its own in the colour map: the gradient is exactly zero, or not finite.
 _ZERO, _NONFINITE = "black", "0.75"
@@ -317,7 +313,10 @@ def _of_task(runs: pd.DataFrame, task: str | None) -> pd.DataFrame:
     present = order(runs["task"])
     task = present[0] if task is None else task
     _names.choose("task", task, present)
-    return with_variants(runs[runs["task"] == task], _VARYING, _OFF)
+    point = point_of(runs, frames.TRAINING)
+    known = ("task", "cell", "length", "precision")
+    varying = [axis for axis in point if axis not in known]
+    return with_variants(runs[runs["task"] == task], varying, _OFF)
 
 
 def _lengths(runs: pd.DataFrame) -> list[float]:

@@ -7,7 +7,9 @@
 import numpy as np
 import pandas as pd
 
-from gradlab.frames.schema import AXES, RUNS, SUMMARY
+from gradlab.frames.gradients import GRADIENTS, SUMMARY
+
+AXES, RUNS = GRADIENTS.point, GRADIENTS.runs
 
 
 def compare(summary: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:

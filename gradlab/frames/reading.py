@@ -23,7 +23,8 @@ from gradlab import _manifest, _names, _sums
 from gradlab._files import Folder
 from gradlab._manifest import FORMAT as FORMAT
 from gradlab.frames import schema
-from gradlab.frames.schema import Column
+from gradlab.frames.kinds import schema_of
+from gradlab.frames.schema import Column, Schema
 
 # Rows per piece of CSV.
 _BATCH = 2**16
@@ -80,8 +81,8 @@ def read(
     folder = dir if isinstance(dir, Folder) else Folder(dir)
     manifest = read_manifest(folder)
     warn_unfinished(folder, manifest)
-    kind = manifest.get("kind", "gradients")
-    known = schema.KINDS[kind]
+    about = schema_of(manifest)
+    known = about.frames
     # Where two frames have a column of one name, that of runs counts.
     every = {name: field for frame in reversed(known.values()) for name, field in frame.items()}
     if isinstance(columns, str) or not isinstance(columns, Iterable | None):
@@ -103,20 +104,22 @@ def read(
     for frame, fields in known.items():
         names = [name for name in fields if wanted is None or name in wanted]
         if frame == "runs":
-            tables[frame] = read_frame(folder, kind, frame, names, chosen)
+            tables[frame] = read_frame(folder, about, frame, names, chosen)
             ids = tables[frame]["run_id"] if chosen else None
         elif names == ["run_id"]:
             tables[frame] = schema.coerce([], {"run_id": fields["run_id"]}, frame)
         else:
             own = {name: value for name, value in others.items() if name in fields}
-            tables[frame] = read_frame(folder, kind, frame, names, own, ids)
-    results = schema.TrainingResults if kind == "training" else schema.Results
+            tables[frame] = read_frame(folder, about, frame, names, own, ids)
+    results = schema.TrainingResults if "curves" in tables else schema.Results
+    # A measurement may have no steps.
+    tables.setdefault("steps", schema.coerce([], {"run_id": schema.RUN_ID}, "steps"))
     return results(*tables.values(), manifest)
 
 
 def read_frame(
     folder: Folder,
-    kind: str,
+    about: Schema,
     frame: str,
     columns: Iterable[str] | None = None,
     where: Mapping[str, Any] | None = None,
@@ -124,11 +127,11 @@ def read_frame(
 ) -> pd.DataFrame:
     """One frame of a folder, or a part of it: `columns` and `where` are those of `read`.
 
-    `kind` is that of the manifest, and `ids` are the runs that are wanted, all by default.
+    `about` is the schema that the manifest says, and `ids` the runs that are wanted, or all.
     """
-    fields = schema.KINDS[kind][frame]
+    fields = about.frames[frame]
     columns = list(fields if columns is None else columns)
-    parts = list(blocks(folder, kind, frame, columns, where, ids))
+    parts = list(blocks(folder, about, frame, columns, where, ids))
     return _pandas(parts, {name: fields[name] for name in columns}, frame)
 
 
@@ -139,8 +142,7 @@ def read_manifest(folder: Folder) -> dict[str, Any]:
         ValueError: where it is missing, damaged, by a newer gradlab, or of unknown results.
     """
     manifest = _manifest.read(folder)
-    kind = manifest.get("kind", "gradients")
-    _names.choose(f"kind of results in {folder}/manifest.json:", kind, schema.KINDS)
+    schema_of(manifest, f"{folder}/manifest.json")
     return manifest
 
 
@@ -157,25 +159,23 @@ def warn_unfinished(folder: Folder, manifest: Mapping[str, Any]) -> None:
 def read_summary(dir: str | Path | Folder) -> pd.DataFrame:
     """The points of the sweep in `dir`: what `summary` or `trained_summary` of its runs gives."""
     folder = dir if isinstance(dir, Folder) else Folder(dir)
-    runs = schema.KINDS[read_manifest(folder).get("kind", "gradients")]["runs"]
-    dtypes = {name: column.dtype for name, column in runs.items()}
+    about = schema_of(read_manifest(folder))
     # Of the other columns of runs it holds medians over the seeds, which are floats.
-    axes = {*schema.AXES, *schema.TRAINED_AXES, "theory"}
-    dtypes = {name: dtype for name, dtype in dtypes.items() if name in axes}
+    dtypes = {n: c.dtype for n, c in about.runs.items() if n in (*about.point, "theory")}
     with opened(folder, "summary.csv") as file:
         return pd.read_csv(io.BytesIO(file.read()), dtype=dtypes)
 
 
 def blocks(
     folder: Folder,
-    kind: str,
+    about: Schema,
     frame: str,
     columns: Iterable[str],
     where: Mapping[str, Any] | None = None,
     ids: Iterable[str] | None = None,
 ) -> Iterator[pa.Table]:
     """What `read_frame` gives, piece by piece, as tables of pyarrow."""
-    fields = schema.KINDS[kind][frame]
+    fields = about.frames[frame]
     whole = schema.arrow_schema(fields)
     shape = pa.schema([whole.field(name) for name in columns])
     conditions = [_condition(name, fields[name], value) for name, value in (where or {}).items()]
@@ -322,20 +322,20 @@ def to_csv(dir: str | Path | Folder) -> list[Path | str]:
     folder = dir if isinstance(dir, Folder) else Folder(dir)
     manifest = read_manifest(folder)
     warn_unfinished(folder, manifest)
-    kind = manifest.get("kind", "gradients")
+    about = schema_of(manifest)
     paths: list[Path | str] = []
-    for frame in schema.KINDS[kind]:
-        folder.write(f"{frame}.csv", lambda file, frame=frame: _csv(folder, kind, frame, file))
+    for frame in about.frames:
+        folder.write(f"{frame}.csv", lambda file, frame=frame: _csv(folder, about, frame, file))
         local = folder.local
         paths.append(f"{folder}/{frame}.csv" if local is None else local / f"{frame}.csv")
     return paths
 
 
-def _csv(folder: Folder, kind: str, frame: str, file: Any) -> None:
-    fields = schema.KINDS[kind][frame]
+def _csv(folder: Folder, about: Schema, frame: str, file: Any) -> None:
+    fields = about.frames[frame]
     head = schema.coerce([], fields, frame)
     file.write(head.to_csv(index=False, lineterminator="\n").encode())
-    for table in blocks(folder, kind, frame, fields):
+    for table in blocks(folder, about, frame, fields):
         for place in range(0, len(table), _BATCH):
             rows = _pandas([table.slice(place, _BATCH)], fields, frame)
             file.write(rows.to_csv(index=False, header=False, lineterminator="\n").encode())

@@ -1,12 +1,14 @@
-"""The schema of gradlab's dataframes, in one place.
+"""What a frame holds: columns, axes and schemas, and how records become frames.
 
-`RUNS`, `STEPS` and `TRACE` map each column to its dtype, unit and meaning. All that writes or
-reads a frame passes through `runs_frame`, `steps_frame` and `fit`, so a column has one dtype
-everywhere.
-All norms are natural logarithms: `-inf` is an exact zero, `NaN` a norm that is not finite.
+Each kind of sweep declares its `Schema` once (`frames.gradients`, `frames.training`, or a user's
+measurement by its arguments). All that writes or reads a frame passes through `coerce` and `fit`,
+so a column has one dtype everywhere. All norms are natural logarithms: `-inf` is an exact zero,
+`NaN` a norm that is not finite.
 """
 
-from collections.abc import Iterable, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ import pyarrow as pa
 
 from gradlab import _names
 from gradlab.frames import tolerances
+from gradlab.frames.axes import Axis
 
 
 class Column(NamedTuple):
@@ -30,67 +33,124 @@ class Column(NamedTuple):
     required: bool = False
 
 
-RUNS: dict[str, Column] = {
-    "run_id": Column("str", "", "the run's name, the key into steps", True),
-    "cell": Column("str", "", "the recurrent cell", True),
-    "activation": Column("str", "", "the cell's activation; missing where it has no choice"),
-    "init": Column("str", "", "initializer of the recurrent weights; missing without any", True),
-    "gain": Column("float64", "1", "gain of that initializer; NaN where there is none", True),
-    "weights": Column("str", "", "tied: one draw of the parameters; untied: a draw for each step"),
-    "forget_bias": Column("float64", "1", "bias added to the forget gate; NaN where there is none"),
-    "input": Column("str", "", "where the input sequence comes from", True),
-    "input_scale": Column("float64", "1", "factor on the input weights"),
-    "bias_scale": Column("float64", "1", "standard deviation of the biases"),
-    "length": Column("int64", "steps", "sequence length T", True),
-    "hidden": Column("int64", "1", "width of the hidden state", True),
-    "inputs": Column("int64", "1", "features of the input at one step", True),
-    "batch": Column("Int64", "1", "sequences that log_norm is the mean over"),
-    "seed": Column("int64", "1", "the seed", True),
-    "precision": Column("str", "", "dtype and matrix-product precision of the run"),
-    "status": Column(
-        "str", "", "ok, zero (the gradient is exactly 0), nonfinite or failed (not measured)", True
-    ),
-    "reason": Column("str", "", "why a run failed; missing where it did not"),
-    "verdict": Column("str", "", "vanishing, stable, exploding, nonfinite or failed", True),
-    "rate": Column("float64", "nats/step", "slope of log_norm against lag"),
-    "rate_stderr": Column(
-        "float64", "nats/step", "error of rate within the run; ±2 cover 95 %; no spread of matrices"
-    ),
-    "theory": Column("str", "", "mean field, disc law, or none: / does not hold: and the reason"),
-    "predicted_rate": Column("float64", "nats/step", "the theory's rate; NaN where it has none"),
-    "predicted_bias": Column(
-        "float64", "nats/step", "what the width and length add to it; NaN where that is not derived"
-    ),
-    "disagreement": Column(
-        "float64",
-        "1",
-        "(rate - predicted_rate - predicted_bias) / √(rate_stderr² + ROUNDING²): beyond ±2 in 5 % "
-        "of the runs; NaN where the bias is, such as where matrices of tied weights differ",
-    ),
-    "log_gain": Column("float64", "nats", "log_norm at step 1 minus log_norm at step T"),
-    "horizon": Column("Int64", "steps", "lag at which the norm leaves [eps, 1/eps] of its start"),
-    "first_nonfinite_step": Column("Int64", "steps", "first step that is not finite, if any"),
-    "spectral_radius": Column("float64", "1", "measured spectral radius of the recurrent weights"),
-    "largest_singular_value": Column("float64", "1", "their largest singular value"),
-    "smallest_singular_value": Column("float64", "1", "their smallest singular value"),
-    "log10_condition": Column("float64", "1", "log10 of their ratio; inf for a singular W"),
-    "orthogonality_error": Column("float64", "1", "measured distance from a scaled orthogonal map"),
-    "non_normality": Column("float64", "1", "Henrici's departure from normality over the norm"),
-    "time_constant_median": Column(
-        "float64", "steps", "steps in which a gate at its bias forgets by e, median over the units"
-    ),
-    "time_constant_min": Column("float64", "steps", "the same, the shortest; NaN without a gate"),
-    "time_constant_max": Column("float64", "steps", "the same, the longest; inf if never"),
-    "halved": Column("Int64", "1", "times that its chunk was halved because memory ran out"),
-    "device": Column("str", "", "the device that ran it"),
-}
+Columns = dict[str, Column]
 
-STEPS: dict[str, Column] = {
-    "run_id": Column("str", "", "the run's name, the key into runs", True),
-    "step": Column("int64", "steps", "t = 1..T, the state after input t", True),
-    "lag": Column("int64", "steps", "T - t, steps that the gradient has travelled back", True),
-    "log_norm": Column("float64", "nats", "ln of the 2-norm of dL/dh_t", True),
-}
+RUN_ID = Column("str", "", "the run's name, the key into the other frames", True)
+PRECISION = Column("str", "", "dtype and matrix-product precision of the run")
+REASON = Column("str", "", "why a run failed; missing where it did not")
+CODE = Column("str", "", "digest of the user's code that the run used; missing without any")
+HALVED = Column("Int64", "1", "times that its chunk was halved because memory ran out")
+DEVICE = Column("str", "", "the device that ran it")
+NUMBER = Column("float64", "1", "what the measurement returned under that name")
+
+
+class Schema(NamedTuple):
+    """What the frames of one kind of sweep hold.
+
+    Attributes:
+        kind: the measurement, as a manifest names it.
+        axes: the coordinates of a run in the order of the columns, the seed last.
+        measured: the other columns of runs.
+        others: the other frames by their names, with their columns but for `run_id`.
+        summarize: (runs, schema) -> a row per point, with statistics over the seeds.
+        is_open: whether rows may bring columns of numbers that are not declared.
+        version: a number that goes up when a run measures something else under the same names.
+    """
+
+    kind: str
+    axes: tuple[Axis, ...]
+    measured: Columns
+    others: dict[str, Columns]
+    summarize: Callable[[pd.DataFrame, Schema], pd.DataFrame]
+    is_open: bool = False
+    version: int = 0
+
+    def including(self, runs: pd.DataFrame) -> Schema:
+        """The schema with an axis for each column of runs that it does not know, before the seed.
+
+        A sweep over the options of a cell or a task, or over a remedy of the user's own, has more
+        axes than gradlab's: their points must not be taken together.
+        """
+        more = tuple(
+            Axis(str(name), str(runs[name].dtype), "", "", Any, optional=True)
+            for name in runs
+            if name not in self.runs
+        )
+        return self.extend(more)
+
+    def extend(self, axes: tuple[Axis, ...]) -> Schema:
+        """The schema with more axes, before the seed."""
+        return self._replace(axes=(*self.axes[:-1], *axes, self.axes[-1])) if axes else self
+
+    def widen(self, rows: Iterable[Mapping[str, Any]]) -> Schema:
+        """The schema with the columns that rows bring, where it is open; else as it is."""
+        if not self.is_open:
+            return self
+        known = {*self.runs}
+        measured, others = dict(self.measured), {k: dict(v) for k, v in self.others.items()}
+        for row in rows:
+            for name, value in row.items():
+                if isinstance(value, Mapping):
+                    fields = others.setdefault(name, {})
+                    fields |= {column: NUMBER for column in value if column not in fields}
+                elif name not in known:
+                    measured.setdefault(name, NUMBER)
+        return self._replace(measured=measured, others=others)
+
+    @property
+    def runs(self) -> Columns:
+        """The columns of runs."""
+        axes = {a.name: Column(a.dtype, a.unit, a.meaning, not a.optional) for a in self.axes}
+        ends = {"code": CODE, "halved": HALVED, "device": DEVICE}
+        return {"run_id": RUN_ID, **axes, **self.measured, **ends}
+
+    @property
+    def frames(self) -> dict[str, Columns]:
+        """The columns of every frame; runs comes first."""
+        others = {name: {"run_id": RUN_ID, **fields} for name, fields in self.others.items()}
+        return {"runs": self.runs, **others}
+
+    @property
+    def point(self) -> tuple[str, ...]:
+        """The columns that say what was run: runs that agree on them differ by their seed."""
+        names = [axis.name for axis in self.axes if axis.name != "seed"]
+        return (*names, "precision") if "precision" in self.measured else tuple(names)
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The order of the runs: by these columns, missing values last, and then by seed.
+
+        What decides a program comes first: the runs of a chunk share a program, so chunks are
+        nearly contiguous in this order. The rows of the other frames follow the runs.
+        """
+        program = {axis.name: axis.program for axis in self.axes}
+        return tuple(sorted(self.point, key=lambda name: not program.get(name, False)))
+
+
+class Statistic(NamedTuple):
+    """One column of a summary, over the seeds of a point.
+
+    Attributes:
+        unit: as that of a `Column`.
+        meaning: likewise.
+        tolerance: for each point, how far the column may lie from that of the same spec measured
+            elsewhere.
+        values: the frame of runs -> the values that go in.
+        over: the name of pandas' aggregation over the seeds; "" where `values` takes the points
+            with the columns before this one.
+        dtype: the pandas dtype.
+        complete: whether it is NaN where a run that was measured has no value: without that run
+            the statistic would be one of survivors.
+    """
+
+    unit: str
+    meaning: str
+    tolerance: tolerances.Rule
+    values: Callable[[pd.DataFrame], pd.Series]
+    over: str = "median"
+    dtype: str = "float64"
+    complete: bool = False
+
 
 TRACE: dict[str, Column] = {
     "training_step": Column(
@@ -115,62 +175,6 @@ TRACE: dict[str, Column] = {
     ),
 }
 
-TRAINED: dict[str, Column] = {
-    "run_id": Column("str", "", "the run's name, the key into curves and steps", True),
-    "task": Column("str", "", "what is learnt", True),
-    "length": Column("Int64", "steps", "the task's length T; missing where it has no choice"),
-    "symbols": Column("Int64", "1", "symbols to order; missing for a task without them"),
-    "size": Column("Int64", "pixels", "edge of the images; missing for a task without any"),
-    "permuted": Column("boolean", "", "whether their pixels come in a random order"),
-    "every_step": Column("boolean", "", "whether every step is judged; missing if fixed"),
-    **{name: RUNS[name] for name in ("cell", "activation", "init", "gain", "forget_bias")},
-    "hidden": RUNS["hidden"],
-    "optimizer": Column("str", "", "optax's optimizer", True),
-    "learning_rate": Column("float64", "1", "its learning rate", True),
-    "clip_norm": Column("float64", "1", "largest norm of the gradient; 0 for no clipping"),
-    "clip_value": Column("float64", "1", "largest size of its entries; 0 for no clipping"),
-    "omega": Column("float64", "1", "weight of Pascanu's regularizer; 0 without it"),
-    "omega_squared": Column("float64", "1", "the same of its form with squared norms"),
-    "orthogonality": Column("float64", "1", "weight of the orthogonality penalty; 0 without it"),
-    "flossing": Column("float64", "1", "weight of gradient flossing; 0 without it"),
-    "preflossing": Column("Int64", "updates", "updates of flossing alone before the training"),
-    "chrono": Column("float64", "steps", "T_max of chrono initialization; 0 without it"),
-    "window": Column("Int64", "steps", "window of truncated back-propagation; 0 for none"),
-    "leak": Column("float64", "1", "share of the state that a step replaces; 1 for all of it"),
-    "batch": Column("int64", "1", "sequences of one update", True),
-    "updates": Column("int64", "updates", "the most updates that a run may make", True),
-    "seed": Column("int64", "1", "the seed", True),
-    "precision": Column("str", "", "dtype and matrix-product precision of the run"),
-    "status": Column("str", "", "solved, unsolved, nonfinite or failed (not trained)", True),
-    "reason": RUNS["reason"],
-    "solved_step": Column("Int64", "updates", "updates made where the task was first solved"),
-    "first_nonfinite_step": Column(
-        "Int64", "updates", "the first update whose loss or result is not finite, if any"
-    ),
-    "trained": Column("int64", "updates", "the updates made: a run ends where it is solved", True),
-    "loss": Column("float64", "task", "loss of fresh sequences at the end", True),
-    "error": Column("float64", "task", "error of fresh sequences at the end", True),
-    "best_loss": Column("float64", "task", "the least loss of fresh sequences"),
-    "baseline": Column("float64", "task", "the loss that remembering nothing gives"),
-    "rate_before": Column("float64", "nats/step", "slope of log_norm against lag, untrained"),
-    "rate_after": Column("float64", "nats/step", "the same at the end"),
-    "halved": RUNS["halved"],
-    "device": Column("str", "", "the device that ran it"),
-}
-
-CURVES: dict[str, Column] = {
-    "run_id": Column("str", "", "the run's name, the key into runs", True),
-    "training_step": Column("int64", "updates", "the updates made", True),
-    "loss": Column("float64", "task", "loss of fresh sequences", True),
-    "error": Column("float64", "task", "their error", True),
-}
-
-TRAINING_STEPS: dict[str, Column] = {
-    "run_id": STEPS["run_id"],
-    "training_step": CURVES["training_step"],
-    **{name: STEPS[name] for name in ("step", "lag", "log_norm")},
-}
-
 METRICS: dict[str, Column] = {
     "training_step": Column("int64", "updates", "the updates made, this one included", True),
     "loss": Column("float64", "task", "the batch's loss before the update", True),
@@ -178,165 +182,9 @@ METRICS: dict[str, Column] = {
 }
 """What every training reports; a column of float64 more for each metric of the user's loss."""
 
-KINDS: dict[str, dict[str, dict[str, Column]]] = {
-    "gradients": {"runs": RUNS, "steps": STEPS},
-    "training": {"runs": TRAINED, "curves": CURVES, "steps": TRAINING_STEPS},
-}
-"""The frames of a sweep, by what it measures, and the columns of each."""
-
-AUDITS = (
-    "spectral_radius",
-    "largest_singular_value",
-    "smallest_singular_value",
-    "log10_condition",
-    "orthogonality_error",
-    "non_normality",
-    "time_constant_median",
-    "time_constant_min",
-    "time_constant_max",
-)
-"""The columns of runs that say what an initializer really gave: over the matrices of a cell the
-largest value, but for `smallest_singular_value`."""
-
-AXES = (
-    "cell",
-    "activation",
-    "init",
-    "gain",
-    "weights",
-    "forget_bias",
-    "input",
-    "input_scale",
-    "bias_scale",
-    "length",
-    "hidden",
-    "inputs",
-    "batch",
-    "precision",
-)
-"""The columns of runs that say what was run; the runs that agree on all of them differ by seed."""
-
-TRAINED_AXES = (
-    "task",
-    "symbols",
-    "size",
-    "permuted",
-    "every_step",
-    "cell",
-    "activation",
-    "init",
-    "gain",
-    "forget_bias",
-    "hidden",
-    "optimizer",
-    "learning_rate",
-    "clip_norm",
-    "clip_value",
-    "omega",
-    "omega_squared",
-    "orthogonality",
-    "flossing",
-    "preflossing",
-    "chrono",
-    "window",
-    "leak",
-    "batch",
-    "updates",
-    "length",
-    "precision",
-)
-"""The same of the runs of a training sweep."""
-
-# What decides a program comes first, then what a program takes as an argument: the runs of a chunk
-# share a program, so chunks are nearly contiguous in this order.
-ORDER = {
-    "gradients": (
-        *("cell", "activation", "init", "weights", "input", "hidden", "inputs", "length", "batch"),
-        *("gain", "forget_bias", "input_scale", "bias_scale", "precision"),
-    ),
-    "training": TRAINED_AXES,
-}
-"""The order of the runs of a sweep: by these columns, missing values last, and then by seed. The
-rows of the other frames follow it."""
-
-ROUNDING = float(np.finfo(np.float32).eps)
-"""The error of a rate from float32, in nats per step. A step back multiplies λ by rounded weights:
-the gain and each entry are off by up to eps/2 of their size, and so is each sum, at random. What is
-the same at all steps is the gain's error and that of the weights' own draw (a QR for orthogonal
-ones), so the rate is off by about eps/2 each, and eps bounds both: at most 1.13 eps in 1,800 linear
-orthogonal networks of width 4 to 256, whose rate is known, 0.1 to 0.6 eps as root mean square."""
-
-VERDICTS = ("vanishing", "stable", "exploding", "nonfinite")
-
-
-class Statistic(NamedTuple):
-    """What one column of a summary holds, over the seeds of a point.
-
-    `tolerance` gives for each point how far the column may lie from that of the same spec measured
-    elsewhere; the others are those of a `Column`.
-    """
-
-    dtype: str
-    unit: str
-    meaning: str
-    tolerance: tolerances.Rule
-
-
-def _share(of: str, tolerance: tolerances.Rule) -> Statistic:
-    return Statistic("float64", "1", f"share of the runs {of}", tolerance)
-
-
-SUMMARY: dict[str, Statistic] = {
-    "runs": Statistic("int64", "1", "runs of the point, one for each seed", tolerances.exact),
-    "rate_runs": Statistic("int64", "1", "runs with a finite rate", tolerances.exact),
-    "rate_median": Statistic("float64", "nats/step", "their median", tolerances.median_rate),
-    "rate_mean": Statistic("float64", "nats/step", "their mean", tolerances.mean_rate),
-    "rate_sd": Statistic(
-        "float64", "nats/step", "their standard deviation", tolerances.extreme_rate
-    ),
-    "rate_min": Statistic("float64", "nats/step", "the least", tolerances.extreme_rate),
-    "rate_max": Statistic("float64", "nats/step", "the largest", tolerances.extreme_rate),
-    "rate_stderr_max": Statistic(
-        "float64", "nats/step", "the largest error of a rate within its run", tolerances.stderr
-    ),
-    "theory": Statistic("str", "", RUNS["theory"].meaning, tolerances.exact),
-    "predicted_rate": Statistic(
-        "float64", "nats/step", RUNS["predicted_rate"].meaning, tolerances.predicted
-    ),
-    "predicted_bias": Statistic(
-        "float64", "nats/step", RUNS["predicted_bias"].meaning, tolerances.predicted
-    ),
-    "disagreement": Statistic(
-        "float64", "1", "of the mean rate, in its standard errors", tolerances.disagreement
-    ),
-    "log_gain_median": Statistic("float64", "nats", "median of log_gain", tolerances.log_gain),
-    "horizon_median": Statistic(
-        "float64", "steps", "median horizon of those that have one", tolerances.horizon
-    ),
-    **{name: _share(f"whose verdict is {name}", tolerances.share) for name in VERDICTS[:3]},
-    "nonfinite": _share("that are not finite", tolerances.exact),
-    "zero": _share("whose gradient is exactly 0", tolerances.exact),
-    "failed": _share("that could not be measured", tolerances.exact),
-    **{
-        name: Statistic("float64", RUNS[name].unit, RUNS[name].meaning, tolerance)
-        for name, tolerance in {
-            "spectral_radius": tolerances.eigenvalue,
-            "largest_singular_value": tolerances.matrix,
-            "smallest_singular_value": tolerances.matrix,
-            "log10_condition": tolerances.log_condition,
-            "orthogonality_error": tolerances.relative_matrix,
-            "non_normality": tolerances.relative_matrix,
-            "time_constant_median": tolerances.time_constants("time_constant_median"),
-            "time_constant_min": tolerances.time_constants("time_constant_min"),
-            "time_constant_max": tolerances.time_constants("time_constant_max"),
-        }.items()
-    },
-}
-"""The columns of a summary of gradients, after `AXES`."""
-
 
 class Results(NamedTuple):
-    """What a sweep left behind: two frames and the manifest."""
+    """What a sweep left behind: its frames and the manifest."""
 
     runs: pd.DataFrame
     steps: pd.DataFrame
@@ -355,7 +203,7 @@ class TrainingResults(NamedTuple):
 Records = pd.DataFrame | Iterable[Mapping[str, Any]] | Mapping[str, Any]
 
 
-def coerce(records: Records, schema: dict[str, Column], what: str) -> pd.DataFrame:
+def coerce(records: Records, schema: Columns, what: str) -> pd.DataFrame:
     """The records as a frame with the columns, the order and the dtypes of a schema."""
     if isinstance(records, pd.DataFrame | Mapping):
         frame = pd.DataFrame(records)
@@ -386,7 +234,7 @@ def coerce(records: Records, schema: dict[str, Column], what: str) -> pd.DataFra
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def arrow_schema(schema: dict[str, Column]) -> pa.Schema:
+def arrow_schema(schema: Columns) -> pa.Schema:
     """The columns as pyarrow has them, with the note by which pandas finds its dtypes again."""
     return pa.Schema.from_pandas(coerce([], schema, ""), preserve_index=False)
 
@@ -412,46 +260,6 @@ def fit(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
             column = pa.nulls(len(table), kind)
         columns.append(column if column.type == kind else column.cast(kind))
     return pa.table(columns, schema=schema)
-
-
-def runs_frame(records: Records) -> pd.DataFrame:
-    """A row per run, with the columns, the order and the dtypes of `RUNS`.
-
-    `records` is an iterable of mappings, a mapping of columns, or a frame. Columns that may be
-    missing are filled; a required column that is missing, a column that `RUNS` does not know and a
-    value that does not fit its dtype raise ValueError.
-
-    >>> record = dict(run_id="a", cell="gru", init="normal", gain=1, input="gaussian", length=10,
-    ...               hidden=4, inputs=2, seed=0, status="ok", verdict="stable", rate=-0.01)
-    >>> frame = runs_frame([record])
-    >>> frame.gain.dtype, frame.horizon.dtype, list(frame.columns) == list(RUNS)
-    (dtype('float64'), Int64Dtype(), True)
-    """
-    return coerce(records, RUNS, "runs")
-
-
-def steps_frame(records: Records) -> pd.DataFrame:
-    """A row per run and recorded lag, with the columns, the order and the dtypes of `STEPS`.
-
-    >>> steps_frame({"run_id": ["a"], "step": [1], "lag": [9], "log_norm": [-3]}).log_norm.dtype
-    dtype('float64')
-    """
-    return coerce(records, STEPS, "steps")
-
-
-def trained_frame(records: Records) -> pd.DataFrame:
-    """A row per run of a training sweep, with the columns of `TRAINED`."""
-    return coerce(records, TRAINED, "runs")
-
-
-def curves_frame(records: Records) -> pd.DataFrame:
-    """A row per run and evaluation, with the columns, the order and the dtypes of `CURVES`."""
-    return coerce(records, CURVES, "curves")
-
-
-def training_steps_frame(records: Records) -> pd.DataFrame:
-    """A row per run, evaluation and lag, with the columns of `TRAINING_STEPS`."""
-    return coerce(records, TRAINING_STEPS, "steps")
 
 
 def lags(length: int) -> np.ndarray:

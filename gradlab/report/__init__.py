@@ -29,7 +29,7 @@ import tomli_w
 from gradlab import _files, frames
 from gradlab._format import format_duration
 from gradlab.report._captions import CAPTIONS, Caption
-from gradlab.report._tables import axes, failures, trained, verdicts
+from gradlab.report._tables import axes, failures, points, trained, verdicts
 
 # The columns of runs that the page needs: a million runs with all columns do not fit in memory.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -40,7 +40,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("rate_before", "rate_after"),
     ),
 }
-_SCHEMAS = {"gradients": frames.RUNS, "training": frames.TRAINED}
 
 
 class Figure(NamedTuple):
@@ -70,13 +69,14 @@ def write(dir: str | Path, out: str | Path | None = None) -> str:
     """
     folder = _files.Folder(dir)
     manifest = _manifest(folder)
-    kind = manifest.get("kind", "gradients")
-    runs = frames.read_frame(folder, kind, "runs", COLUMNS[kind])
+    schema = frames.schema_of(manifest)
+    extra = [name for name in schema.point if name not in COLUMNS.get(schema.kind, ())]
+    columns = (*COLUMNS[schema.kind], *extra) if schema.kind in COLUMNS else schema.runs
+    runs = frames.read_frame(folder, schema, "runs", columns)
     if runs.empty:
         raise ValueError(f"no runs to report in {str(folder)!r}")
-    names = frames.TRAINED_AXES if kind == "training" else frames.AXES
-    columns = ("run_id", *names, "seed", "status", "reason")
-    failed = frames.read_frame(folder, kind, "runs", columns, {"status": "failed"})
+    columns = ("run_id", *schema.point, "seed", "status", "reason")
+    failed = frames.read_frame(folder, schema, "runs", columns, {"status": "failed"})
     pictures = {
         name.removeprefix("figures/"): _picture(folder, name)
         for name in folder.names()
@@ -115,12 +115,13 @@ def page(
     >>> "&lt;b&gt;" in text, "<b>" in text
     (True, False)
     """
-    training = manifest.get("kind") == "training"
+    schema = frames.schema_of(manifest)
     if failed is None:
         failed = runs[runs["status"] == "failed"]
     measured = runs[runs["status"] != "failed"]
-    names = frames.TRAINED_AXES if training else frames.AXES
-    subjects = {str(value): None for value in runs["task" if training else "input"].dropna()}
+    names = schema.point
+    subject = {"training": "task", "gradients": "input"}.get(schema.kind)
+    subjects = {str(value): None for value in runs[subject].dropna()} if subject else {}
     script = _source("sort.js")
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_source),
@@ -130,15 +131,16 @@ def page(
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        title=_title(runs, training),
+        title=_title(runs, schema.kind),
         lede=_lede(runs, manifest),
         counts={"status": _count(runs["status"])}
-        | ({} if training else {"verdict": _count(measured["verdict"])}),
-        axes=axes(runs, names, _SCHEMAS["training" if training else "gradients"]),
+        | ({"verdict": _count(measured["verdict"])} if "verdict" in measured else {}),
+        kind=schema.kind,
+        axes=axes(runs, names, schema.runs),
         spec=_spec(manifest.get("spec")),
         figures=_figures(figures or {}, subjects),
-        table=(trained if training else verdicts)(measured),
-        failed=failures(failed, names),
+        table=_TABLES.get(schema.kind, points)(measured, schema),
+        failed=failures(failed, schema),
         facts=_facts(manifest),
         files=manifest.get("files") or {},
         commit=_part(manifest, "git").get("commit"),
@@ -182,10 +184,15 @@ def _is_png(content: bytes) -> bool:
     return content[:8] == b"\x89PNG\r\n\x1a\n" and kind == b"IEND" and place == len(content)
 
 
-def _title(runs: pd.DataFrame, training: bool) -> str:
+_TABLES = {"training": trained, "gradients": verdicts}
+
+
+def _title(runs: pd.DataFrame, kind: str) -> str:
+    if kind not in _TABLES:
+        return kind
     cells = [str(cell) for cell in runs["cell"].unique()]
     title = _listed(cells) if len(cells) <= 4 else f"{len(cells)} cells"
-    if not training:
+    if kind == "gradients":
         return f"Gradients of {title}"
     return f"Training {title} on {_listed([str(task) for task in runs['task'].unique()])}"
 

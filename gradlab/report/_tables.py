@@ -102,7 +102,7 @@ def _plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def verdicts(runs: pd.DataFrame) -> Table | None:
+def verdicts(runs: pd.DataFrame, _: frames.Schema) -> Table | None:
     """`frames.verdict_table` for the page; None where no run was measured."""
     if runs.empty:
         return None
@@ -136,12 +136,12 @@ def verdicts(runs: pd.DataFrame) -> Table | None:
     return Table(heads, rows)
 
 
-def trained(runs: pd.DataFrame) -> Table | None:
+def trained(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
     """`frames.trained_summary` for the page, without the axes that all points share."""
     if runs.empty:
         return None
     points = frames.trained_summary(runs)
-    varying = [name for name in frames.TRAINED_AXES if points[name].nunique() > 1]
+    varying = [name for name in schema.point if points[name].nunique() > 1]
     shown = list(dict.fromkeys((*(v for v in varying if v == "task"), "cell", *varying)))
     statistics = {
         "runs": ("runs", "", "d"),
@@ -164,7 +164,7 @@ def trained(runs: pd.DataFrame) -> Table | None:
         "solved": "share of runs",
         "nonfinite": "share of runs",
     }
-    heads = [_axis_head(points, name, frames.TRAINED) for name in shown]
+    heads = [_axis_head(points, name, schema.runs) for name in shown]
     for name, (text, unit, _) in statistics.items():
         heads.append(Head(text, unit, True, group.get(name, "")))
     rows = []
@@ -176,15 +176,39 @@ def trained(runs: pd.DataFrame) -> Table | None:
     return Table(heads, rows, max(len(points) - MOST, 0))
 
 
-def failures(failed: pd.DataFrame, names: Sequence[str]) -> Table | None:
+def points(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
+    """A row per point of a measurement of the user's own: its runs and the medians over seeds."""
+    if runs.empty:
+        return None
+    table = schema.summarize(runs, schema)
+    shown = [name for name in schema.point if table[name].nunique(dropna=False) > 1]
+    medians = [name for name in table if name.endswith("_median")]
+    heads = [_axis_head(table, name, schema.runs) for name in shown]
+    heads += [Head("runs", "", True)]
+    heads += [Head(name.removesuffix("_median"), "", True, "median over seeds") for name in medians]
+    rows = [
+        [
+            *(_axis(row[name]) for name in shown),
+            _number(row["runs"], "d"),
+            *(_number(row[name], ".4g") for name in medians),
+        ]
+        for row in table.head(MOST).to_dict("records")
+    ]
+    return Table(heads, rows, max(len(table) - MOST, 0))
+
+
+def failures(failed: pd.DataFrame, schema: frames.Schema) -> Table | None:
     """A row per failed run: what sets it apart, and why it failed; None where none did."""
     if failed.empty:
         return None
-    present = [name for name in names if name in failed]
+    present = [name for name in schema.point if name in failed]
     varying = [name for name in present if failed[name].nunique() > 1]
-    shown = list(dict.fromkeys(("cell", *varying, "seed")))
-    known = {**frames.TRAINED, **frames.RUNS}
-    heads = [_axis_head(failed, name, known) for name in shown] + [Head("reason"), Head("run")]
+    always = [name for name in ("cell",) if name in present]
+    shown = list(dict.fromkeys((*always, *varying, "seed")))
+    heads = [_axis_head(failed, name, schema.runs) for name in shown] + [
+        Head("reason"),
+        Head("run"),
+    ]
     reasons = failed["reason"] if "reason" in failed else pd.Series(None, index=failed.index)
     rows = [
         [

@@ -1,21 +1,227 @@
-"""Sweeps: spec -> plan -> run -> store."""
+"""Sweeps: what gradlab measures, on the engine of `gradlab.grid`.
 
-from gradlab.sweeps.chunks import keep_memory, use_cores
-from gradlab.sweeps.forecast import Estimate, estimate
-from gradlab.sweeps.progress import Status, status
-from gradlab.sweeps.run import Report, sweep
-from gradlab.sweeps.spec import Spec, load, parse
+Two measurements are gradlab's own: `gradients`, networks as they are initialized, and `training`,
+networks as they learn. `measurement` makes any function one; `options` says which axes a run has,
+and `plugins` imports the code that a spec names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gradlab import grid
+from gradlab.grid import Estimate, Grid, Measurement, Report, Status, keep_memory, use_cores
+from gradlab.grid import spec as specs
+from gradlab.sweeps import gradients, plugins, training
+from gradlab.sweeps.measurements import measurement, measurement_of
 
 __all__ = [
     "Estimate",
     "Report",
     "Spec",
     "Status",
+    "TrainingSpec",
     "estimate",
     "keep_memory",
     "load",
+    "measurement",
     "parse",
     "status",
     "sweep",
     "use_cores",
 ]
+
+Spec = gradients.MEASUREMENT.model
+TrainingSpec = training.MEASUREMENT.model
+
+_ABOUT = ("measurement", "imports")
+
+
+def parse(
+    table: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    imports: Any = (),
+    folder: str | Path = ".",
+) -> Grid:
+    """Check the content of a spec file: tables `axes`, `fixed` and `when`, lists `zip`, `blocks`.
+
+    Args:
+        table: the content. `measurement` names what is measured: "gradients", "training" or a
+            function that `gradlab.sweeps.measurement` knows; without it, a spec that names a task
+            is one of training and any other one of gradients. `imports` lists files and modules
+            with code that the spec names. Under `axes` an axis is a list or a spacing
+            (`{linspace = [0.5, 3.0, 26]}`), under `fixed` one value; what stands outside of the
+            tables is either. A block `[[blocks]]` holds either as well, in place of what stands
+            outside of it.
+        overrides: values in place of what stands anywhere.
+        imports: more files and modules, relative to where the process runs.
+        folder: what the files of `imports` in the table are relative to.
+
+    >>> parse({"axes": {"gain": [1.0], "length": [10]}, "fixed": {"cell": "gru", "init": "normal"}})
+    Spec(blocks=[], zip=[], when={}, cell=['gru'], ..., init=['normal'], gain=[1.0], ...)
+    >>> flat = {"cell": "gru", "init": "normal", "gain": {"linspace": [0, 1, 3]}, "length": 10}
+    >>> spec = parse(flat, overrides={"length": 20, "seeds": 2})
+    >>> spec.gain, spec.length, spec.seed
+    ([0.0, 0.5, 1.0], [20], [0, 1])
+
+    Raises:
+        ValueError: with one message that names the key and what is valid.
+    """
+    table = dict(table)
+    name, own = table.pop("measurement", None), table.pop("imports", ())
+    loaded = (*plugins.load(own, folder), *plugins.load(imports))
+    content = [*specs.tables(table), *(overrides or {}).items()]
+    return specs.parse(measurement_of(name, content, loaded), table, overrides)
+
+
+def load(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, *, imports: Any = ()
+) -> Grid:
+    """Read a spec from a TOML file; see `parse`.
+
+    Raises:
+        ValueError: with one message that names the file, the key and what is valid.
+    """
+    path = Path(path)
+    table = specs.read(path)
+    try:
+        return parse(table, overrides, imports=imports, folder=path.parent)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _spec_of(given: Any, overrides: Mapping[str, Any] | None, imports: Any) -> Grid:
+    """A spec from a TOML file, from its content or its axes as a mapping, or from a spec."""
+    if isinstance(given, str | Path):
+        return load(given, overrides, imports=imports)
+    if isinstance(given, Mapping):
+        return parse(given, overrides, imports=imports)
+    if not isinstance(given, Grid):
+        raise ValueError(f"a spec is a TOML file or its content as a mapping; got {given!r}")
+    loaded = plugins.load(imports)
+    if not overrides and not loaded:
+        return given
+    kind, before = given.measurement.kind, given.measurement.imports
+    content = given.model_dump(exclude_unset=True)
+    about = {"measurement": kind, "imports": [*before, *loaded]}
+    return parse(content | about, overrides)
+
+
+def sweep(
+    spec: Grid | Mapping[str, Any] | str | Path,
+    out: str | Path,
+    *,
+    set: Mapping[str, Any] | None = None,
+    memory: int | str | None = None,
+    workers: int = 0,
+    scheduler: str | None = None,
+    retry: bool = False,
+    imports: Any = (),
+    progress: Any = None,
+) -> Report:
+    """Measure every run of a spec that the folder does not hold yet.
+
+    Args:
+        spec: the grid: a TOML file, the same content as a mapping (or its axes alone), or what
+            `gradlab.sweeps.load` made of it.
+        out: the folder to write, a path or an fsspec address: runs.parquet, steps.parquet,
+            manifest.json, summary.csv, figures/.
+        set: values of axes in place of those of the spec. An axis that the spec or `set` names and
+            that changes no run is warned of, with the condition that turns it off.
+        memory: what a chunk may use: bytes, or text such as "2GB". A run that needs more has
+            failed, with that as its reason. If None, a quarter of what the device has to give,
+            and a single run may take more.
+        workers: processes of this machine that measure side by side; 0 for this one alone.
+        scheduler: the address of a dask scheduler whose workers measure, tcp://HOST:PORT.
+        retry: whether runs that failed before are tried again.
+        imports: files and modules with code that the spec names, beside those in the spec.
+        progress: called with (runs done, runs in all, what runs now).
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        ValueError: where the spec or an argument has a mistake, or the folder cannot be written, is
+            in use, was written by a newer gradlab or holds another spec's results.
+        OSError: where writing fails on the way; what was finished is kept.
+
+    A sweep that is stopped keeps every chunk that was finished; the same call goes on from there.
+    On a CPU the runs are shared among its cores where `gradlab.sweeps.use_cores()` is called before
+    anything of JAX runs, as the command line does.
+
+    >>> import tempfile, gradlab as gl
+    >>> axes = {"cell": "elman", "init": "orthogonal", "gain": [0.5, 2.0], "length": 20}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = gl.sweep(axes, folder, set={"hidden": 8, "activation": "linear"})
+    ...     report.results.runs[["gain", "rate"]].round(3).values.tolist()
+    [[0.5, -0.693], [2.0, 0.693]]
+    """
+    grid_spec = _spec_of(spec, set, imports)
+    return grid.sweep(
+        grid_spec,
+        out,
+        set,
+        memory=memory,
+        workers=workers,
+        scheduler=scheduler,
+        retry=retry,
+        progress=progress,
+    )
+
+
+def estimate(
+    spec: Grid | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    *,
+    set: Mapping[str, Any] | None = None,
+    memory: int | str | None = None,
+    workers: int = 0,
+    imports: Any = (),
+) -> Estimate:
+    """What a sweep of a spec will take, without running any of it.
+
+    Args:
+        spec: as in `sweep`, as all the others.
+        out: the folder, where one may hold a part of the runs already.
+        set: values of axes in place of those of the spec.
+        memory: every program is traced to compare with it, in seconds for a hundred of them.
+        workers: they share the memory.
+        imports: files and modules with code that the spec names.
+
+    Returns:
+        An `Estimate`. The time rests on sweeps that this device ran before, of the same cell where
+        there was one; else on a matrix product that is timed now.
+
+    Raises:
+        ValueError: as in `sweep`.
+    """
+    grid.check_workers(workers)
+    grid_spec = _spec_of(spec, set, imports)
+    return grid.estimate(grid_spec, out, set, memory=memory, workers=workers)
+
+
+def status(dir: str | Path) -> Status:
+    """What of the sweep in a folder is done, failed and missing.
+
+    Args:
+        dir: a folder that a sweep writes, or wrote; a path or an fsspec address.
+
+    Returns:
+        A `Status`. Every chunk is read and verified, as a sweep does when it opens the folder.
+
+    Raises:
+        ValueError: where there is no sweep, or a newer gradlab's, or the user's code that it names
+            cannot be imported.
+    """
+    return grid.status(dir, _measurement_in)
+
+
+def _measurement_in(manifest: Mapping[str, Any]) -> Measurement:
+    """What a folder's sweep measures."""
+    imports = plugins.load(manifest.get("imports", ()))
+    kind = manifest.get("kind", "gradients")
+    content = specs.tables(manifest.get("spec", {}))
+    return measurement_of(kind, content, imports, manifest.get("named"))

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradlab import frames
-from gradlab.sweeps import measure
+from gradlab import decay, frames
 
 # Rate, its error within a run, length: ordered; ordered and long; amplified but not chaotic;
 # chaotic; chaotic at the border of a verdict; a linear network, which rounds and no more.
@@ -81,7 +80,7 @@ def differs(expected, summary=SUMMARY):
 
 
 def test_every_column_is_declared_and_compared():
-    assert list(SUMMARY.columns) == [*frames.AXES, *frames.SUMMARY]
+    assert list(SUMMARY.columns) == [*frames.GRADIENTS.point, *frames.SUMMARY]
     table = frames.compare(SUMMARY, SUMMARY)
     assert table["column"].tolist() == list(frames.SUMMARY) and table["agrees"].all()
     assert (table["difference"] == 0).all() and (table["points"] == 0).all()
@@ -164,14 +163,14 @@ def test_only_the_point_at_the_border_may_change_its_verdict():
 
 
 def test_two_stretches_of_one_chaotic_process_agree():
-    """Rates drawn anew, with the errors that `measure.rate` gives them, stay within the bounds."""
+    """Rates drawn anew, with the errors that `decay.rate` gives them, stay within the bounds."""
     rng, length, points, seeds = np.random.default_rng(1), 200, 300, 5
 
     def stretch():
         noise = rng.normal(size=(points, seeds, length))
         steps = 0.2 + 0.1 * (noise + np.roll(noise, 1, axis=-1))
         curves = np.cumsum(steps, axis=-1)[..., ::-1]
-        rate, stderr = measure.rate(curves)
+        rate, stderr = decay.rate(curves)
         chaotic = runs().iloc[15:20]
         assert set(chaotic["gain"]) == {1.5}
         several = pd.concat([chaotic] * points, ignore_index=True)

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import gradlab as gl
-from gradlab.sweeps import cluster
+from gradlab.grid import cluster, sizes
+from gradlab.sweeps.gradients import cost
 
 SPEC = {
     "cell": ["elman", "gru"],
@@ -44,14 +45,13 @@ def answers(port: int) -> bool:
 def small_chunks() -> None:
     """Many chunks and no figures: what is tested is what happens between them."""
     from gradlab import figures
-    from gradlab.sweeps import work
 
     figures.draw = lambda *_: []
 
-    small = {"size": lambda *_: 4, "filled": lambda *_: 4}
-    work.SWEEPS["gradients"] = work.SWEEPS["gradients"]._replace(**small)
-    plain = cluster.asked
-    cluster.asked = lambda *what: plain(*what)._replace(size=4, filled=4)
+    sizes.size_of = lambda *_: 4
+    cost.COST = cost.COST._replace(per_chunk=lambda *_: 4)
+    plain = cluster.fit_remotely
+    cluster.fit_remotely = lambda *what: plain(*what)._replace(size=4, per_chunk=4)
 
 
 def swept_while(folder: Path, address: str, blow, after: int) -> str:

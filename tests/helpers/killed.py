@@ -15,7 +15,9 @@ from pathlib import Path
 
 import gradlab as gl
 from gradlab import figures
-from gradlab.sweeps import run, work
+from gradlab.grid import run, sizes
+from gradlab.grid.store import decode
+from gradlab.sweeps.gradients import cost
 
 SPEC = {
     "cell": ["elman", "gru"],
@@ -41,8 +43,8 @@ def sweep(folder: Path, log: Path) -> None:
         return plain(chunk, tell)
 
     run.compute = logged
-    how = work.SWEEPS["gradients"]
-    work.SWEEPS["gradients"] = how._replace(size=lambda *_: CHUNK, filled=lambda *_: CHUNK)
+    sizes.size_of = lambda *_: CHUNK
+    cost.COST = cost.COST._replace(per_chunk=lambda *_: CHUNK)
     gl.sweep(SPEC, folder)
 
 
@@ -90,7 +92,7 @@ def main(place: Path, kills: int, seed: int) -> None:
             # It had ended before the blow, as programs are compiled already: half of it again.
             usual = time.monotonic() - start
             for path in sorted((place / "killed" / "chunks").glob("*"))[::2]:
-                for name in gl.sweeps.store.decode(path).run_ids:
+                for name in decode(path).run_ids:
                     repeats_allowed.append([name])
                 path.unlink()
     counts: dict[str, int] = {}

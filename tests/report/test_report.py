@@ -283,7 +283,7 @@ def test_the_spec_in_the_page_is_one_that_a_sweep_reads():
         text = report.page(runs, {"spec": grid.model_dump()})
         shown = re.search(r"<code>(\[axes\].*?)</code>", text, re.DOTALL).group(1)
         again = parse(tomllib.loads(html.unescape(shown)))
-        assert type(again) is type(grid) and again == grid
+        assert again == grid
 
 
 def test_a_training_sweep_has_its_own_table():
@@ -380,6 +380,6 @@ def test_shares_are_those_of_the_frames_whatever_columns_were_read():
     runs = frames.runs_frame(
         record | dict(run_id=str(i), seed=i, verdict=each) for i, each in enumerate(verdicts)
     )
-    table = _tables.verdicts(runs[list(report.COLUMNS["gradients"])])
+    table = _tables.verdicts(runs[list(report.COLUMNS["gradients"])], frames.GRADIENTS)
     assert table is not None
     assert [cell.share for cell in table.rows[0]][-2:] == [0.5, 0.25]

@@ -10,9 +10,8 @@ import reference_checks_dynamics as references
 import scipy.signal
 
 import gradlab as gl
-from gradlab import spectrum
+from gradlab import decay, spectrum
 from gradlab.spectrum._error import error_of_mean
-from gradlab.sweeps import measure
 
 # torch's float64 Jacobians of every step, multiplied and decomposed: ln of the singular values of
 # the product over T = 7 steps, divided by T (cell_oracle.json, "finite_time_lyapunov").
@@ -128,7 +127,7 @@ def test_rate_exponent_and_singular_value_agree(gain):
         return log_norm, exponent, (late - early) / (steps - steps // 10)
 
     log_norm, exponent, slope = run(params, xs)
-    rate, rate_stderr = measure.rate(np.asarray(log_norm))
+    rate, rate_stderr = decay.rate(np.asarray(log_norm))
     error = math.hypot(rate_stderr, exponent.stderr[0])
     assert np.sign(rate) == np.sign(gain - 1.5)
     assert error < 0.03

@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradlab import cells, tracing
-from gradlab.sweeps import cost, parse, plan, sweep
+from gradlab import sweeps, tracing
+from gradlab.grid import Plan, sizes
+from gradlab.sweeps import parse, sweep
+from gradlab.sweeps.cost import total, written
+from gradlab.sweeps.gradients import cost, curves
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FACTOR = 1.5
@@ -23,24 +26,9 @@ def array(*shape, dtype=jnp.float32):
 
 
 def run(cell="elman", **changes):
-    init = "normal" if "recurrent" in cells.options(cell) else None
-    facts = dict(
-        cell=cell,
-        activation=None,
-        init=init,
-        gain=1.0,
-        weights="tied",
-        forget_bias=1.0,
-        input="gaussian",
-        input_scale=1.0,
-        bias_scale=0.0,
-        length=40,
-        hidden=12,
-        inputs=3,
-        batch=1,
-        seed=0,
-    )
-    return plan.Run(**{**facts, **changes})
+    axes = dict(cell=cell, init="normal", gain=1.0, length=40, hidden=12, inputs=3)
+    (one,) = Plan(sweeps.parse(axes))
+    return one._replace(activation=None, **changes)
 
 
 def scanned(w, h, xs):
@@ -87,13 +75,13 @@ def test_flops_of_a_run_are_those_of_its_traced_program(cell):
     point = run(cell)
     probe = 2 * point.hidden
     runs = 4 * jax.local_device_count()
-    assert cost.chunk(point, 4).flops == runs * (cost.flops(point) + probe)
+    assert total(cost.calls(point, 4)).flops == runs * (cost.flops(point) + probe)
 
 
 def test_flops_of_untied_weights_are_those_of_its_traced_program():
     point = run("lstm", weights="untied", length=48)
     runs = 4 * jax.local_device_count()
-    assert cost.chunk(point, 4).flops == runs * (cost.flops(point) + 2 * point.hidden)
+    assert total(cost.calls(point, 4)).flops == runs * (cost.flops(point) + 2 * point.hidden)
 
 
 def test_runs_in_a_loop_keep_the_states_of_one_at_a_time():
@@ -121,9 +109,7 @@ def optimized():
         (run("lstm", hidden=128, length=100), 2),
         (run("elman", hidden=64, length=64, weights="untied"), 2),
     ],
-    ids=lambda value: (
-        f"{value.cell} {value.weights}" if isinstance(value, plan.Run) else str(value)
-    ),
+    ids=lambda value: f"{value.cell} {value.weights}" if isinstance(value, tuple) else str(value),
 )
 def test_bytes_are_within_the_factor_of_what_the_compiler_sets_aside(optimized, point, count):
     call = cost.calls(point, count)[-1]
@@ -155,7 +141,7 @@ def test_the_largest_count_that_fits(limit):
 
     expected = max([1, *(n for n in range(1, 65) if use(n) <= limit)])
     asked.clear()
-    found = cost.fits(use, 64, limit)
+    found = sizes.fits(use, 64, limit)
     # A bend in the line may cost a run, never the limit.
     assert expected - 1 <= found <= expected
     assert len(asked) <= 8
@@ -171,40 +157,7 @@ def test_bytes_written_are_within_the_factor_of_a_sweeps_files(tmp_path, length,
     sweep(parse(table), tmp_path)
     size = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
     chunks = len(list((tmp_path / "chunks").glob("*.parquet")))
-    assert size / FACTOR < cost.written(length, seeds, chunks) < size * FACTOR
-
-
-@pytest.mark.parametrize(
-    "text, size",
-    [
-        ("2GB", 2 * 10**9),
-        ("1.5 MiB", 3 * 2**19),
-        ("64kB", 64_000),
-        ("1tb", 10**12),
-        ("3 GiB", 3 * 2**30),
-        ("4096", 4096),
-        (4096, 4096),
-        ("10B", 10),
-    ],
-)
-def test_memory_is_read(text, size):
-    assert cost.parse_memory(text) == size
-
-
-@pytest.mark.parametrize(
-    "text", ["", "GB", "two GB", "2PB", "-1GB", "0", "0.2B", "2GB free", "1e9"]
-)
-def test_memory_that_is_none_is_told(text):
-    with pytest.raises(ValueError, match="memory must be a number above 0 and a unit of B, kB"):
-        cost.parse_memory(text)
-
-
-def test_available_memory_is_the_least_of_the_machine_and_its_group(monkeypatch):
-    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 1 <= cost.available() <= installed
-    assert cost.budget() <= installed // 4
-    monkeypatch.setattr(cost, "_groups", lambda: [12_000])
-    assert cost.available() == 12_000
+    assert size / FACTOR < written(length, seeds, -(-seeds // chunks)) < size * FACTOR
 
 
 def test_the_arithmetic_of_many_programs_takes_no_trace_of_each():
@@ -217,6 +170,8 @@ def test_the_arithmetic_of_many_programs_takes_no_trace_of_each():
 
 def test_a_width_is_read_off_like_digits():
     for cell in ("lstm", "orthogonal", "fastgrnn"):
-        once, forward, backward = cost._step(cell, None, 24, 5)
-        assert (once, forward, backward) == tuple(cost._traced(cell, None, 24, 5))
-    assert np.all(np.array(cost._step("indrnn", None, 24, 5)) >= 0)
+        shape = curves.shape_of(run(cell, hidden=24, inputs=5))
+        once, forward, backward = cost._step(shape)
+        assert (once, forward, backward) == tuple(cost._traced(shape))
+    shape = curves.shape_of(run("indrnn", hidden=24, inputs=5))
+    assert np.all(np.array(cost._step(shape)) >= 0)

@@ -15,8 +15,11 @@ import pandas as pd
 import pytest
 
 import gradlab as gl
-from gradlab import _sums, cells, figures, frames, initializers, meanfield, sweeps, tasks
-from gradlab.sweeps import chunks, gradients, measure, plan, theory
+from gradlab import _sums, cells, decay, figures, frames, initializers, meanfield, sweeps, tasks
+from gradlab.grid import Plan, sizes
+from gradlab.sweeps.gradients import MEASUREMENT, Run, cost, theory
+from gradlab.sweeps.gradients import curves as measure
+from gradlab.sweeps.gradients.rows import Audits, rows_of
 from gradlab.tasks import probe
 
 KEY = jax.random.key(0)
@@ -34,7 +37,7 @@ def spec(**axes):
 
 
 def planned(grid):
-    return plan.Plan(grid, plan.Run)
+    return Plan(grid)
 
 
 DRAW = figures.draw
@@ -46,7 +49,7 @@ def one_figure():
 
     def draw(results, folder):
         folder.mkdir(exist_ok=True)
-        runs = frames.read_frame(results, "gradients", "runs")
+        runs = frames.read_frame(results, frames.GRADIENTS, "runs")
         return figures.save(figures.phase(runs), folder / "phase-gaussian")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -71,7 +74,7 @@ def copied(tiny, tmp_path):
 
 
 def test_rate_of_a_straight_line_is_its_slope():
-    slope, stderr = measure.rate(-0.25 * np.arange(50)[::-1] + 3)
+    slope, stderr = decay.rate(-0.25 * np.arange(50)[::-1] + 3)
     assert slope == pytest.approx(-0.25, abs=1e-12) and stderr == pytest.approx(0, abs=1e-12)
 
 
@@ -79,7 +82,7 @@ def test_rate_is_the_least_squares_slope():
     y = np.random.default_rng(0).normal(size=(3, 101)).cumsum(axis=1)
     lag = np.arange(10, 91)
     expected = [np.polyfit(lag, row[::-1][10:91], 1)[0] for row in y]
-    np.testing.assert_allclose(measure.rate(y)[0], expected, rtol=1e-9)
+    np.testing.assert_allclose(decay.rate(y)[0], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.5, -0.5])
@@ -89,7 +92,7 @@ def test_stderr_is_the_spread_over_repetitions(correlation):
     noise = rng.normal(size=(2000, 1000))
     for t in range(1, 1000):
         noise[:, t] += correlation * noise[:, t - 1]
-    slope, stderr = measure.rate((noise - 0.1).cumsum(axis=1)[:, ::-1])
+    slope, stderr = decay.rate((noise - 0.1).cumsum(axis=1)[:, ::-1])
     assert np.mean(slope) == pytest.approx(-0.1, abs=0.01)
     assert np.sqrt(np.mean(stderr**2)) == pytest.approx(np.std(slope), rel=0.2)
 
@@ -101,32 +104,42 @@ def test_two_errors_cover_95_percent_at_every_length(activation, length):
     rng = np.random.default_rng(length)
     on = np.maximum(rng.binomial(16, 0.5 if activation == "relu" else 1, (4000, length)), 1)
     steps = 0.5 * np.log(rng.chisquare(on) / 16)
-    slope, stderr = measure.rate(steps.cumsum(axis=1)[:, ::-1])
+    slope, stderr = decay.rate(steps.cumsum(axis=1)[:, ::-1])
     covered = np.mean(np.abs(slope - steps.mean()) < 2 * stderr)
     assert covered == pytest.approx(math.erf(2**0.5), abs=0.015)
 
 
 def test_the_error_of_a_fourth_lag_is_the_first_that_there_is():
     curve = np.random.default_rng(0).normal(size=8)
-    assert np.isnan(measure.rate(curve[:3])[1]) and measure.rate(curve[:4])[1] > 0
+    assert np.isnan(decay.rate(curve[:3])[1]) and decay.rate(curve[:4])[1] > 0
     for damage in (np.nan, np.inf, -np.inf):
         curve[4] = damage
-        assert np.isnan(measure.rate(curve)).all()
+        assert np.isnan(decay.rate(curve)).all()
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 10])
 def test_short_and_broken_sequences_give_nan_not_a_crash(length):
     curve = np.zeros((1, length))
-    assert np.isnan(measure.rate(np.full((1, length), np.nan))[0]).all()
-    assert np.isnan(measure.horizon(curve)).all()
-    assert np.isnan(measure.rate(curve)[0]).all() == (length < 2)
+    assert np.isnan(decay.rate(np.full((1, length), np.nan))[0]).all()
+    assert np.isnan(decay.horizon(curve)).all()
+    assert np.isnan(decay.rate(curve)[0]).all() == (length < 2)
 
 
 def test_horizon_is_where_float32_loses_the_gradient():
     steep = np.log(2.0) * np.arange(100)[::-1]
-    assert measure.horizon(-steep) == 24  # 2^-23 is eps itself, 2^-24 is below
-    assert measure.horizon(steep) == 24
-    assert np.isnan(measure.horizon(0.01 * steep))
+    assert decay.horizon(-steep) == 24  # 2^-23 is eps itself, 2^-24 is below
+    assert decay.horizon(steep) == 24
+    assert np.isnan(decay.horizon(0.01 * steep))
+
+
+# The option of a cell that an axis needs, written out again for this test.
+OPTIONS = {
+    "activation": "activation",
+    "init": "recurrent",
+    "gain": "recurrent",
+    "forget_bias": "forget_bias",
+    "bias_scale": "bias",
+}
 
 
 def run(**changes):
@@ -135,20 +148,18 @@ def run(**changes):
         forget_bias=None, input="gaussian", input_scale=0.3, bias_scale=0.0,
         length=12, hidden=8, inputs=3, batch=1, seed=0,
     )  # fmt: skip
-    return plan.Run(**{**base, **changes})
+    return Run(**{**base, **changes})
 
 
 def alone(name, **changes):
     """A run of that cell, without the coordinates that it has no options for."""
-    lacks = {
-        field: None for field, option in plan.OPTIONS.items() if option not in cells.options(name)
-    }
+    lacks = {field: None for field, option in OPTIONS.items() if option not in cells.options(name)}
     return run(**{"cell": name, "activation": "tanh", "forget_bias": 1.0} | changes | lacks)
 
 
 def rows(runs):
     measured = measure.curves(runs)
-    return measure.records(runs, measured, [{}] * len(runs))
+    return rows_of(runs, measured, [{}] * len(runs))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +172,7 @@ def test_a_run_is_the_gradient_of_the_probe(name, weights, source):
     changes = {"gain": 1.5, "forget_bias": 2.0, "bias_scale": 0.1, "seed": 3}
     coordinates = alone(name, weights=weights, input=source, **changes)
     (row,) = rows([coordinates])
-    key = functools.partial(measure._key, 3)
+    key = functools.partial(measure.key_for, 3)
     draws = {
         "recurrent": initializers.normal(1.5),
         "input": initializers.normal(0.3),
@@ -195,15 +206,15 @@ def test_a_run_is_the_gradient_of_the_probe(name, weights, source):
         leaves = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(adjoint)])
         expected.append(np.log(np.linalg.norm(leaves)))
         _, adjoint = pull(each, state, x, adjoint)
-    np.testing.assert_allclose(row["log_norms"], expected, atol=1e-4)
-    assert row["lags"].tolist() == list(range(12))
+    np.testing.assert_allclose(row["steps"]["log_norm"], expected, atol=1e-4)
+    assert row["steps"]["lag"].tolist() == list(range(12))
     assert row["log_gain"] == pytest.approx(expected[-1] - expected[0], abs=1e-4)
 
 
 def test_a_run_does_not_depend_on_its_company():
     alone = rows([run(seed=1)])[0]
     among = rows([run(seed=5, gain=2.0), run(seed=1), run(seed=9)])[1]
-    np.testing.assert_allclose(alone["log_norms"], among["log_norms"], atol=1e-5)
+    np.testing.assert_allclose(alone["steps"]["log_norm"], among["steps"]["log_norm"], atol=1e-5)
 
 
 def test_linear_orthogonal_runs_have_the_exact_rate():
@@ -272,7 +283,7 @@ def test_short_and_narrow_untied_runs_follow_their_bias(changes):
     """At T = 12 and n = 16 the rates are off from an infinite width and length by 0.03 to 0.4."""
     untied = [run(weights="untied", hidden=16, seed=s, **changes) for s in range(300)]
     log_norm = measure.curves(untied, recurrent=False, size=100).log_norm
-    slope, stderr = measure.rate(log_norm)
+    slope, stderr = decay.rate(log_norm)
     expected = theory.predict(untied[0])
     off = slope[np.isfinite(slope)] - expected.rate - expected.bias
     assert abs(expected.bias) > 0.02
@@ -396,7 +407,7 @@ def test_bias_is_known_where_it_is_derived(changes, known):
 def test_audits_take_the_worst_matrix_of_a_cell():
     batch = [alone("lstm", seed=s, forget_bias=b) for s, b in ((0, 2.0), (1, 0.0))]
     measured = measure.curves(batch)
-    audits = gradients._Audits()
+    audits = Audits()
     assert audits.lacks(batch)
     found = audits(batch, measured)
     for i, each in enumerate(found):
@@ -416,7 +427,7 @@ def test_audits_take_the_worst_matrix_of_a_cell():
 def test_complex_matrices_are_audited_as_such():
     batch = [alone("lru")]
     measured = measure.curves(batch)
-    (found,) = gradients._Audits()(batch, measured)
+    (found,) = Audits()(batch, measured)
     radii = np.abs(np.diagonal(measured.recurrent[0, 0]))
     assert found["spectral_radius"] == pytest.approx(radii.max())
     assert found["smallest_singular_value"] == pytest.approx(radii.min())
@@ -424,10 +435,12 @@ def test_complex_matrices_are_audited_as_such():
 
 
 def test_overflow_is_a_row_that_says_so():
-    (row,) = rows([run(activation="relu", gain=8.0, length=400)])
+    wild = run(activation="relu", gain=8.0, length=400)
+    (row,) = rows([wild])
     assert (row["status"], row["verdict"]) == ("nonfinite", "nonfinite")
     assert 1 < row["first_nonfinite_step"] < 400
-    frame = frames.runs_frame([{k: v for k, v in row.items() if k not in ("lags", "log_norms")}])
+    row = {k: v for k, v in row.items() if k != "steps"}
+    frame = frames.runs_frame([wild._asdict() | {"run_id": wild.run_id} | row])
     assert len(frame) == 1
 
 
@@ -719,9 +732,9 @@ def stopwatch(monkeypatch, call, step):
         clock[0] += call[size] * len(batch)
         drawn(batch, False)[0]()
 
-    monkeypatch.setattr(measure, "drawn", drawn)
+    monkeypatch.setattr(measure, "program_of", drawn)
     monkeypatch.setattr(measure, "curves", curves)
-    monkeypatch.setattr(chunks.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
     return asked
 
 
@@ -729,7 +742,7 @@ def test_chunk_size_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     even = dict.fromkeys((2, 8, 32, 128), 0.0)
     asked = stopwatch(monkeypatch, even, {2: 0.004, 8: 0.001, 32: 0.0005, 128: 0.002})
-    size = functools.partial(chunks.size, run(), budget=10**10)
+    size = functools.partial(sizes.size_of, MEASUREMENT, run(), limit=10**10)
     assert size(14) == 7 and not asked
     assert size(20) == 8 and set(asked) == {2, 8}
     asked.clear()
@@ -747,7 +760,7 @@ def test_a_loop_or_a_map_is_chosen_by_measuring(tmp_path, monkeypatch):
     asked = stopwatch(monkeypatch, call, {1: 0.001, 4: 0.0011, 16: 0.0013})
     several = run()._replace(batch=3)
     short, long = several._replace(length=10), several._replace(length=5000)
-    size = functools.partial(chunks.size, budget=10**10)
+    size = functools.partial(sizes.size_of, MEASUREMENT, limit=10**10)
     assert size(long, 6) == 1 and not asked  # not worth measuring
     assert size(long, 100) == 1 and set(asked) == {1, 4}
     assert size(short, 100) == 16 and size(short, 6) == 3
@@ -774,9 +787,9 @@ def test_statistics_of_a_curve_with_nan_or_without_steps():
     curves = np.array(
         [[off, off, 0, 0], [nan, off, 0, 0], [off, off, nan, 0], [off, off, 0, nan], [0, 0, 0, 0]]
     )
-    assert measure.horizon(curves) == pytest.approx([2, 2, nan, nan, nan], nan_ok=True)
+    assert decay.horizon(curves) == pytest.approx([2, 2, nan, nan, nan], nan_ok=True)
     zero = np.array([[-np.inf, -np.inf, 0, 0], [-np.inf] * 4])
-    assert measure.horizon(zero) == pytest.approx([2, nan], nan_ok=True)
-    for statistic in (measure.horizon, lambda y: measure.rate(y)[0], lambda y: measure.rate(y)[1]):
+    assert decay.horizon(zero) == pytest.approx([2, nan], nan_ok=True)
+    for statistic in (decay.horizon, lambda y: decay.rate(y)[0], lambda y: decay.rate(y)[1]):
         assert np.isnan(statistic(np.zeros((3, 0)))).tolist() == [True] * 3
-    assert np.isnan(measure.rate(np.full(20, nan))).all()
+    assert np.isnan(decay.rate(np.full(20, nan))).all()

@@ -10,7 +10,9 @@ import pytest
 
 import gradlab as gl
 from gradlab import sweeps
-from gradlab.sweeps import plan, training
+from gradlab.grid import Plan
+from gradlab.sweeps import training
+from gradlab.sweeps.training import programs, rows
 
 FIXED = {
     "task": "adding",
@@ -44,7 +46,7 @@ def spec(axes=None, **fixed):
 
 
 def planned(grid):
-    return plan.Plan(grid, training.Run)
+    return Plan(grid)
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +69,14 @@ def test_a_run_is_what_gl_train_makes_of_the_same_pieces(swept):
     seed = jnp.uint32(1)
     made = gl.train(
         loss,
-        net.init(training._key(seed, "params gru 4"), jnp.float32),
+        net.init(programs.key_for(seed, "params gru 4"), jnp.float32),
         gl.tasks.batch_sampler(task, 5, jnp.float32),
         optax.sgd(jnp.float32(0.02)),
         steps=6,
-        key=training._key(seed, "batches adding"),
+        key=programs.key_for(seed, "batches adding"),
         has_aux=True,
     )
-    key = training._key(seed, "evaluation adding")
+    key = programs.key_for(seed, "evaluation adding")
     fresh = gl.tasks.batch_sampler(task, 20, jnp.float32)(key, 0)
     value, aux = loss(made.params, fresh)
     np.testing.assert_allclose(row["loss"], value, rtol=1e-5)
@@ -135,17 +137,19 @@ def test_the_last_point_of_a_failed_run_is_that_of_its_last_update(monkeypatch, 
 
         return advance
 
-    monkeypatch.setattr(training.training, "advance", fail(training.training.advance))
-    training._programs.cache_clear()
+    monkeypatch.setattr(programs.training, "advance", fail(programs.training.advance))
+    programs.compiled.cache_clear()
     try:
-        (row,) = training.train([run], lambda _: None)
+        (row,) = rows.train([run], lambda _: None)
     finally:
-        training._programs.cache_clear()
+        programs.compiled.cache_clear()
     assert (row["first_nonfinite_step"], row["trained"]) == (failing, failing - 1)
     made = failing - 1
-    assert row["training_steps"] == [step for step in (0, 2) if step < made] + [made]
-    assert len(row["log_norms"]) == len(row["training_steps"]) * len(row["lags"])
-    assert row["losses"][-1] == row["loss"] and np.isfinite(row["loss"])
+    times = [step for step in (0, 2) if step < made] + [made]
+    assert row["curves"]["training_step"].tolist() == times
+    curves, steps = row["curves"], row["steps"]
+    assert {len(column) for column in steps.values()} == {len(curves["loss"]) * run.length}
+    assert curves["loss"][-1] == row["loss"] and np.isfinite(row["loss"])
 
 
 def test_summary_and_manifest(swept):
@@ -197,13 +201,13 @@ def test_sweeps_of_two_kinds_do_not_share_a_folder(swept):
 def _text(**changes):
     """The programs that start a run and advance it, as JAX prints them."""
     (run,) = planned(spec(cell="gru", **changes))
-    programs = training._programs(run.program)
-    scalars = {name: jnp.ones(1, jnp.float32) for name in training._SCALARS}
-    start = jax.make_jaxpr(programs.start, return_shape=True)
+    compiled = programs.compiled(programs.kind_of(run))
+    scalars = {name: jnp.ones(1, jnp.float32) for name in programs.scalars_of(run)}
+    start = jax.make_jaxpr(compiled.start, return_shape=True)
     first, state = start(jnp.zeros(1, jnp.uint32), scalars)
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state._replace(key=None))
     state = state._replace(key=jax.random.split(jax.random.key(0), 1))
-    return str(first), str(jax.make_jaxpr(programs.advance)(jnp.ones(1, bool), state, scalars))
+    return str(first), str(jax.make_jaxpr(compiled.advance)(jnp.ones(1, bool), state, scalars))
 
 
 @pytest.fixture(scope="module")
@@ -225,10 +229,10 @@ def test_every_remedy_changes_the_programs_and_is_off_at_its_default(untreated, 
 
 def test_all_remedies_together_train():
     (run,) = planned(spec(**REMEDIES))
-    (row,) = training.train([run], lambda _: None)
-    assert np.isfinite(row["losses"]).all() and row["status"] == "unsolved"
-    (plain,) = training.train(list(planned(spec())), lambda _: None)
-    assert row["losses"] != plain["losses"]
+    (row,) = rows.train([run], lambda _: None)
+    assert np.isfinite(row["curves"]["loss"]).all() and row["status"] == "unsolved"
+    (plain,) = rows.train(list(planned(spec())), lambda _: None)
+    assert row["curves"]["loss"] != plain["curves"]["loss"]
 
 
 @pytest.mark.parametrize("remedy", REMEDIES)
@@ -250,7 +254,7 @@ def test_an_axis_that_a_cell_or_a_task_lacks_multiplies_nothing():
     digits = spec({"length": [4, 8]}, task="digits")
     assert [run.length for run in planned(digits)] == [None]
     axes = {"task": ["digits", "temporal_order"], "permuted": [False, True], "symbols": [2, 3]}
-    tasks = [training._task(run) for run in planned(spec(axes, length=20))]
+    tasks = [programs.task_of(run) for run in planned(spec(axes, length=20))]
     assert [(task.name, task.length, task.outputs) for task in tasks] == [
         ("digits", 64, 10),
         ("digits", 64, 10),
@@ -320,22 +324,17 @@ def test_a_cell_that_refuses_a_remedy_trains_without_it(tmp_path):
 )
 def test_values_that_do_not_go_together(change, message):
     with pytest.raises(ValueError, match=message):
-        spec(**change)
-
-
-def test_numbers_for_all_runs_are_no_axes():
-    with pytest.raises(ValueError, match="evaluation is one number for all runs"):
-        spec({"evaluation": [10, 20]})
+        training.check(planned(spec(**change)))
 
 
 def test_held_out_sequences_are_what_a_data_set_is_judged_by():
     (run,) = planned(spec(task="digits", updates=1, evaluate_every=1, hidden=2))
-    (row,) = training.train([run], lambda _: None)
+    (row,) = rows.train([run], lambda _: None)
     task = gl.tasks.make("digits")
     assert task.held_out is not None
     count = len(task.held_out(jnp.float32)[0])
     assert abs(row["error"] * count - round(row["error"] * count)) < 1e-3
-    assert row["lags"][-1] == task.length - 1
+    assert row["steps"]["lag"][-1] == task.length - 1
 
 
 def test_blocks_are_grids_beside_each_other():
@@ -368,7 +367,6 @@ def test_blocks_are_grids_beside_each_other():
         ([{"cell": "gruu"}], r"blocks.0..cell.0.: unknown cell 'gruu'; did you mean 'gru'"),
         ([{"gain": [-1.0]}], r"blocks.0..gain.0.: Input should be greater than or equal to 0"),
         ([{"cel": "gru"}], r"unknown key in blocks.0. 'cel'; did you mean 'cell'"),
-        ([{}, {"evaluation": 9}], "evaluation is one number for all runs"),
         ({"cell": "gru"}, "blocks must be tables: ..blocks.."),
     ],
 )

@@ -1,0 +1,43 @@
+"""What a measurement of the user's own returned, over an axis."""
+
+# pandas' own annotations say Series | DataFrame for nearly every selection.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from gradlab import frames
+from gradlab.figures._style import SINGLE, STYLE
+
+
+def axis_of(runs: pd.DataFrame, schema: frames.Schema) -> str | None:
+    """The first axis of numbers with several values; None where there is none."""
+    numbers = [a.name for a in schema.axes if a.dtype in ("float64", "Int64") and a.name != "seed"]
+    return next((name for name in numbers if runs[name].nunique() > 1), None)
+
+
+def numbers(runs: pd.DataFrame, schema: frames.Schema, name: str, axis: str) -> Figure:
+    """One number over an axis: the median of all seeds and their range, a colour per variant.
+
+    A variant is a combination of the values of the other axes that vary. Runs without the number
+    end the line of their variant, since the median of the others would be one of survivors.
+    """
+    others = [n for n in schema.point if n != axis and runs[n].nunique(dropna=False) > 1]
+    variant = (
+        runs[others].astype(str).agg(", ".join, axis=1) if others else pd.Series("", runs.index)
+    )
+    points = frames.spread(runs[name], [variant.rename("variant"), runs[axis]]).reset_index()
+    with rc_context(STYLE):
+        fig = Figure(figsize=(SINGLE, 2.6), layout="constrained")
+        ax = fig.subplots()
+        colors = sns.color_palette("colorblind", max(points["variant"].nunique(), 1))
+        for color, (label, rows) in zip(colors, points.groupby("variant"), strict=False):
+            ax.plot(rows[axis], rows["median"], "o-", color=color, label=str(label), markersize=3)
+            ax.fill_between(rows[axis], rows["low"], rows["high"], color=color, alpha=0.2, lw=0)
+        ax.set(xlabel=axis, ylabel=name)
+        if others:
+            ax.legend(title=", ".join(others), frameon=False)
+    return fig

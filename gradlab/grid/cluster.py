@@ -1,0 +1,216 @@
+"""The chunks of a sweep on the workers of a dask scheduler.
+
+Workers measure and encode; the process that runs the sweep alone writes into the store. A worker
+that dies loses what it was measuring, and the scheduler gives that to another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import CancelledError
+from importlib.metadata import version
+from typing import Any
+
+from gradlab.grid import _compiled
+from gradlab.grid.measurement import Measurement, Run
+from gradlab.grid.sizes import Fit
+from gradlab.grid.work import Chunk, Part, compute, failed_part, try_fit
+
+# Seconds to wait for a scheduler that does not answer, and between two looks at one that did.
+PATIENCE, LOOK = 10, 1.0
+_DEPENDS_ON = ("gradlab", "jax", "jaxlib", "numpy")
+
+
+@contextlib.contextmanager
+def connected(scheduler: str | None, workers: int | None) -> Iterator[Any]:
+    """A client of the scheduler at an address, or of as many workers of this machine's own.
+
+    Raises:
+        ValueError: where dask is not installed, or there is no scheduler at the address.
+    """
+    try:
+        import distributed
+    except ImportError:
+        raise ValueError(
+            "a scheduler and workers need dask; install it with: pip install 'gradlab[dask]'"
+        ) from None
+    if scheduler is None:
+        # No dashboard: a port less to collide on.
+        options: Any = {"threads_per_worker": 1, "dashboard_address": None}
+        cluster = distributed.LocalCluster(n_workers=workers, **options)
+        with cluster, distributed.Client(cluster) as client:
+            client.register_plugin(_deaf())
+            yield client
+        return
+    try:
+        client = distributed.Client(scheduler, timeout=PATIENCE)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ValueError(
+            f"no scheduler at {scheduler}: {error}; `dask scheduler` starts one and says its "
+            "address, tcp://HOST:PORT"
+        ) from None
+    with _quiet(), client:
+        yield client
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep dask from printing tracebacks of what `measure` says in one line."""
+    logger = logging.getLogger("distributed.client")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _deaf() -> Any:
+    """A plugin that keeps a terminal's Ctrl-C from workers: it goes to the sweep, which waits."""
+    import distributed
+
+    class Deaf(distributed.WorkerPlugin):
+        name = "gradlab-deaf"
+
+        def setup(self, worker: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Deaf()
+
+
+class _Workers:
+    """Counts a client's workers, and says so where there have been none for a while."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.idle, self.warned = client, 0.0, False
+
+    def count(self) -> int:
+        found = len(self.client.nthreads())
+        self.idle = 0.0 if found else self.idle + LOOK
+        if self.idle > PATIENCE and not self.warned:
+            self.warned = True
+            print("no workers at the scheduler; waiting for some", file=sys.stderr)
+        return found
+
+
+def fit_remotely(
+    client: Any,
+    stopping: Callable[[], bool],
+    measurement: Measurement,
+    run: Run,
+    wanted: int,
+    memory: int | None,
+    share: int,
+) -> Fit:
+    """What `work.try_fit` says on a client's worker, or single runs where `stopping()`.
+
+    A worker that dies of it leaves single runs to be tried.
+    """
+    import distributed
+
+    workers = _Workers(client)
+    content = _pack(try_fit, measurement, tuple(run), wanted, memory, share)
+    future = client.submit(_remote, content, _versions(), pure=False, priority=1)
+    while not future.done():
+        with contextlib.suppress(TimeoutError):
+            distributed.wait([future], timeout=LOOK)
+        found = workers.count()
+        if stopping() and not found:
+            future.cancel()
+            return Fit(1, 1)
+    try:
+        return _result(future)
+    except distributed.KilledWorker:
+        return Fit(1, 1)
+
+
+def measure(
+    client: Any, stopping: Callable[[], bool], chunks: Iterator[Chunk]
+) -> Generator[tuple[Chunk, list[Part]], None, None]:
+    """Measure the chunks on a client's workers, one at a time each, in the order they end.
+
+    Where there are no workers it waits for some, and says so, unless `stopping()`.
+
+    A chunk whose workers die again and again, as they do where memory runs out, is tried again
+    in calls of half the size, down to single runs.
+
+    Raises:
+        OSError: where the scheduler goes away.
+        ValueError: where a worker has other versions than this process, or no gradlab.
+    """
+    import distributed
+
+    running: dict[Any, Chunk] = {}
+    workers = _Workers(client)
+    try:
+        while True:
+            found = workers.count()
+            if stopping() and not found:
+                return
+            idle = max(1, found) - len(running)
+            for chunk in itertools.islice(chunks, max(0, idle)):
+                future = client.submit(_remote, _pack(compute, chunk), _versions(), pure=False)
+                running[future] = chunk
+            if not running:
+                return
+            with contextlib.suppress(TimeoutError):
+                distributed.wait(list(running), timeout=LOOK, return_when="FIRST_COMPLETED")
+            for future in [future for future in running if future.done()]:
+                chunk = running.pop(future)
+                try:
+                    parts = _result(future)
+                except distributed.KilledWorker as error:
+                    if chunk.size > 1:
+                        chunks = itertools.chain([chunk.halve()], chunks)
+                        continue
+                    parts = [failed_part(chunk, error)]
+                yield chunk, parts
+    except (CancelledError, OSError, TimeoutError) as error:
+        raise OSError(
+            "the scheduler went away; what was finished is kept, and the same command goes on from "
+            "there"
+        ) from error
+    finally:
+        with contextlib.suppress(Exception):
+            client.cancel(list(running), force=True)
+
+
+def _result(future: Any) -> Any:
+    try:
+        return future.result()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"a worker cannot run this sweep: {error}; code of your own has to be in a file that "
+            'workers can read: imports = ["my_cells.py"] in the spec, or --import'
+        ) from None
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _DEPENDS_ON}
+
+
+def _pack(function: Callable[..., Any], *args: Any) -> bytes:
+    """A call as bytes: the scheduler, which has not the user's code, must not look inside."""
+    from distributed.protocol.pickle import dumps
+
+    return dumps((function, args))
+
+
+def _remote(content: bytes, versions: dict[str, str]) -> Any:
+    from distributed.protocol.pickle import loads
+
+    other = {name: version(name) for name in versions if version(name) != versions[name]}
+    if other:
+        wanted = ", ".join(f"{name} {versions[name]}" for name in other)
+        has = ", ".join(f"{name} {found}" for name, found in other.items())
+        raise ValueError(f"a worker has {has}, where the sweep has {wanted}: numbers could differ")
+    function, args = loads(content)
+    with _compiled.cached():
+        return function(*args)

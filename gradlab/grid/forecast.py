@@ -1,0 +1,269 @@
+"""What a sweep will take, said before it is begun: runs, programs, arithmetic, bytes, time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradlab import _files, _manifest
+from gradlab._files import Folder
+from gradlab._format import format_bytes, format_duration, format_si
+from gradlab._memory import parse_bytes
+from gradlab.grid import unused
+from gradlab.grid.measurement import Measurement, Run
+from gradlab.grid.plan import Plan, count
+from gradlab.grid.progress import stored_runs
+from gradlab.grid.spec import Grid
+from gradlab.grid.work import Chunk
+
+# Where nothing was measured yet: the share of this machine's matrix products that a sweep reaches
+# (batch 1, width 128), seconds for a program to be begun, and for frames and figures in the end.
+SHARE, START, FINISH = 0.05, 3.0, 10.0
+TIMES = "times.json"
+
+
+class Estimate(NamedTuple):
+    """What a sweep will take.
+
+    Attributes:
+        runs: points of the grid, each with one seed.
+        stored: those that the folder holds already, measured or failed.
+        programs: programs to compile that trace; runs that differ in numbers alone share them.
+        flops: arithmetic of the matrix products of all runs, there and back.
+        bytes: what the folder will hold.
+        seconds: the time for the missing runs on this device, with compilation, frames and figures.
+        speed: floating-point operations per second that the time rests on.
+        source: where that comes from.
+        too_large: those of the runs that need more memory than is given, and would fail.
+    """
+
+    runs: int
+    stored: int
+    programs: int
+    flops: float
+    bytes: int
+    seconds: float
+    speed: float
+    source: str
+    too_large: int = 0
+
+    def __str__(self) -> str:
+        lines = [
+            f"runs                {self.runs:,}",
+            *([f"stored already      {self.stored:,}"] if self.stored else []),
+            f"compiled programs   {self.programs:,}",
+            f"arithmetic          {format_si(self.flops, 'FLOP')}",
+            f"bytes to be written {format_bytes(self.bytes)}",
+            f"estimated time      {format_duration(self.seconds)} at "
+            f"{format_si(self.speed, 'FLOP/s')}, {self.source}",
+            *(
+                [f"above --memory      {self.too_large:,} runs, which fail"]
+                if self.too_large
+                else []
+            ),
+        ]
+        return "\n".join(lines)
+
+
+def estimate(
+    spec: Grid,
+    out: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    memory: int | str | None = None,
+    workers: int = 0,
+) -> Estimate:
+    """What a sweep of a spec will take, without running any of it.
+
+    Args:
+        spec: as in `gradlab.grid.sweep`.
+        out: the folder, where one may hold a part of the runs already.
+        overrides: likewise.
+        memory: as in `gradlab.sweeps.sweep`; every program is traced to compare with it, in
+            seconds for a hundred of them.
+        workers: likewise; they share the memory.
+
+    Returns:
+        An `Estimate`. The time rests on sweeps that this device ran before, of the same cell where
+        there was one; else on a matrix product that is timed now.
+
+    Raises:
+        ValueError: as in `gradlab.sweeps.sweep`.
+    """
+    plan = Plan(spec)
+    measurement = plan.measurement
+    measurement.check(plan)
+    unused.warn(spec, plan, overrides, stacklevel=4)
+    known = times()
+    limit = None if memory is None else parse_bytes(memory) // max(workers, 1)
+    too_large = 0
+    flops, written, seconds, sources = 0.0, 0, 0.0, {}
+    programs: dict[Any, None] = {}
+    groups = plan.programs()
+    for grids in groups.values():
+        number = count(grids)
+        run = next(plan.runs(grids[0]))
+        each = measurement.cost.flops(run)
+        each_seconds, source = _seconds(measurement, run, each, known.runs)
+        programs[measurement.cost.compiled(run)] = None
+        if limit is not None and measurement.cost.peak(run, 1) > limit:
+            too_large += number
+        flops += number * each
+        written += measurement.cost.written(run, number)
+        seconds += number * each_seconds
+        sources[source] = sources.get(source, 0.0) + number * each
+    stored = _stored(out, plan)
+    share = 1 - min(stored / max(len(plan), 1), 1)
+    # Of a program there are as many beginnings as initializers.
+    rest = known.start * len(groups) + known.finish
+    return Estimate(
+        runs=len(plan),
+        stored=stored,
+        programs=len(programs),
+        flops=flops,
+        bytes=written,
+        seconds=seconds * share + rest if share else 0.0,
+        speed=flops / seconds if seconds else math.inf,
+        source=max(sources, key=lambda name: sources[name], default="nothing to do"),
+        too_large=too_large,
+    )
+
+
+def _stored(out: str | Path | None, plan: Plan) -> int:
+    if out is None:
+        return 0
+    folder = Folder(out)
+    _manifest.find(folder)
+    found, _ = stored_runs(folder, [], plan)
+    ids = set(found["run_id"])
+    known = sum(run.run_id in ids for run in plan) if ids else 0
+    if known < len(ids):
+        raise ValueError(f"{out} holds results of another spec; give another folder with --out")
+    return known
+
+
+# What sweeps took on this device.
+
+
+class Times(NamedTuple):
+    """What the last sweeps took on this device.
+
+    Attributes:
+        runs: seconds of a run and its floating-point operations, by cell, batch, width and length.
+        start: seconds that runs take before the first of them are measured, for each program and
+            initializer: they are traced, compiled or loaded, and the size of chunks is chosen.
+        finish: seconds for the frames and figures.
+    """
+
+    runs: dict[str, tuple[float, float]] = {}
+    start: float = START
+    finish: float = FINISH
+
+
+def _device() -> str:
+    devices = jax.devices()
+    return f"{devices[0].platform} {devices[0].device_kind} x{len(devices)}"
+
+
+def times() -> Times:
+    """What sweeps took on this device, as far as any did."""
+    found = _files.remembered(TIMES).get(_device())
+    try:
+        return Times(**found) if isinstance(found, dict) else Times()
+    except TypeError:
+        return Times()
+
+
+class Watch:
+    """Sees what a sweep takes, for the estimates of others.
+
+    >>> watch = Watch()
+    >>> watch.finish = 3.0
+    >>> watch.times(Times({"gru 1 8 50": (0.01, 1e6)}))
+    Times(runs={'gru 1 8 50': (0.01, 1000000.0)}, start=3.0, finish=3.0)
+    """
+
+    def __init__(self) -> None:
+        self.starts: dict[Any, set[Any]] = {}  # compiled program: what is drawn for it
+        self.firsts: list[tuple[str, int, float]] = []  # key, runs, seconds
+        self.later: dict[str, tuple[float, float]] = {}  # key: as in `Times`, the fastest chunk's
+        self.finish: float | None = None
+
+    def note(self, chunk: Chunk, seconds: float) -> None:
+        """Note that a chunk took so long, with what came before it."""
+        run, count, cost = chunk.runs[0], len(chunk.coordinates), chunk.measurement.cost
+        if cost.family is None or chunk.refusal or chunk.halved:
+            return
+        _, key = cost.family(run)
+        begun_for = self.starts.setdefault(cost.compiled(run), set())
+        if run.program not in begun_for:
+            self.firsts.append((key, count, seconds))
+        if begun_for:
+            each = seconds / count, float(max(cost.flops(run), 1))
+            self.later[key] = min(each, self.later.get(key, each))
+        begun_for.add(run.program)
+
+    def times(self, known: Times) -> Times:
+        """What is known now. The first runs of a program tell what it is to begin one."""
+        runs = known.runs | self.later
+        starts = [
+            max(0.0, seconds - count * runs[key][0])
+            for key, count, seconds in self.firsts
+            if key in runs
+        ]
+        return Times(
+            runs,
+            sum(starts) / len(starts) if starts else known.start,
+            known.finish if self.finish is None else self.finish,
+        )
+
+    def remember(self) -> None:
+        """Keep it for the estimates of others."""
+        if self.firsts or self.finish is not None:
+            _files.remember(TIMES, {_device(): self.times(times())._asdict()})
+
+
+def _seconds(
+    measurement: Measurement, run: Run, flops: float, known: dict[str, tuple[float, float]]
+) -> tuple[float, str]:
+    """Seconds of a run, from what is known of the most similar one, and where that is from."""
+    usual = SHARE * _products()
+    if measurement.cost.family is None:
+        return flops / usual, _USUAL
+    family, key = measurement.cost.family(run)
+    if key in known:
+        return known[key][0], "as sweeps of the same shapes ran here"
+    alike = [found for name, found in known.items() if name.startswith(f"{family} ")]
+    if not alike:
+        return flops / usual, _USUAL
+    seconds, others = min(alike, key=lambda found: abs(math.log(found[1] / max(flops, 1))))
+    if flops <= others:
+        return seconds * flops / others, _ALIKE
+    # Charge the extra FLOPs at the usual speed: a small run takes as long as its overhead.
+    return seconds + (flops - others) / max(usual, others / seconds), _ALIKE
+
+
+_USUAL = f"{SHARE:.0%} of this machine's matrix products"
+_ALIKE = "as similar sweeps ran here"
+
+
+def _products() -> float:
+    """Floating-point operations per second of a matrix product."""
+    if not _TIMED:
+        a = np.ones((1024, 1024), np.float32)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            np.matmul(a, a)
+            times.append(time.perf_counter() - start)
+        _TIMED.append(2 * 1024**3 / min(times))
+    return _TIMED[0]
+
+
+_TIMED: list[float] = []

@@ -1,0 +1,183 @@
+"""What the engine is given: how a run is measured, and what it costs."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gradlab.frames import Schema
+
+# A grid: every combination of the values of its axes, in the order of a run's coordinates.
+Axes = dict[str, tuple[Any, ...]]
+Tell = Callable[[str], None]
+# The axes of a run as a named tuple, and at the end the digest of the user's code that it uses.
+Run = Any
+
+
+class Speed(NamedTuple):
+    """How the number of runs that a device takes at once is timed.
+
+    Attributes:
+        minimum: a run -> the fewest at once on a device.
+        at_once: (run, size) -> how many runs a call takes, `size` at once on every device.
+        seconds: (run, size) -> seconds of a call, whatever the length, and those of a step more.
+        shape: a run -> a name for all runs of the same times.
+    """
+
+    minimum: Callable[[Run], int]
+    at_once: Callable[[Run, int], int]
+    seconds: Callable[[Run, int], tuple[float, float]]
+    shape: Callable[[Run], str]
+
+
+class Cost(NamedTuple):
+    """What runs cost, as far as it is known before they are measured.
+
+    Attributes:
+        flops: a run -> its floating-point operations.
+        peak: (run, size) -> bytes that `size` runs at once need on every device.
+        written: (run, count) -> bytes that so many runs like this one leave on the disk.
+        most: (run, wanted) -> the most runs that are of use at once.
+        speed: how sizes are timed; None where as many as fit go at once.
+        per_chunk: (run, size) -> how many runs make one chunk; None where measured times decide.
+        compiled: a run -> what decides its compiled program, for counting them.
+        family: a run -> two names, the first for runs that take about the same time per operation,
+            the second for runs that take the same time.
+    """
+
+    flops: Callable[[Run], float] = lambda run: 0.0
+    peak: Callable[[Run, int], int] = lambda run, size: 0
+    written: Callable[[Run, int], int] = lambda run, count: 1000 * count
+    most: Callable[[Run, int], int] = lambda run, wanted: 1
+    speed: Speed | None = None
+    per_chunk: Callable[[Run, int], int] | None = None
+    compiled: Callable[[Run], Any] = lambda run: ()
+    family: Callable[[Run], tuple[str, str]] | None = None
+
+
+def _one_part(axes: Axes) -> list[Axes]:
+    return [axes]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measurement:
+    """The function that turns runs into rows, and what a sweep has to know of it.
+
+    Attributes:
+        schema: what its frames hold; the axes are the coordinates of a run.
+        measure: (runs, size, tell) -> a row per run, a mapping of the columns of runs. The columns
+            of another frame stand under its name, as a mapping of equally long lists. The runs
+            agree on `program`, and `size` of them go at once on every device.
+        source: a function and its arguments that give this measurement in another process.
+        parts: axes -> the axes of disjoint grids with the same runs: without values that make no
+            difference, and with the digest of the user's code under "code".
+        choices: the valid names of the axes, by `Axis.choices`.
+        check: (plan) raises ValueError where a run cannot be built.
+        label: a run -> what a progress bar says of it.
+        idle: (axes of all runs) -> axes whose values change no number of a run, and why.
+        uses: axes that decide a program for some runs only, by a value that stands on another axis.
+        cost: what runs cost.
+        code: (values of all runs) -> the user's code that they use, by its name, with a digest.
+        imports: files and modules that another process has to import first.
+        named: the axes that the spec names.
+    """
+
+    schema: Schema
+    measure: Callable[[Sequence[Run], int, Tell], list[dict[str, Any]]]
+    source: tuple[Callable[..., Any], tuple[Any, ...]]
+    parts: Callable[[Axes], list[Axes]] = _one_part
+    choices: Mapping[str, Callable[[], Iterable[str]]] = dataclasses.field(default_factory=dict)
+    check: Callable[[Any], None] = lambda plan: None
+    label: Callable[[Run], str] = lambda run: ""
+    idle: Callable[[dict[str, set[Any]]], Iterator[tuple[str, str]]] = lambda values: iter(())
+    uses: Mapping[tuple[str, Any], tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    cost: Cost = Cost()
+    code: Callable[[dict[str, set[Any]]], dict[str, str]] = lambda values: {}
+    imports: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+
+    def __reduce__(self) -> Any:
+        make, args = self.source
+        return make, args
+
+    @property
+    def kind(self) -> str:
+        """Its name in a manifest."""
+        return self.schema.kind
+
+    @functools.cached_property
+    def run(self) -> Any:
+        """The type of a run."""
+        return run_type(self)
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The type of a spec."""
+        from gradlab.grid.spec import model_of
+
+        return model_of(self)
+
+    def arguments(self, axes: Axes) -> tuple[str, ...]:
+        """The axes of a grid whose values make no other program."""
+        used = {n for (a, v), names in self.uses.items() if v in axes[a] for n in names}
+        return tuple(a.name for a in self.schema.axes if not a.program and a.name not in used)
+
+
+def run_type(measurement: Measurement) -> Any:
+    """A named tuple of the axes and "code", with a name and the program of each run."""
+    schema = measurement.schema
+    names = [axis.name for axis in schema.axes]
+    # What is measured belongs to the name: with another column a run is another one.
+    columns = [*schema.measured, *itertools.chain.from_iterable(schema.others.values())]
+    known = repr((schema.kind, schema.version, *(columns if schema.version else ())))
+    version = hashlib.sha256(known.encode()).hexdigest()[:8]
+    off = {axis.name: axis.default for axis in schema.axes if axis.switch}
+    plain = [a.name for a in schema.axes if a.program and not a.switch]
+
+    class Run(collections.namedtuple("Run", [*names, "code"], defaults=("",))):
+        """The coordinates of one run; None where it has no such option."""
+
+        __slots__ = ()
+        # The axes that are on or off, and their values when off.
+        switches = off
+        # The builders that an axis is an option of, by the axes that name them.
+        owners = {axis.name: tuple(axis.needs) for axis in schema.axes}
+
+        @property
+        def run_id(self) -> str:
+            """A name that follows from the coordinates; behind a dash, from the user's code."""
+            text = repr((version, tuple(self[:-1])))
+            digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+            return f"{digest}-{self.code}" if self.code else digest
+
+        @property
+        def program(self) -> tuple[Any, ...]:
+            """Runs that agree on this differ in arguments only, so they share compiled programs."""
+            uses = measurement.uses.items()
+            used = [name for (a, v), names in uses if getattr(self, a) == v for name in names]
+            return (
+                *(getattr(self, name) for name in (*plain, *used)),
+                *(getattr(self, name) not in (value, None) for name, value in off.items()),
+                self.code,
+            )
+
+    return Run
+
+
+_ID = re.compile(r"[0-9a-f]{16}-([0-9a-f]{16})")
+
+
+def code_in(run_id: str) -> str:
+    """The digest of the user's code in a run's name, "" where it has none.
+
+    >>> code_in("0123456789abcdef"), code_in("0123456789abcdef-fedcba9876543210")
+    ('', 'fedcba9876543210')
+    """
+    match = _ID.fullmatch(run_id)
+    return match[1] if match else ""

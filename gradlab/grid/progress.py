@@ -1,0 +1,149 @@
+"""What of a sweep is done, failed and missing, read from its folder while it runs or after."""
+
+# pandas' own annotations say Series | DataFrame for nearly every selection.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gradlab import frames
+from gradlab._files import Folder
+from gradlab._manifest import Newer
+from gradlab.grid.locks import is_held
+from gradlab.grid.measurement import Measurement, code_in
+from gradlab.grid.plan import Plan
+from gradlab.grid.store import chunk_names, is_whole, written_by
+
+
+class Status(NamedTuple):
+    """How far a sweep is.
+
+    Attributes:
+        planned: runs of the spec.
+        done: runs that are stored with their numbers.
+        failed: runs that are stored with a reason alone.
+        missing: the others.
+        damaged: files of chunks that are not what their names say.
+        running: whether a sweep holds the folder now.
+        finished: whether the frames and figures are made of all runs.
+        counts: a row per cell and initialization (task and cell): planned, done, failed, missing.
+        reasons: how many runs failed for each reason.
+    """
+
+    planned: int
+    done: int
+    failed: int
+    missing: int
+    damaged: int
+    running: bool
+    finished: bool
+    counts: pd.DataFrame
+    reasons: dict[str, int]
+
+    @property
+    def headline(self) -> str:
+        """The same in a sentence."""
+        share = self.done / max(self.planned, 1)
+        text = f"{self.done} of {self.planned} runs done ({share:.0%})"
+        text += f", {self.failed} failed, {self.missing} missing; "
+        text += f"{self.damaged} damaged chunks; " if self.damaged else ""
+        if self.running:
+            return text + "running"
+        if self.finished:
+            return text + "finished"
+        return text + "not running: the same command goes on from here"
+
+
+def status(dir: str | Path, measurement_of: Callable[[Mapping[str, Any]], Measurement]) -> Status:
+    """What of the sweep in a folder is done, failed and missing.
+
+    Args:
+        dir: a folder that a sweep writes, or wrote; a path or an fsspec address.
+        measurement_of: what is measured, from the manifest.
+
+    Returns:
+        A `Status`. Every chunk is read and verified, as a sweep does when it opens the folder.
+
+    Raises:
+        ValueError: where there is no sweep, or a newer gradlab's.
+    """
+    folder = Folder(dir)
+    manifest = frames.read_manifest(folder)
+    measurement = measurement_of(manifest)
+    by = [axis.name for axis in measurement.schema.axes if axis.by]
+    try:
+        plan = Plan(measurement.model(**manifest["spec"]))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"the manifest of {folder} has no spec that this version of gradlab reads"
+        ) from None
+    planned: collections.Counter[Any] = collections.Counter()
+    for axes in plan.grids:
+        each = math.prod(len(v) for k, v in axes.items() if k not in by)
+        for point in itertools.product(*(axes[name] for name in by)):
+            planned[point] += each
+    stored, damaged = stored_runs(folder, by, plan)
+    bad = stored["status"] == "failed"
+    counts = pd.DataFrame([dict(zip(by, point, strict=True)) for point in planned]).fillna("none")
+    counts["planned"] = list(planned.values())
+    for name, rows in (("done", stored[~bad]), ("failed", stored[bad])):
+        found = collections.Counter(map(tuple, rows[by].to_numpy().tolist()))
+        counts[name] = [found[tuple(point)] for point in counts[by].to_numpy().tolist()]
+    counts["missing"] = counts["planned"] - counts["done"] - counts["failed"]
+    reasons = stored.loc[bad, "reason"].value_counts()
+    return Status(
+        planned=len(plan),
+        done=int((~bad).sum()),
+        failed=int(bad.sum()),
+        missing=len(plan) - len(stored),
+        damaged=damaged,
+        running=is_held(folder),
+        finished=manifest.get("status") == "complete" and len(stored) == len(plan),
+        counts=counts.sort_values(by, ignore_index=True) if by else counts,
+        reasons={str(reason): int(n) for reason, n in reasons.items()},
+    )
+
+
+def stored_runs(folder: Folder, by: list[str], plan: Plan) -> tuple[pd.DataFrame, int]:
+    """A row per stored run, and how many files cannot be read.
+
+    Runs that were measured with code of the user's that has changed since are left out.
+
+    Raises:
+        ValueError: where a newer gradlab wrote one.
+    """
+    columns = ["run_id", "status", "reason", *by]
+    parts, damaged = [], 0
+    for name in chunk_names(folder):
+        try:
+            content = folder.read(name)
+            if not is_whole(name, content):
+                damaged += 1
+                continue
+            file = pq.ParquetFile(pa.BufferReader(content))
+            written_by(file, folder)
+            known = [column for column in columns if column in file.schema_arrow.names]
+            parts.append(file.read(columns=known).to_pandas())
+        except Newer:
+            raise
+        except (pa.ArrowException, OSError, ValueError):
+            damaged += 1
+    stored = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+    stored = stored.reindex(columns=columns)
+    # Of a run that was tried again, the numbers count.
+    stored = stored.sort_values("status", key=lambda s: s == "failed", kind="stable")
+    stored = stored.drop_duplicates("run_id")
+    code = stored["run_id"].map(code_in)
+    codes = {"", *(code for axes in plan.grids for code in axes["code"])}
+    stored = stored.loc[code.isin(codes)]
+    return stored.fillna({name: "none" for name in by}), damaged

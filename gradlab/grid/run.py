@@ -1,0 +1,281 @@
+"""Run what is missing of a plan and leave frames, figures and a summary behind."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gradlab import _manifest, frames
+from gradlab._files import upload_dir
+from gradlab._memory import parse_bytes
+from gradlab.grid import _compiled, forecast, sizes, unused
+from gradlab.grid.measurement import Measurement, Run
+from gradlab.grid.plan import Plan, count
+from gradlab.grid.sizes import Fit
+from gradlab.grid.spec import Grid
+from gradlab.grid.store import Store, open_store, writing
+from gradlab.grid.work import Chunk, Part, compute, try_fit
+
+Progress = Callable[[int, int, str], None]
+Results = Generator[tuple[Chunk, list[Part]], None, None]
+Measure = Callable[[Iterator[Chunk]], Results]
+FitOf = Callable[[Run, int], Fit]
+
+
+class Report(NamedTuple):
+    """What a sweep did.
+
+    Attributes:
+        computed: runs measured now.
+        total: runs in all.
+        failed: the reason of each run that could not be measured, by its id.
+        seconds: what the call took.
+        damaged: chunks that were not what their names say, and were measured again.
+        folder: where the results are.
+        paths: what was written there.
+    """
+
+    computed: int
+    total: int
+    failed: dict[str, str]
+    seconds: float
+    damaged: tuple[str, ...]
+    folder: str
+    paths: tuple[str, ...]
+
+    @property
+    def results(self) -> frames.Results | frames.TrainingResults:
+        """The frames, read from the folder."""
+        return frames.read(self.folder)
+
+
+def sweep(
+    spec: Grid,
+    out: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    memory: int | str | None = None,
+    workers: int = 0,
+    scheduler: str | None = None,
+    retry: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Measure every run of a spec that the folder does not hold yet: see `gradlab.sweeps.sweep`.
+
+    Args:
+        spec: the grid, whose type says what is measured.
+        out: the folder.
+        overrides: the axes of the spec that were set, for warnings about those without effect.
+        memory: see `gradlab.sweeps.sweep`, as the others.
+        workers: likewise.
+        scheduler: likewise.
+        retry: likewise.
+        progress: likewise.
+    """
+    start = time.perf_counter()
+    _check(out, workers, scheduler)
+    limit = None if memory is None else parse_bytes(memory)
+    plan = Plan(spec)
+    plan.measurement.check(plan)
+    unused.warn(spec, plan, overrides, stacklevel=4)
+    with open_store(out, plan) as store:
+        if retry:
+            store.forget_failures()
+        total = len(plan)
+        finished = sum(run.run_id in store.done for run in plan) if store.done else 0
+        computed = total - finished
+        complete = not computed and store.is_complete(spec.model_dump(mode="json"))
+        if not complete:
+            store.write_manifest(spec.model_dump(), status="running", runs=total)
+        if computed:
+            teller = _Teller(progress, finished, total)
+            watch = forecast.Watch()
+            pace = sizes.Pace()
+            place = _place(plan.measurement, scheduler, workers, limit, teller, watch)
+            try:
+                with _compiled.cached(), place as (measure, fit):
+                    chunks = _chunks(plan, store.done, fit, pace)
+                    _run(measure, chunks, plan.measurement.label, store, teller, pace)
+                before = time.perf_counter()
+                _finish(store, spec, start)
+                watch.finish = time.perf_counter() - before
+            finally:
+                watch.remember()
+        elif not complete:
+            _finish(store, spec, start)
+    pictures = [name for name in store.folder.names() if name.endswith(".png")]
+    return Report(
+        computed=computed,
+        total=total,
+        failed=store.failed,
+        seconds=time.perf_counter() - start,
+        damaged=tuple(name.removeprefix("chunks/") for name in store.damaged),
+        folder=str(out),
+        paths=tuple(f"{out}/{name}" for name in (*store.derived, "manifest.json", *pictures)),
+    )
+
+
+def check_workers(workers: Any) -> None:
+    """Refuse what is no number of processes."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise ValueError(f"workers must be a whole number, 0 or more; got {workers!r}")
+
+
+def _check(out: str | Path, workers: int, scheduler: str | None) -> None:
+    if not str(out):
+        raise ValueError("out must name a folder or an fsspec address, got an empty text")
+    check_workers(workers)
+    if scheduler is not None and not isinstance(scheduler, str):
+        raise ValueError(f"scheduler must be an address, tcp://HOST:PORT; got {scheduler!r}")
+    if scheduler is not None and workers:
+        raise ValueError(
+            f"workers are started on this machine, and those of {scheduler} are its own; give "
+            "one of both"
+        )
+
+
+def _chunks(plan: Plan, done: set[str], fit: FitOf, pace: sizes.Pace) -> Iterator[Chunk]:
+    """The missing runs, those that share a program together."""
+    for grids in plan.programs().values():
+        runs = (run for axes in grids for run in plan.runs(axes))
+        missing = (tuple(run) for run in runs if run.run_id not in done)
+        first = next(missing, None)
+        if first is None:
+            continue
+        size, per_chunk, refusal = fit(plan.measurement.run(*first), count(grids))
+        missing = itertools.chain([first], missing)
+        while batch := tuple(itertools.islice(missing, per_chunk or pace.next())):
+            yield Chunk(plan.measurement, batch, size, refusal=refusal)
+
+
+class _Teller:
+    """Tells the progress, and takes a KeyboardInterrupt there as the wish to stop after a chunk."""
+
+    def __init__(self, progress: Progress | None, finished: int, total: int) -> None:
+        self.progress = progress
+        self.finished = finished
+        self.total = total
+        self.stopping = False
+        self.label = ""
+
+    def repeat(self) -> bool:
+        """Tell the same once more; whether to stop."""
+        self(self.label)
+        return self.stopping
+
+    def __call__(self, label: str) -> None:
+        self.label = label
+        if self.progress is not None and not self.stopping:
+            try:
+                self.progress(self.finished, self.total, label)
+            except KeyboardInterrupt:
+                self.stopping = True
+
+
+@contextlib.contextmanager
+def _place(
+    measurement: Measurement,
+    scheduler: str | None,
+    workers: int,
+    memory: int | None,
+    teller: _Teller,
+    watch: forecast.Watch,
+) -> Iterator[tuple[Measure, FitOf]]:
+    """What measures chunks, and says what fits one: this process, or workers of a scheduler."""
+    if scheduler is None and not workers:
+        yield (
+            functools.partial(_here, teller, watch),
+            lambda run, wanted: try_fit(measurement, tuple(run), wanted, memory, 1),
+        )
+        return
+    from gradlab.grid import cluster
+
+    with cluster.connected(scheduler, workers) as client:
+
+        def fit(run: Run, wanted: int) -> Fit:
+            # Something for every worker there is by now.
+            share = -(-wanted // max(1, len(client.nthreads())))
+            found = cluster.fit_remotely(
+                client, teller.repeat, measurement, run, share, memory, max(workers, 1)
+            )
+            return found._replace(per_chunk=found.per_chunk and min(found.per_chunk, share))
+
+        yield functools.partial(cluster.measure, client, teller.repeat), fit
+
+
+def _here(teller: _Teller, watch: forecast.Watch, chunks: Iterator[Chunk]) -> Results:
+    start = time.perf_counter()
+    for chunk in chunks:
+        parts = compute(chunk, teller)
+        now = time.perf_counter()
+        watch.note(chunk, now - start)
+        start = now
+        yield chunk, parts
+
+
+def _run(
+    measure: Measure,
+    chunks: Iterator[Chunk],
+    label: Callable[[Run], str],
+    store: Store,
+    teller: _Teller,
+    pace: sizes.Pace,
+) -> None:
+    """Store every chunk as it ends; where it is to stop, those that run now end first."""
+
+    def wanted() -> Iterator[Chunk]:
+        for chunk in chunks:
+            teller(label(chunk.runs[0]))
+            if teller.stopping:
+                return
+            yield chunk
+
+    with contextlib.closing(measure(wanted())) as results:
+        for chunk, parts in results:
+            for part in parts:
+                store.add(part.run_ids, part.content)
+            pace.note(len(chunk.coordinates), max(part.seconds for part in parts))
+            teller.finished += len(chunk.coordinates)
+            teller(label(chunk.runs[0]))
+    if teller.stopping and teller.finished < teller.total:
+        raise KeyboardInterrupt
+
+
+def _finish(store: Store, spec: Grid, start: float) -> None:
+    """Make everything that follows from the chunks; the manifest comes last and says so."""
+    from gradlab import figures
+
+    with writing(store.folder):
+        counts = store.consolidate()
+    _check_spec(store, spec)
+    # The sums of the frames, before anything reads them.
+    store.write_manifest(spec.model_dump(), status="running", runs=sum(counts["status"].values()))
+    with writing(store.folder), upload_dir(store.folder, "figures") as folder:
+        figures.draw(store.folder, folder)
+    _check_spec(store, spec)
+    store.write_manifest(
+        spec.model_dump(),
+        status="complete",
+        runs=sum(counts["status"].values()),
+        failed=len(store.failed),
+        **{name: sorted(counts[name]) for name in ("device", "precision") if name in counts},
+        hosts=sorted({chunk.get("host", "") for chunk in store.chunks.values()}),
+        files=store.checksums(),
+        seconds=round(time.perf_counter() - start, 3),
+        chunks=[{"name": name, **facts} for name, facts in sorted(store.chunks.items())],
+    )
+
+
+def _check_spec(store: Store, spec: Grid) -> None:
+    """Refuse to write over a manifest that has another spec than the one that was measured."""
+    now = _manifest.find(store.folder, verify=False).get("spec")
+    if now is not None and now != spec.model_dump(mode="json"):
+        raise ValueError(
+            f"the spec in {store.folder}/manifest.json changed under a running sweep; what was "
+            "measured is kept: run again with the spec that is meant"
+        )

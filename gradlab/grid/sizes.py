@@ -1,0 +1,210 @@
+"""How many runs go at once and make a chunk: every decision about sizes and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from gradlab import _files
+from gradlab._format import format_bytes
+from gradlab._memory import available_memory
+from gradlab.grid.measurement import Measurement, Run, Speed
+
+# The share of the device's memory that a chunk takes unless it is told otherwise.
+SHARE = 4
+# Seconds that a chunk of runs takes whose cost is known only once some were measured, and the most
+# runs in one chunk, however quick.
+SECONDS, MOST = 2.0, 512
+# The length at which sizes are timed; seconds of a call and of a step, by size.
+PROBE_STEPS = 64
+Times = dict[int, tuple[float, float]]
+FACTOR = 4
+CACHE = "chunks.json"
+# Of glibc's malloc.h.
+MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX, MALLOC_ARENA_MAX = -1, -4, -8
+
+
+class Fit(NamedTuple):
+    """How many runs of a program a device takes at once, and how many make one chunk.
+
+    Attributes:
+        size: runs at once on every device.
+        per_chunk: runs of a chunk; None where measured times decide.
+        refusal: the reason why the runs are not to be measured at all.
+    """
+
+    size: int
+    per_chunk: int | None
+    refusal: str | None = None
+
+
+def fit(measurement: Measurement, run: Run, wanted: int, memory: int | None, share: int) -> Fit:
+    """What fits this machine's devices of runs like this one, of which `wanted` are to be measured.
+
+    Args:
+        measurement: what is measured.
+        run: one of the runs.
+        wanted: how many there are.
+        memory: bytes, above which a single run is refused; if None, `budget` and no refusal.
+        share: how many processes have this memory between them.
+    """
+    cost = measurement.cost
+    limit = (budget() if memory is None else memory) // share
+    needed = 0 if memory is None else cost.peak(run, 1)
+    size = size_of(measurement, run, wanted, limit) if needed <= limit else 1
+    per_chunk = None if cost.per_chunk is None else cost.per_chunk(run, size)
+    refusal = None
+    if needed > limit:
+        refusal = (
+            f"MemoryError: needs about {format_bytes(needed)} on {jax.local_device_count()} "
+            f"devices, and --memory leaves {format_bytes(limit)}; fewer devices need less "
+            "(JAX_NUM_CPU_DEVICES=1)"
+        )
+    return Fit(size, per_chunk, refusal)
+
+
+class Pace:
+    """How many runs make the next chunk, where only what was measured tells how long they take.
+
+    >>> pace = Pace()
+    >>> pace.next(), pace.note(1, 0.1), pace.next()
+    (1, None, 20)
+    """
+
+    def __init__(self) -> None:
+        self._each: float | None = None
+
+    def next(self) -> int:
+        """The number of runs that take about `SECONDS`; 1 where nothing was measured yet."""
+        if self._each is None:
+            return 1
+        return max(1, min(MOST, int(SECONDS / max(self._each, 1e-9))))
+
+    def note(self, count: int, seconds: float) -> None:
+        """Note what runs took."""
+        self._each = seconds / max(count, 1)
+
+
+def size_of(measurement: Measurement, run: Run, wanted: int, limit: int) -> int:
+    """The fastest number of runs at once on every device, for programs like this run's.
+
+    Timed are 2, 8, 32, … runs, or 1, 4, 16, … where one alone is allowed, until a larger number is
+    not faster per run. What a call takes whatever its length, and what a step takes, are told
+    apart, and kept in the user's cache folder for these devices. Of `wanted` runs that are fewer
+    than the second number takes, timing would cost more than it saves. Memory bounds all: the peak
+    is below the `limit` of bytes.
+    """
+    cost, speed = measurement.cost, measurement.cost.speed
+    wanted = cost.most(run, wanted)
+    if speed is None:
+        return fits(lambda size: cost.peak(run, size), wanted, limit)
+    if wanted <= 1:
+        return 1
+    longest = run._replace(length=max(run.length, PROBE_STEPS))
+    devices = jax.local_device_count()
+    most = fits(lambda size: cost.peak(longest, size), -(-wanted // devices), limit)
+    first, times = speed.minimum(run), _remembered(speed, run)
+    if not times and most < FACTOR * first:
+        return most if first > 1 else 1
+    while True:
+        best, largest = _fastest(speed, run, times), max(times, default=0)
+        following = FACTOR * largest or first
+        if best < largest or following > most:
+            return min(best or first, most)
+        times[following] = speed.seconds(run._replace(length=PROBE_STEPS), following)
+        with contextlib.suppress(OSError):
+            _files.remember(CACHE, {_name(speed, run): times})
+
+
+def _fastest(speed: Speed, run: Run, times: Times) -> int:
+    """The smallest size that is within 5 % of the fastest, 0 where none was timed."""
+    each = {
+        size: (call + step * run.length) / speed.at_once(run, size)
+        for size, (call, step) in times.items()
+    }
+    return min((size for size in each if each[size] <= 1.05 * min(each.values())), default=0)
+
+
+def _name(speed: Speed, run: Run) -> str:
+    device = jax.devices()[0]
+    devices = f"{device.platform} {device.device_kind} {jax.local_device_count()}"
+    return f"{devices} x{os.cpu_count()} jax {jax.__version__} {speed.shape(run)}"
+
+
+def _remembered(speed: Speed, run: Run) -> Times:
+    try:
+        known = _files.remembered(CACHE)[_name(speed, run)].items()
+        return {int(size): (float(call), float(step)) for size, (call, step) in known}
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return {}
+
+
+def use_cores() -> None:
+    """Make every core a device of its own, for a sweep to share its runs among them.
+
+    It must come before anything of JAX runs; later, and where the user has chosen a number of
+    devices already, nothing happens. Numbers are the same either way.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if chosen or jax.config.jax_num_cpu_devices > 0:  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(RuntimeError):  # JAX has started
+        jax.config.update("jax_num_cpu_devices", count or 1)
+
+
+def keep_memory() -> None:
+    """Let this process keep what it has freed, where its C library is glibc; else do nothing.
+
+    glibc gives large blocks back to the system at once, and each call of a program would have all
+    its pages cleared again, which takes as long as its arithmetic. For a process that only sweeps.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018  (musl's mallopt means something else)
+        library.mallopt(MALLOC_ARENA_MAX, 1)
+        library.mallopt(MALLOC_MMAP_MAX, 0)
+        library.mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def fits(use: Callable[[int], int], wanted: int, budget: int) -> int:
+    """The largest count of runs, from 1 to `wanted`, whose use stays within a budget.
+
+    Args:
+        use: the bytes that a count needs, such as `lambda n: peak(run, n)`; growing, and nearly
+            affine, so that a few calls find the answer.
+        wanted: the most runs that are of use.
+        budget: bytes.
+
+    Returns:
+        A count that fits, or 1 where none does.
+
+    >>> fits(lambda count: 100 + 7 * count, wanted=64, budget=300)
+    28
+    """
+    if wanted <= 1 or use(wanted) <= budget:
+        return max(1, wanted)
+    low, high = 1, wanted
+    at_low, at_high = use(low), use(high)
+    while high - low > 1 and at_low < budget:
+        # Where a line through both ends meets the budget; it ends on either side of the answer.
+        guess = low + int((high - low) * (budget - at_low) / (at_high - at_low))
+        guess = min(max(guess, low + 1), high - 1)
+        size = use(guess)
+        if size > budget:
+            high, at_high = guess, size
+        else:
+            low, at_low = guess, size
+            if size + (at_high - size) / (high - low) > budget:
+                break
+    return low
+
+
+def budget() -> int:
+    """The memory that a chunk may take unless it is told otherwise: a share of what is left."""
+    return available_memory() // SHARE

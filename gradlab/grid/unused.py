@@ -1,0 +1,154 @@
+"""What a spec or `--set` names and no run has: said before anything is run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from gradlab.grid.measurement import Axes
+from gradlab.grid.plan import Plan, count
+
+Values = dict[str, set[Any]]
+
+
+def warn(spec: Any, plan: Plan, overrides: Mapping[str, Any] | None, stacklevel: int = 3) -> None:
+    """Warn of each axis whose values change no run, with the condition and what to do."""
+    for message in messages(spec, plan, overrides or {}):
+        warnings.warn(message, stacklevel=stacklevel)
+
+
+def messages(spec: Any, plan: Plan, overrides: Mapping[str, Any]) -> list[str]:
+    """One sentence for each axis, condition or block that changes no run of the plan.
+
+    A value changes nothing where no run has it: a condition turns the axis off, no cell or task has
+    such an option, or every block gives its own. An axis that `overrides` sets is to hold in every
+    run that has it, so that a condition that keeps some of them at another value is said too.
+
+    >>> from gradlab.sweeps import parse
+    >>> axes = {"cell": "gru", "init": "normal", "gain": 1.0, "length": 9, "forget_bias": [0, 1]}
+    >>> messages(parse(axes), Plan(parse(axes)), {})
+    ['forget_bias = 0.0, 1.0 is in no run: gru has no such option; leave it out']
+    """
+    overridden = {"seed" if axis == "seeds" else axis for axis in overrides}
+    named = spec.model_fields_set & {*spec.axes()}
+    if spec.model_fields_set == type(spec).model_fields.keys():
+        # As a manifest has it, with all that the spec left out.
+        named = {axis for axis in named if _given(spec, axis) != spec.default(axis)} | overridden
+    found = list(_lost(spec, plan, "", named, overridden))
+    found += _unmet(spec, plan, "", spec.when)
+    parts = spec.parts()
+    before: Plan | None = None
+    for i, (block, part) in enumerate(zip(spec.blocks, parts, strict=True)):
+        own = Plan(part)
+        inside = {*block, *(axis for group in block.get("zip", ()) for axis in group)}
+        found += _lost(part, own, f"blocks[{i}].", inside & {*spec.axes()}, set())
+        found += _unmet(part, own, f"blocks[{i}].", block.get("when", {}))
+        if before is None:
+            before = own
+        elif before.covers(own):
+            found.append(f"blocks[{i}] adds no run: those before it have them all; leave it out")
+        else:
+            before.add(part)
+    for grid in parts or [spec]:
+        found += _partly(grid, plan, overridden)
+    idle = plan.measurement.idle(plan.values())
+    found += [f"{axis} {why}" for axis, why in idle if _is_meant(spec, axis, overridden)]
+    return list(dict.fromkeys(found))
+
+
+def _given(spec: Any, axis: str) -> list[Any]:
+    """What a spec gives an axis, zipped or not."""
+    zipped = [group[axis] for group in spec.zip if axis in group]
+    return type(spec).checked(axis, zipped[0]) if zipped else getattr(spec, axis)
+
+
+def _lost(
+    grid: Any, plan: Plan, place: str, named: set[str], overridden: set[str]
+) -> Iterator[str]:
+    """The named axes with values that no run of the plan has."""
+    values = plan.values()
+    for axis in grid.axes():
+        given = _given(grid, axis) if axis in named else []
+        lost = [value for value in given if value not in values[axis]]
+        # A spec has to name some axes, whether its cells and tasks have them or not.
+        required = grid.default(axis) is None and values[axis] == {None} and len(given) == 1
+        if lost and not (required and axis not in overridden):
+            what = f"{'set ' if axis in overridden else place}{axis} = {_listed(lost)}"
+            yield f"{what} is in no run: {_reason(grid, values, axis)}"
+
+
+def _unmet(
+    grid: Any, plan: Plan, place: str, conditions: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """The conditions that no run meets, of axes that have lost nothing by it."""
+    for axis in conditions:
+        wanted = grid.when[axis]
+        met = any(all({*part[k]} & {*wanted[k]} for k in wanted) for part in plan.grids)
+        lost = axis in grid.model_fields_set and {*_given(grid, axis)} - plan.values()[axis]
+        if not met and not lost:
+            yield (
+                f"{place}when.{axis} asks for {_condition(wanted)}, which no run meets; leave it "
+                "out, or give the axis that value"
+            )
+
+
+def _reason(grid: Any, values: Values, axis: str) -> str:
+    whens = [("", grid.when)]
+    whens += [(f"blocks[{i}].", block.get("when", {})) for i, block in enumerate(grid.blocks)]
+    for place, when in whens:
+        if axis in when and values[axis] != {None}:
+            return (
+                f"{place}when.{axis} asks for {_condition(when[axis])}, and where a run does not "
+                f"meet that it has {_listed(values[axis])}; leave that condition out, or set what "
+                "it asks for"
+            )
+    own = [axis in block or any(axis in g for g in block.get("zip", ())) for block in grid.blocks]
+    if own and all(own):
+        return "every block gives its own; leave it out where it stands outside of them"
+    owners = next(a.needs for a in grid.measurement.schema.axes if a.name == axis)
+    names = [
+        str(name) for owner in ("task", "cell", *owners) for name in values.get(owner, ()) if name
+    ]
+    whose = ", ".join(sorted(dict.fromkeys(names))) or grid.measurement.kind
+    return f"{whose} has no such option; leave it out"
+
+
+def _partly(grid: Any, plan: Plan, overridden: set[str]) -> Iterator[str]:
+    """Set axes that a condition keeps at another value in some of the runs."""
+    for axis in overridden & grid.when.keys():
+        given = set(_given(grid, axis))
+        others = [v for v in plan.values()[axis] if v is not None and v not in given]
+        if not others or not given & plan.values()[axis]:
+            continue
+        part = f"{count(_restricted(plan.grids, axis, others))} of {len(plan)}"
+        yield (
+            f"set {axis} = {_listed(given)} holds in a part of the runs: {part} have "
+            f"{_listed(others)}, since when.{axis} asks for {_condition(grid.when[axis])}; leave "
+            "that condition out, or set what it asks for"
+        )
+
+
+def _restricted(grids: Iterable[Axes], axis: str, values: list[Any]) -> Iterator[Axes]:
+    for grid in grids:
+        yield grid | {axis: tuple(value for value in grid[axis] if value in values)}
+
+
+def _is_meant(spec: Any, axis: str, overridden: set[str]) -> bool:
+    """Whether a spec wants an axis to make a difference: it varies it, or it was set."""
+    values = _given(spec, axis)
+    return axis in overridden or len(values) > 1 or values != (spec.default(axis) or values)
+
+
+def _condition(condition: Mapping[str, Any]) -> str:
+    def several(values: Any) -> list[Any]:
+        return values if isinstance(values, list) else [values]
+
+    return " and ".join(f"{axis} = {_listed(several(v))}" for axis, v in condition.items())
+
+
+def _listed(values: Iterable[Any], most: int = 5) -> str:
+    texts = [
+        str(value) for value in sorted(values, key=lambda v: (v is None, str(type(v)), v or 0))
+    ]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

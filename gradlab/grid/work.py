@@ -1,0 +1,126 @@
+"""What is done with one chunk of runs, on this machine or on a worker: measured, and encoded."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any, NamedTuple
+
+import scipy.linalg  # noqa: F401  (whose BLAS XLA factorizes with: it has to be there to be limited)
+import threadpoolctl
+
+from gradlab.grid.manifest import now
+from gradlab.grid.measurement import Measurement, Run, Tell
+from gradlab.grid.sizes import MOST, Fit, fit
+from gradlab.grid.store import encode
+
+
+class Chunk(NamedTuple):
+    """Runs that share a program and are stored together, `size` at once on every device.
+
+    Attributes:
+        measurement: what is measured.
+        coordinates: those of each run, as plain tuples, which any process can read.
+        size: runs at once on every device.
+        halved: how often the size was halved because memory ran out.
+        refusal: the reason why the runs are not to be measured at all.
+    """
+
+    measurement: Measurement
+    coordinates: tuple[tuple[Any, ...], ...]
+    size: int
+    halved: int = 0
+    refusal: str | None = None
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs."""
+        return [self.measurement.run(*values) for values in self.coordinates]
+
+    def halve(self) -> Chunk:
+        """The same runs, half as many at once."""
+        return self._replace(size=(self.size + 1) // 2, halved=self.halved + 1)
+
+
+def try_fit(measurement: Measurement, coordinates: tuple[Any, ...], *rest: Any) -> Fit:
+    """`sizes.fit`; what cannot be sized cannot be measured, and the rows of its runs say so."""
+    try:
+        return fit(measurement, measurement.run(*coordinates), *rest)
+    except Exception as error:
+        return Fit(1, MOST, _reason(error))
+
+
+class Part(NamedTuple):
+    """The content of one file of the store, the runs in it, their time, and whether they failed."""
+
+    run_ids: list[str]
+    content: bytes
+    seconds: float
+    failed: bool
+
+
+def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
+    """Measure the runs of a chunk: a part with their rows, and one with those that failed.
+
+    Where memory runs out, calls of half the size are tried, down to single runs. Whatever
+    else goes wrong is the reason in the rows of its runs.
+    """
+    started, start = now(), time.perf_counter()
+    # Threads of a small factorization wait for each other, for long where a core is taken.
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        rows = _rows(chunk, tell)
+    facts = {"started": started, "seconds": round(time.perf_counter() - start, 4)}
+    split = ([row for row in rows if (row["status"] == "failed") == bad] for bad in (False, True))
+    return [_part(chunk, part, facts) for part in split if part]
+
+
+def failed_part(chunk: Chunk, error: Exception) -> Part:
+    """The part of a chunk whose runs failed, with the error as their reason."""
+    return _part(chunk, _failures(chunk, _reason(error)), {"started": now()})
+
+
+def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Part:
+    facts = facts | {"host": socket.gethostname(), "size": chunk.size}
+    failed = sum(row["status"] == "failed" for row in rows)
+    facts |= {"failed": failed} if failed else {}
+    content = encode(chunk.measurement.schema, rows, facts)
+    return Part([row["run_id"] for row in rows], content, facts.get("seconds", 0.0), failed > 0)
+
+
+def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:
+    if chunk.refusal is not None:
+        return _failures(chunk, chunk.refusal)
+    try:
+        rows = chunk.measurement.measure(chunk.runs, chunk.size, tell)
+    except Exception as error:
+        if not _is_memory(error) or chunk.size == 1:
+            return _failures(chunk, _reason(error))
+    else:
+        return [_coordinates(chunk, run) | row for run, row in zip(chunk.runs, rows, strict=True)]
+    # Not inside the handler, where the error would keep what the chunk had allocated.
+    return _rows(chunk.halve(), tell)
+
+
+def _coordinates(chunk: Chunk, run: Run) -> dict[str, Any]:
+    row = run._asdict() | {"run_id": run.run_id, "halved": chunk.halved}
+    return row | {"code": run.code or None}
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _failures(chunk: Chunk, reason: str) -> list[dict[str, Any]]:
+    missing = {
+        name: {"str": "failed", "int64": 0}.get(column.dtype, float("nan"))
+        for name, column in chunk.measurement.schema.measured.items()
+        if column.required
+    }
+    failure = {**missing, "status": "failed", "reason": reason}
+    return [_coordinates(chunk, run) | failure for run in chunk.runs]
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether memory ran out, as Python, XLA and the drivers of accelerators say it."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text or "ut of memory" in text

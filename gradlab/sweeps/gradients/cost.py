@@ -1,0 +1,166 @@
+"""What runs cost that trace fresh networks, and how the number of runs at once is timed."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradlab.grid import Cost, Run, Speed
+from gradlab.sweeps.cost import Call, bytes_of, total, written
+from gradlab.sweeps.gradients import curves
+from gradlab.sweeps.gradients.curves import Shape
+from gradlab.tracing import step_flops
+
+# Arithmetic of a chunk's runs, some seconds of it, and the most runs whatever little they take.
+WORK, MOST = 2e10, 512
+# A width so large that the powers of it in a count of operations can be read off like digits.
+_BASE = 2**16
+
+
+def flops(run: Run) -> int:
+    """The arithmetic of one run: that of its traced program, without tracing it.
+
+    With F the products of a step that need its input or its state, and B those of the adjoint, a
+    sequence of T steps takes T (F + B), or T (2 F + B) where each step draws its own weights:
+    segments are run again. The last product of the probe, 2 H, and the drawing are left out.
+
+    >>> from gradlab.sweeps.gradients import Run
+    >>> run = Run("elman", "tanh", "normal", 1.0, "tied", None, "gaussian", 1.0, 0.0,
+    ...           length=10, hidden=8, inputs=2, batch=1, seed=0)
+    >>> flops(run) == 10 * (2 * 8 * 2 + 2 * 8 * 8 + 2 * 8 * 8)
+    True
+    """
+    once, forward, backward = _step(curves.shape_of(run))
+    if run.weights == "tied":
+        return once + run.batch * run.length * (forward + backward)
+    again = 2 if run.length > curves.SEGMENT else 1
+    return run.length * (again * once + run.batch * (again * forward + backward))
+
+
+@functools.cache
+def _step(shape: Shape) -> list[int]:
+    """`step_flops` at a width: polynomials in it, whose coefficients one trace of types tells."""
+    found = []
+    for value in _traced(shape._replace(hidden=_BASE)):
+        coefficients = []
+        while value:
+            value, coefficient = divmod(value, _BASE)
+            coefficients.append(coefficient)
+        if any(coefficient > _BASE // 4 for coefficient in coefficients):
+            # Too large to be told from a borrow of the next power.
+            return list(_traced(shape))
+        found.append(sum(c * shape.hidden**i for i, c in enumerate(coefficients)))
+    return found
+
+
+@functools.cache
+def _traced(shape: Shape) -> Any:
+    # What is drawn does not matter, only its shape: zeros are traced the fastest.
+    draws = dict.fromkeys(shape.draws, jax.nn.initializers.zeros)
+    cell = curves.cell_of(
+        shape, **(draws | ({"forget_bias": 0.0} if "forget_bias" in draws else {}))
+    )
+    key = jax.eval_shape(jax.random.key, 0)
+    params, state = jax.eval_shape(
+        lambda key: (cell.init(key, jnp.float32), cell.start(jnp.float32)), key
+    )
+    x = jax.ShapeDtypeStruct((cell.inputs,), jnp.float32)
+    return step_flops(
+        lambda params, state, x: cell.step(cell.prepare(params), state, x), params, state, x
+    )
+
+
+def calls(run: Run, size: int) -> list[Call]:
+    """The functions that `size` runs like this one, on every device, call one after the other."""
+    shape, init, batch = curves.shape_of(run), curves.init_of(run), run.batch
+    count = curves.runs_per_call(run, size)
+    seeds = jax.ShapeDtypeStruct((count,), jnp.uint32)
+    scalars = dict.fromkeys(curves.SCALARS, jax.ShapeDtypeStruct((count,), jnp.float32))
+    draw, inputs = curves.draw_of(init, shape), curves.inputs_of(run)
+    params, xs = jax.eval_shape(draw, seeds, scalars), jax.eval_shape(inputs, seeds)
+    last = Call(curves.tied_program(shape, batch), (params, xs, seeds))
+    if run.weights == "untied":
+        program = curves.untied_program(init, shape, batch)
+        last = Call(program, (seeds, scalars, xs), bytes_of(params))
+    return [Call(draw, (seeds, scalars)), Call(inputs, (seeds,), bytes_of(params)), last]
+
+
+def peak(run: Run, size: int) -> int:
+    """Bytes that `size` runs at once on every device need; it is remembered for their like.
+
+    At the smallest size, 1, runs of one sequence go by two all the same: see `curves.minimum_of`.
+    """
+    # What is drawn does not change the memory that runs take, but for what has no option for it.
+    alike = {"input": "gaussian", "init": "normal", "gain": 1.0, "input_scale": 1.0}
+    alike = {name: value for name, value in alike.items() if getattr(run, name) is not None}
+    return _peak(run._replace(**alike, seed=0), size)
+
+
+@functools.cache
+def _peak(run: Run, size: int) -> int:
+    with curves.pinned():
+        return total(calls(run, size)).bytes
+
+
+def per_chunk(run: Run, size: int) -> int:
+    """How many runs make one chunk: whole calls, seconds of work, for a file of its own."""
+    count = curves.runs_per_call(run, size)
+    return count * max(1, min(MOST // count, round(WORK / (count * flops(run)))))
+
+
+def compiled(run: Run) -> tuple[Any, ...]:
+    """Runs that agree on this share the program that traces them, whatever is drawn for them."""
+    initializer = (run.init,) if run.weights == "untied" else ()
+    return (run.weights, *curves.shape_of(run), run.length, run.batch, *initializer)
+
+
+def family(run: Run) -> tuple[str, str]:
+    """Names for runs of about one speed, and for runs that take the same time."""
+    speed = f"{run.cell} {run.batch}"
+    return speed, f"{speed} {run.hidden} {run.length}"
+
+
+def seconds(run: Run, size: int) -> tuple[float, float]:
+    """Seconds that a call takes, whatever its length, and those that a step adds."""
+    batch = [run._replace(seed=seed) for seed in range(curves.runs_per_call(run, size))]
+    whole = _shortest(lambda: curves.curves(batch, recurrent=False, size=size))
+    with curves.pinned():
+        program, _ = curves.program_of(batch, weights=False)
+        steps = _shortest(lambda: jax.block_until_ready(program()))
+    return max(whole - steps, 0.0), steps / run.length
+
+
+def _shortest(function: Callable[[], Any]) -> float:
+    """The shortest of three calls, once it is compiled."""
+    function()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+COST = Cost(
+    flops=flops,
+    peak=peak,
+    written=lambda run, count: written(run.length, count),
+    most=lambda run, wanted: 1 if curves.is_alone(run) else wanted,
+    speed=Speed(
+        minimum=curves.minimum_of,
+        at_once=curves.runs_per_call,
+        seconds=seconds,
+        shape=lambda run: (
+            f"{run.cell} {run.weights} {run.hidden} {run.inputs} {run.batch}"
+            + (f" {run.code}" if run.code else "")
+        ),
+    ),
+    per_chunk=per_chunk,
+    compiled=compiled,
+    family=family,
+)

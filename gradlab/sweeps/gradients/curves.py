@@ -1,0 +1,333 @@
+"""The compiled programs that trace runs: their curves of log-norms, and what was drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradlab import cells, initializers, tasks, tracing
+from gradlab.grid import Run
+from gradlab.sweeps.options import options_of
+from gradlab.tasks import probe
+
+PRECISION = "float32"
+# Random draws run for milliseconds; full optimization would compile them for seconds.
+DRAWING = {"xla_backend_optimization_level": 1}
+# Cells whose sums XLA orders by how many runs are mapped at once.
+ROUNDED_BY_COUNT = "layer_norm"
+# Cores are shared out by runs; threads inside a product would decide how it is rounded.
+ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
+
+# Steps whose parameters are kept at once where each step has its own.
+SEGMENT = 16
+# Arguments of the draw.
+SCALARS = ("gain", "forget_bias", "input_scale", "bias_scale")
+
+# The options of a cell by which a run draws its parameters, and the axes that say whether it does.
+DRAWS = {
+    "recurrent": "init",
+    "input": "input_scale",
+    "bias": "bias_scale",
+    "forget_bias": "forget_bias",
+}
+
+# Options of a builder, in a form that can be a key of a cache.
+Options = tuple[tuple[str, Any], ...]
+
+
+class Shape(NamedTuple):
+    """What of a run decides a cell's program.
+
+    `draws` are the options by which the run draws the cell's parameters; `code` tells two cells of
+    one name apart.
+    """
+
+    cell: str
+    activation: str | None
+    hidden: int
+    inputs: int
+    draws: tuple[str, ...]
+    options: Options
+    code: str
+
+
+class Init(NamedTuple):
+    """An initializer's name, its options but for the gain, and what tells its code apart."""
+
+    name: str | None
+    options: Options
+    code: str
+
+
+class Curves(NamedTuple):
+    """One row per run: ln|dL/dh_t| and whether h_t is finite, for t = 1..T; and what to audit.
+
+    `recurrent` are the matrices that multiply the state, (runs, G, H, H), `log_retention` the
+    logarithm of what each unit keeps in a step, (runs, H). Both are None where they were not asked
+    for, the latter also where the cell has none. Where weights are untied, they are of one draw.
+    """
+
+    log_norm: np.ndarray
+    finite: np.ndarray
+    recurrent: np.ndarray | None
+    log_retention: np.ndarray | None
+
+
+def curves(runs: Sequence[Run], recurrent: bool = True, *, size: int = 1) -> Curves:
+    """Trace the probe loss of runs that share a program, `size` at once on every device.
+
+    The loss of a run is L = sum_b v.h_T^b over the `batch` input sequences that go through its
+    weights, and its log_norm at step t is the mean over them of ln|dL/dh_t^b|: -inf where one is
+    exactly zero, NaN where one is not finite. `finite` asks for all of them.
+
+    Weights are drawn from the seed, the cell, the initializer and the widths, so runs that differ
+    in gain, length or input share the same draw; the first input sequence from the seed and its
+    source, each further one from its number as well; v from the seed and the width.
+
+    What is guaranteed: a run's numbers follow from its coordinates alone, bit for bit, whatever
+    the other runs, its place among them, their number, the number of devices and of cores, JAX's
+    default key type and whether 64-bit numbers are on. One ulp would be enough to part the curves
+    of a chaotic network. So runs of one sequence are always mapped at least two at once on each
+    device, since XLA makes another program of one alone, whose sums are rounded differently; cells
+    that normalize a layer are never mapped; and one thread adds up each product. Where not: how
+    many runs a device takes at once (of several sequences above all whether it is one) can move a
+    norm's logarithm by an ulp of float32 or some, though no state; another processor, another kind
+    of device or another version of JAX rounds differently; on a GPU the guarantee is not tested.
+    """
+    first = runs[0]
+    count = runs_per_call(first, size)
+    padded = [*runs, *[runs[-1]] * (-len(runs) % count)]
+    with pinned():
+        parts = [
+            _call(padded[place : place + count], recurrent)
+            for place in range(0, len(padded), count)
+        ]
+        log_norm, finite, matrices, retention = (
+            None if some[0] is None else np.concatenate([np.asarray(x) for x in some])[: len(runs)]
+            for some in zip(*parts, strict=True)
+        )
+    assert log_norm is not None and finite is not None
+    mean = log_norm.astype(np.float64)
+    if first.batch > 1:
+        with np.errstate(invalid="ignore"):
+            mean = mean.mean(axis=-1)
+        mean[np.isposinf(mean)] = np.nan
+    exact = None if retention is None else retention.astype(np.float64)
+    return Curves(mean, finite, matrices, exact)
+
+
+def minimum_of(run: Run) -> int:
+    """The fewest runs of the kind that a device may take at once: see `curves`."""
+    return 1 if run.batch > 1 or is_alone(run) else 2
+
+
+def is_alone(run: Run) -> bool:
+    """Whether a device must take one run of the kind after the other."""
+    return run.cell.startswith(ROUNDED_BY_COUNT)
+
+
+def runs_per_call(run: Run, size: int) -> int:
+    """How many runs like this one a call of the program takes, `size` at once on every device.
+
+    >>> from gradlab.sweeps.gradients import Run
+    >>> run = Run("elman", "tanh", "normal", 1.0, "tied", None, "gaussian", 1.0, 0.0, length=9,
+    ...           hidden=8, inputs=2, batch=1, seed=0)
+    >>> runs_per_call(run, 1) == 2 * jax.local_device_count()
+    True
+    """
+    return jax.local_device_count() * (1 if is_alone(run) else max(minimum_of(run), size))
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """The settings of JAX that decide numbers, as a sweep needs them; a user's own come back."""
+    with (
+        jax.enable_x64(False),
+        jax.threefry_partitionable(True),
+        # Recent GPUs multiply float32 matrices in TF32 unless told otherwise.
+        jax.default_matmul_precision("highest"),
+    ):
+        yield
+
+
+def _call(runs: Sequence[Run], recurrent: bool) -> tuple[Any, ...]:
+    """One call of the program: (log_norm, finite, matrices, log_retention), not waited for."""
+    program, params = program_of(runs, recurrent)
+    log_norm, finite = program()
+    matrices, retention = _audited(shape_of(runs[0]))(params) if recurrent else (None, None)
+    return log_norm, finite, matrices, retention
+
+
+def program_of(runs: Sequence[Run], weights: bool) -> tuple[Callable[[], Any], Any]:
+    """The program for one call of these runs, and their weights where they are asked for."""
+    first = runs[0]
+    shape, init = shape_of(first), init_of(first)
+    seeds = np.array([run.seed for run in runs], np.uint32)
+    scalars = {
+        name: np.array([getattr(run, name) or 0.0 for run in runs], np.float32) for name in SCALARS
+    }
+    tied = first.weights == "tied"
+    params = draw_of(init, shape)(seeds, scalars) if weights or tied else None
+    xs = inputs_of(first)(seeds)
+    if tied:
+        return functools.partial(tied_program(shape, first.batch), params, xs, seeds), params
+    return functools.partial(untied_program(init, shape, first.batch), seeds, scalars, xs), params
+
+
+def shape_of(run: Run) -> Shape:
+    """What of a run decides its cell's program."""
+    draws = tuple(name for name, axis in DRAWS.items() if getattr(run, axis) is not None)
+    options = tuple(options_of(run, "cell").items())
+    return Shape(run.cell, run.activation, run.hidden, run.inputs, draws, options, run.code)
+
+
+def init_of(run: Run) -> Init:
+    """What of a run decides how its recurrent weights are drawn."""
+    if run.init != "critical":
+        return Init(run.init, tuple(options_of(run, "init").items()), run.code)
+    options = {
+        "activation": run.activation or "tanh",
+        "bias_std": run.bias_scale or 0.0,
+        "input_variance": run.input_scale**2,
+    }
+    return Init(run.init, tuple(options.items()), run.code)
+
+
+def inputs_of(run: Run) -> Any:
+    """The compiled draw of a run's input sequences: seeds -> xs."""
+    return _inputs(run.input, run.length, run.inputs, run.batch, run.code)
+
+
+def cell_of(shape: Shape, **options: Any) -> Any:
+    """The cell of a shape; `options` are what it draws its parameters by."""
+    if shape.activation is not None:
+        options["activation"] = shape.activation
+    options |= dict(shape.options)
+    return cells.make(shape.cell, inputs=shape.inputs, hidden=shape.hidden, **options)
+
+
+def _drawn(init: Init, shape: Shape, scalars: dict[str, jax.Array]) -> Any:
+    """The cell whose `init` draws what a run says, as far as the cell has it to draw."""
+    draws: dict[str, Any] = {
+        "input": initializers.normal(scalars["input_scale"]),
+        "bias": lambda key, shape, dtype: (
+            scalars["bias_scale"] * jax.random.normal(key, shape, dtype)
+        ),
+        "forget_bias": scalars["forget_bias"],
+    }
+    if init.name is not None:
+        options = dict(init.options)
+        if initializers.REGISTRY.takes(init.name, "gain"):
+            options["gain"] = scalars["gain"]
+        draws["recurrent"] = initializers.make(init.name, **options)
+    return cell_of(shape, **{name: draws[name] for name in shape.draws})
+
+
+def key_for(seed: jax.Array, *stream: Any) -> jax.Array:
+    """A key for one purpose: the seed, folded with a name for what is drawn."""
+    name = zlib.crc32("/".join(map(str, stream)).encode())
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), name)
+
+
+@functools.cache
+def draw_of(init: Init, shape: Shape) -> Any:
+    """The compiled draw of weights: (seeds, scalars) -> params."""
+
+    def draw(seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
+        key = key_for(seed, "params", shape.cell, init.name, shape.hidden, shape.inputs)
+        return _drawn(init, shape, scalars).init(key, jnp.float32)
+
+    return jax.jit(jax.vmap(draw), compiler_options=DRAWING)
+
+
+@functools.cache
+def _inputs(source: str, length: int, features: int, batch: int, code: str) -> Any:
+    sample = tasks.make_input(source)
+
+    def draw(seed: jax.Array) -> jax.Array:
+        key = key_for(seed, "input", source)
+        if batch == 1:
+            return sample(key, length, features, jnp.float32)
+        # The first sequence is that of a run with no other.
+        others = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(1, batch))
+        keys = jnp.concatenate([key[None], others])
+        return jax.vmap(lambda each: sample(each, length, features, jnp.float32), out_axes=1)(keys)
+
+    return jax.jit(jax.vmap(draw), compiler_options=DRAWING)
+
+
+@functools.cache
+def _audited(shape: Shape) -> Any:
+    cell = cell_of(shape)
+
+    def audited(params: Any) -> tuple[jax.Array, jax.Array | None]:
+        retention = None if cell.log_retention is None else cell.log_retention(params)
+        return cell.matrices(params), retention
+
+    return jax.jit(jax.vmap(audited), compiler_options=DRAWING)
+
+
+@functools.cache
+def tied_program(shape: Shape, batch: int) -> Any:
+    """The compiled trace with one draw of the weights: (params, xs, seeds) -> curves."""
+    cell = cell_of(shape)
+
+    def one(params: Any, xs: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+        loss = probe.checked_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
+        out = tracing.trace(loss, argnums=(), has_aux=True, batch_axis=_axis(batch))(params, xs)
+        return out.scans[0].log_norm, out.aux
+
+    return _spread(one)
+
+
+@functools.cache
+def untied_program(init: Init, shape: Shape, batch: int) -> Any:
+    """The compiled trace with a draw for each step: (seeds, scalars, xs) -> curves."""
+
+    def one(
+        seed: jax.Array, scalars: dict[str, jax.Array], xs: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        cell = _drawn(init, shape, scalars)
+        loss = probe.untied_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
+        key = key_for(seed, "untied", cell.name, init.name, cell.hidden, cell.inputs)
+        # The parameters of a step are residuals of its own: drawn again, they need not be kept.
+        out = tracing.trace(
+            loss, argnums=(), has_aux=True, batch_axis=_axis(batch), segment=SEGMENT
+        )(key, xs)
+        return out.scans[0].log_norm, out.aux
+
+    return _spread(one)
+
+
+def _axis(batch: int) -> int | None:
+    return 0 if batch > 1 else None
+
+
+def _spread(function: Any) -> Any:
+    """`function` over a leading axis of runs, an equal share of them on each device.
+
+    A share of one is not mapped: XLA multiplies a batch of one matrix more slowly than a matrix.
+    """
+
+    def local(*args: Any) -> Any:
+        if jax.tree.leaves(args)[0].shape[0] > 1:
+            return jax.vmap(function)(*args)
+        result = function(*jax.tree.map(lambda x: x[0], args))
+        return jax.tree.map(lambda x: x[None], result)
+
+    devices = jax.local_devices()
+    runs = jax.sharding.PartitionSpec("runs")
+    mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
+    spread = jax.shard_map(local, mesh=mesh, in_specs=runs, out_specs=runs, check_vma=False)
+    return jax.jit(spread, compiler_options=ONE_THREAD if devices[0].platform == "cpu" else {})
+
+
+def _direction(seed: jax.Array, hidden: int) -> jax.Array:
+    return probe.direction(key_for(seed, "direction", hidden), hidden, jnp.float32)

@@ -1,0 +1,257 @@
+"""Which axes a run has: what its cell, initializer, input, task and remedies take."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import numbers
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from gradlab import cells, initializers, remedies, tasks
+from gradlab._registry import Registry
+from gradlab.cells.elman import ACTIVATIONS
+from gradlab.frames import KINDS, Axis, Schema
+from gradlab.frames.axes import Json, Number
+from gradlab.grid import Axes, Run
+
+# The axes that name a builder.
+OWNERS: dict[str, Registry[Any]] = {
+    "task": tasks.REGISTRY,
+    "cell": cells.REGISTRY,
+    "init": initializers.REGISTRY,
+    "input": tasks.INPUTS,
+}
+CHOICES = {
+    "cell": cells.names,
+    "initializer": initializers.names,
+    "input": tasks.input_names,
+    "task": tasks.names,
+    "activation": lambda: tuple(ACTIVATIONS),
+}
+# What a run gives a builder by axes of other names.
+_GIVEN = {"inputs", "hidden", "recurrent", "input", "bias", "key", "shape", "dtype", "features"}
+
+
+def parts(schema: Schema, named: frozenset[str], axes: Axes) -> list[Axes]:
+    """The axes of disjoint grids with the same runs, without what builders do not take.
+
+    An axis that a cell or a task has no option for does not multiply its runs. A builder that takes
+    `**options` takes those whose axes are `named` by the spec. "code" is the digest of the user's
+    code that the runs of a part use, "" where all of it is gradlab's.
+    """
+    groups = {
+        owner: _groups(schema, named, owner, axes[owner]) for owner in OWNERS if owner in axes
+    }
+    groups |= {
+        axis.name: _on_and_off(axis, axes[axis.name])
+        for axis in schema.axes
+        if axis.switch and remedies.is_foreign(axis.name)
+    }
+    found = []
+    for choice in itertools.product(*groups.values()):
+        part = axes | dict(zip(groups, choice, strict=True))
+        # An axis may need one that was left out just before: a gain needs an initializer.
+        for axis in schema.axes:
+            if not all(_takes(axis, owner, part[owner][0], named) for owner in axis.needs):
+                part[axis.name] = (axis.absent,)
+        found.append(part | {"code": (_code(schema, part),)})
+    return found
+
+
+def _groups(
+    schema: Schema, named: frozenset[str], owner: str, names: tuple[Any, ...]
+) -> list[tuple[Any, ...]]:
+    """The names of builders, apart where they take other options or have code of the user's."""
+    wanted = [axis for axis in schema.axes if owner in axis.needs]
+    groups: dict[Any, list[Any]] = {}
+    for name in names:
+        alone = owner in ("cell", "task") or (name is not None and OWNERS[owner].is_foreign(name))
+        key = name if alone else tuple(_takes(axis, owner, name, named) for axis in wanted)
+        groups.setdefault(key, []).append(name)
+    return [tuple(group) for group in groups.values()]
+
+
+def _on_and_off(axis: Axis, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    sides = (tuple(v for v in values if (v == axis.default) is off) for off in (True, False))
+    return [side for side in sides if side]
+
+
+def _takes(axis: Axis, owner: str, name: str | None, named: frozenset[str]) -> bool:
+    if name is None:
+        return False
+    registry, options = OWNERS[owner], axis.needs[owner]
+    if {*options} & {*registry.options(name)}:
+        return True
+    return axis.name in named and registry.takes(name, options[0])
+
+
+def _code(schema: Schema, part: Axes) -> str:
+    names = [(OWNERS[owner], part[owner][0]) for owner in OWNERS if owner in part]
+    names += [
+        (remedies.REGISTRY, axis.name)
+        for axis in schema.axes
+        if axis.switch and remedies.is_foreign(axis.name) and part[axis.name][0] != axis.default
+    ]
+    found = [registry.fingerprint(name) for registry, name in names if name is not None]
+    return _join([each for each in found if each])
+
+
+def with_code(axes: Axes, digests: list[str]) -> list[Axes]:
+    """Disjoint grids, each with the digest of the user's code that it uses beside the given one.
+
+    An axis named cell, init, input or task names a builder where its value is a registered name.
+    """
+    owners = [owner for owner in OWNERS if owner in axes]
+    found = []
+    for names in itertools.product(*(axes[owner] for owner in owners)):
+        chosen = dict(zip(owners, names, strict=True))
+        known = [(OWNERS[o], n) for o, n in chosen.items() if n in OWNERS[o].names()]
+        foreign = [registry.fingerprint(n) for registry, n in known if registry.is_foreign(n)]
+        part = {owner: (name,) for owner, name in chosen.items()}
+        found.append(axes | part | {"code": (_join([*digests, *foreign]),)})
+    return found
+
+
+def _join(digests: list[str]) -> str:
+    return digests[0] if len(digests) == 1 else _digest(digests) if digests else ""
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("/".join(texts).encode()).hexdigest()[:16]
+
+
+def code_of(schema: Schema, axes: Mapping[str, set[Any]]) -> dict[str, str]:
+    """The user's code that runs with these values use: its kind and name, and its digest."""
+    found = {}
+    for owner, registry in OWNERS.items():
+        for name in sorted(axes.get(owner, set()) & {*registry.names()}):
+            if registry.is_foreign(name):
+                found[f"{registry.kind} {name}"] = registry.fingerprint(name)
+    for axis in schema.axes:
+        if axis.switch and remedies.is_foreign(axis.name) and axes[axis.name] - {axis.default}:
+            found[f"remedy {axis.name}"] = remedies.REGISTRY.fingerprint(axis.name)
+    return found
+
+
+def foreign_names(schema: Schema, content: Iterable[tuple[str, Any]]) -> list[str]:
+    """The names of the user's code that a spec names."""
+    found = {}
+    for key, value in content:
+        for name in listed(value) if key in OWNERS else ():
+            if name in OWNERS[key].names() and OWNERS[key].is_foreign(name):
+                found[name] = None
+        if remedies.is_foreign(key):
+            found[key] = None
+    return list(found)
+
+
+def options_of(run: Run, owner: str) -> dict[str, Any]:
+    """The options of a run's builder that stand on axes of their own names."""
+    own = {axis.name for schema in KINDS.values() for axis in schema.axes}
+    names = [n for n, owners in run.owners.items() if owner in owners and n not in own]
+    return {name: value for name in names if (value := getattr(run, name)) is not None}
+
+
+def more_axes(schema: Schema, content: Iterable[tuple[str, Any]]) -> tuple[Axis, ...]:
+    """Axes for what a spec names beyond the schema's own: options of builders, users' remedies.
+
+    Args:
+        schema: gradlab's own.
+        content: every key of the spec that may name an axis, with its value.
+
+    >>> from gradlab.frames import GRADIENTS
+    >>> content = {"cell": "leaky", "dt": [0.1, 0.5], "nonsense": 3}
+    >>> [(axis.name, axis.dtype) for axis in more_axes(GRADIENTS, content.items())]
+    [('dt', 'float64')]
+    """
+    content = list(content)
+    known = {axis.name for axis in schema.axes} | {"seeds"} | _GIVEN
+    values: dict[str, list[Any]] = {}
+    for key, value in content:
+        if key not in known:
+            values.setdefault(key, []).extend(listed(value))
+    found = []
+    owners = {axis.name for axis in schema.axes} & OWNERS.keys()
+    names = {
+        (owner, name)
+        for owner in owners
+        for key, value in content
+        if key == owner
+        for name in (*listed(value), *_default(schema, owner))
+        if name in OWNERS[owner].names()
+    }
+    for key, given in values.items():
+        if any(axis.name == "task" for axis in schema.axes) and remedies.is_foreign(key):
+            found.append(_remedy_axis(key))
+            continue
+        needs = {o: (key,) for o, name in sorted(names) if key in OWNERS[o].options(name)}
+        if needs:
+            whose = ", ".join(sorted(n for o, n in names if key in OWNERS[o].options(n)))
+            dtype, kind = type_of(given)
+            meaning = f"option of {whose}; missing where there is none"
+            found.append(
+                Axis(key, dtype, "", meaning, kind, None, needs=_one_owner(needs), optional=True)
+            )
+    return tuple(found)
+
+
+def _remedy_axis(name: str) -> Axis:
+    meaning = f"strength of the remedy {name}; 0 without it"
+    return Axis(name, "float64", "1", meaning, Number, 0.0, switch=True, optional=True)
+
+
+def _default(schema: Schema, owner: str) -> list[Any]:
+    return [axis.default for axis in schema.axes if axis.name == owner]
+
+
+def _one_owner(needs: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    # An option of several builders: the first of task, cell, initializer and input owns the axis.
+    return dict(sorted(needs.items(), key=lambda item: list(OWNERS).index(item[0]))[:1])
+
+
+def listed(value: Any) -> list[Any]:
+    """The values that a spec gives an axis, in whatever form; a spacing is numbers."""
+    if isinstance(value, Mapping):  # a spacing
+        return [1.0]
+    return list(value) if isinstance(value, list | tuple | range) else [value]
+
+
+def type_of(values: Iterable[Any]) -> tuple[str, Any]:
+    """The dtype of a column of such values, and the type of an axis.
+
+    >>> [type_of(values)[0] for values in ([1, 2], [1, 0.5], [True], ["a"], [[1]])]
+    ['Int64', 'float64', 'boolean', 'str', 'str']
+    """
+    kinds = {_kind(value) for value in values}
+    if kinds == {"bool"}:
+        return "boolean", bool
+    if kinds == {"int"}:
+        return "Int64", int
+    if kinds and kinds <= {"int", "float"}:
+        return "float64", Number
+    return "str", str if kinds == {"str"} else Json
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, numbers.Integral):
+        return "int"
+    if isinstance(value, numbers.Real):
+        return "float"
+    return "str" if isinstance(value, str) else "json"
+
+
+def idle(values: Mapping[str, set[Any]]) -> Iterator[tuple[str, str]]:
+    """Axes that are part of a run's name and of none of its numbers, and why."""
+    if values.get("input_scale") == {0.0}:
+        for axis in ("input", "inputs"):
+            yield axis, "changes no run: input_scale is 0 in all of them; leave it out"
+    if values.get("flossing") == {0.0} and values.get("preflossing") == {0}:
+        yield "flossing_exponents", "changes no run: flossing and preflossing are off; leave it out"
+    if "task" in values and all(tasks.make(name).held_out is not None for name in values["task"]):
+        yield (
+            "evaluation",
+            "changes no run: the tasks hold out what they are judged by; leave it out",
+        )

@@ -1,0 +1,73 @@
+"""The measurement of networks as they learn: one training per run.
+
+A run trains a network of the cell on the task, one batch of fresh sequences per update, and ends
+where the task is solved. Every `evaluate_every` updates it is evaluated on `evaluation` fresh
+sequences (or on all that the task holds out), and traced (`programs`). Its row (`rows`) says
+whether and when it solved the task, and how gradients decayed before and after; `cost` says what
+that takes. The remedies are axes that are off at their default, see `gradlab.remedies`. The axes
+and the columns are declared in `gradlab.frames.training`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+from gradlab import remedies
+from gradlab.frames import TRAINING, Axis, Schema
+from gradlab.grid import Axes, Measurement, Plan
+from gradlab.sweeps import options
+from gradlab.sweeps.training import cost, programs, rows
+
+
+def _parts(schema: Schema, named: frozenset[str], axes: Axes) -> list[Axes]:
+    # A cell without a gate that keeps has no time constants to spread.
+    off = {"chrono": (0.0,)}
+    found = options.parts(schema, named, axes)
+    return [part if part["cell"][0] in remedies.retaining() else part | off for part in found]
+
+
+def check(plan: Plan) -> None:
+    """Build each kind of run once, so that what cannot be built is said before anything is run.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    seen = set()
+    for axes in plan.grids:
+        for updates, every in itertools.product(axes["updates"], axes["evaluate_every"]):
+            if updates % every:
+                raise ValueError(
+                    f"updates must be a multiple of evaluate_every, {every}, got {updates}"
+                )
+    for grids in plan.programs().values():
+        for run in (run for axes in grids for run in plan.runs(axes | {"seed": (0,)})):
+            # The numbers of what is switched on can be wrong as well: T_max, a leak.
+            kind = programs.kind_of(run), *programs.strengths(run).values()
+            if kind not in seen:
+                seen.add(kind)
+                programs.build(run, programs.task_of(run), programs.scalars_of(run))
+
+
+def measurement(axes: tuple[Axis, ...] = (), named: frozenset[str] = frozenset()) -> Measurement:
+    """The measurement, with more axes than its own, and the axes that a spec names.
+
+    See `options.more_axes` and `options.parts`.
+    """
+    schema = TRAINING.extend(axes)
+    return Measurement(
+        schema=schema,
+        measure=rows.measure,
+        source=(measurement, (axes, named)),
+        parts=functools.partial(_parts, schema, named),
+        choices=options.CHOICES,
+        check=check,
+        label=rows.label,
+        idle=options.idle,
+        cost=cost.COST,
+        code=functools.partial(options.code_of, schema),
+    )
+
+
+MEASUREMENT = measurement()
+Run = MEASUREMENT.run

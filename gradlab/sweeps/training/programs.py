@@ -1,0 +1,151 @@
+"""The compiled programs of a training: its start, some updates, and an evaluation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gradlab import cells, initializers, remedies, tasks, tracing, training
+from gradlab.grid import Run
+from gradlab.sweeps.gradients.curves import key_for
+from gradlab.sweeps.options import options_of
+
+# The learning rate of what comes before the training, where its own optimizer is not asked.
+FLOSSING_RATE = 1e-3
+
+OPTIMIZERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "rmsprop": lambda learning_rate: optax.rmsprop(learning_rate, decay=0.9),
+    "sgd": optax.sgd,
+}
+# What a compiled program takes as an argument, beside the strengths of the remedies.
+ARGUMENTS = ("gain", "forget_bias", "learning_rate")
+TASK_OPTIONS = ("length", "symbols", "size", "permuted", "every_step")
+
+
+def strengths(run: Run) -> dict[str, float]:
+    """The strength of each remedy that a run has."""
+    values = {name: getattr(run, name) for name in run.switches}
+    return {name: v for name, v in values.items() if v not in (None, run.switches[name])}
+
+
+def scalars_of(run: Run) -> dict[str, float]:
+    """What a compiled program takes as arguments."""
+    return {name: getattr(run, name) or 0.0 for name in (*ARGUMENTS, *run.switches)}
+
+
+def kind_of(run: Run) -> Run:
+    """The run with 0 or 1 for what its program takes as an argument: the same for all its like."""
+    given = {name: 0.0 for name in ARGUMENTS if getattr(run, name) is not None}
+    return run._replace(**given, **dict.fromkeys(strengths(run), 0.5), seed=0)
+
+
+def task_of(run: Run) -> tasks.Task:
+    """The task of a run. Its length is the one that its published baseline is a function of."""
+    registry = tasks.REGISTRY
+    named = {name: getattr(run, name) for name in TASK_OPTIONS}
+    if not registry.takes(run.task, "length"):
+        named["delay"] = named.pop("length")
+    named = {n: v for n, v in named.items() if v and registry.takes(run.task, n)}
+    return tasks.make(run.task, **named, **options_of(run, "task"))
+
+
+def build(
+    run: Run, task: tasks.Task, scalars: dict[str, Any]
+) -> tuple[cells.Cell, tasks.Network, Any, list[tuple[str, remedies.Remedy]]]:
+    """The cell, the network, the optimizer and the remedies of a run."""
+    draws: dict[str, Any] = {}
+    if run.forget_bias is not None:
+        draws["forget_bias"] = scalars["forget_bias"]
+    if run.init is not None:
+        options = options_of(run, "init")
+        if initializers.REGISTRY.takes(run.init, "gain"):
+            options["gain"] = scalars["gain"]
+        draws["recurrent"] = initializers.make(run.init, **options)
+    if run.activation is not None:
+        draws["activation"] = run.activation
+    draws |= options_of(run, "cell")
+    cell = cells.make(run.cell, inputs=task.inputs, hidden=run.hidden, **draws)
+    axes = {name: value for name, value in run._asdict().items() if name not in ("seed", "code")}
+    found = [(name, remedies.make(name, scalars[name], **axes)) for name in strengths(run)]
+    for _, remedy in found:
+        cell = remedy.cell(cell) if remedy.cell else cell
+    net = tasks.network(cell, task.outputs, task.every_step, window=run.window or None)
+    before = [remedy.optimizer for _, remedy in found if remedy.optimizer]
+    optimizer = optax.chain(*before, OPTIMIZERS[run.optimizer](scalars["learning_rate"]))
+    return cell, net, optimizer, found
+
+
+class Programs(NamedTuple):
+    """Compiled functions over replicas: the leading axis of every argument and result."""
+
+    start: Any
+    advance: Any
+    evaluate: Any
+
+
+@functools.cache
+def compiled(run: Run) -> Programs:
+    """The programs of runs of a kind; see `kind_of`."""
+    task = task_of(run)
+    # On a CPU the replicas one after another are as fast as side by side, and a run that has
+    # ended costs nothing any more.
+    side_by_side = jax.default_backend() != "cpu"
+
+    def each(function: Any) -> Any:
+        if side_by_side:
+            return jax.jit(jax.vmap(function))
+        return jax.jit(lambda *args: jax.lax.map(lambda row: function(*row), args))
+
+    built = functools.partial(build, run, task)
+
+    def start(seed: jax.Array, scalars: dict[str, jax.Array]) -> training.State:
+        cell, net, optimizer, _ = built(scalars)
+        params = net.init(key_for(seed, f"params {run.cell} {run.hidden}"), jnp.float32)
+        if run.preflossing:
+            adam = optax.adam(FLOSSING_RATE)
+            state = training.start(params, adam, key_for(seed, f"flossing {run.task}"))
+            exponents = min(run.flossing_exponents, cell.hidden)
+            floss = remedies.flossing_penalty(cell, exponents)
+            sample = tasks.batch_sampler(task, 1, jnp.float32)
+            params = training.advance(floss, sample, adam, state, run.preflossing)[0].params
+        return training.start(params, optimizer, key_for(seed, f"batches {run.task}"))
+
+    def advance(
+        goes_on: jax.Array, state: training.State, scalars: dict[str, jax.Array]
+    ) -> training.State:
+        cell, net, optimizer, found = built(scalars)
+        loss = plain = tasks.batch_loss(net, task)
+        for name, remedy in found:
+            if remedy.penalty:
+                penalty = remedy.penalty(cell, plain)
+                loss = remedies.penalized(loss, scalars[name], penalty, name=name, has_aux=True)
+        sample = tasks.batch_sampler(task, run.batch, jnp.float32)
+
+        def some(state: training.State) -> training.State:
+            every = run.evaluate_every
+            return training.advance(loss, sample, optimizer, state, every, has_aux=True)[0]
+
+        return jax.lax.cond(goes_on, some, lambda state: state, state)
+
+    def evaluate(
+        seed: jax.Array, params: Any, scalars: dict[str, jax.Array]
+    ) -> tuple[jax.Array, ...]:
+        _, net, _, _ = built(scalars)
+        loss = tasks.batch_loss(net, task)
+        key = key_for(seed, f"evaluation {run.task}")
+        if task.held_out is not None:
+            fresh = task.held_out(jnp.float32)
+        else:
+            fresh = tasks.batch_sampler(task, run.evaluation, jnp.float32)(key, 0)
+        value, aux = loss(params, fresh)
+        traced = tasks.batch_sampler(task, run.batch, jnp.float32)(key, 1)
+        out = tracing.trace(loss, argnums=(), has_aux=True)(params, traced)
+        return value, aux["error"], out.scans[0].log_norm
+
+    return Programs(each(start), each(advance), each(evaluate))

@@ -1,0 +1,114 @@
+"""One row per trained run: the columns of `frames.TRAINING` but for the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradlab import decay, frames, tasks
+from gradlab.grid import Run, Tell
+from gradlab.sweeps.gradients.curves import PRECISION, pinned
+from gradlab.sweeps.training.programs import compiled, kind_of, scalars_of, task_of
+
+
+class Point(NamedTuple):
+    """What an evaluation measured, after so many updates."""
+
+    updates: int
+    loss: float
+    error: float
+    log_norm: np.ndarray
+
+
+def label(run: Run) -> str:
+    """What a progress bar says of the runs that share this one's program."""
+    return f"{run.task} {run.cell}" + (f" T={run.length}" if run.length else "")
+
+
+def measure(runs: Sequence[Run], size: int, tell: Tell) -> list[dict[str, Any]]:
+    """Train runs that share a program, `size` side by side."""
+    batches = (runs[place : place + size] for place in range(0, len(runs), size))
+    return [row for batch in batches for row in train(batch, tell)]
+
+
+def train(batch: Sequence[Run], tell: Tell) -> list[dict[str, Any]]:
+    """Train runs that share a program, and give one mapping per run: `frames.TRAINING`.
+
+    A run ends where it is solved at an evaluation, where its loss or parameters are not finite, or
+    after its updates; how long the others take changes none of its numbers.
+    """
+    first = batch[0]
+    task = task_of(first)
+    seeds = jnp.asarray([run.seed for run in batch], jnp.uint32)
+    numbers = [scalars_of(run) for run in batch]
+    scalars = {
+        name: jnp.asarray([each[name] for each in numbers], jnp.float32) for name in numbers[0]
+    }
+    points: list[list[Point]] = [[] for _ in batch]
+    ended = np.zeros(len(batch), bool)
+    with pinned():
+        programs = compiled(kind_of(first))
+        states = programs.start(seeds, scalars)
+        for done in range(0, first.updates + 1, first.evaluate_every):
+            measured = programs.evaluate(seeds, states.params, scalars)
+            losses, errors, curves = (np.asarray(x, np.float64) for x in measured)
+            bad = np.asarray(states.first_nonfinite_step)
+            for i in np.flatnonzero(~ended):
+                # The update that failed was not made, and nothing was after it. Where none was made
+                # since the last evaluation, this one is of the same parameters.
+                updates = bad[i] - 1 if bad[i] else done
+                if not points[i] or updates > points[i][-1].updates:
+                    points[i].append(Point(int(updates), losses[i], errors[i], curves[i]))
+                ended[i] = errors[i] <= task.solved or bad[i] > 0
+            if ended.all() or done + first.evaluate_every > first.updates:
+                break
+            tell(f"{label(first)} update {done} loss {losses.min():.3g}")
+            states = programs.advance(jnp.asarray(~ended), states, scalars)
+    rows = zip(points, bad.tolist(), strict=True)
+    return [_row(task, line, step) for line, step in rows]
+
+
+def _row(task: tasks.Task, points: list[Point], bad: int) -> dict[str, Any]:
+    device = jax.devices()[0]
+    last = points[-1]
+    solved = last.error <= task.solved
+    lags = frames.lags(task.length)
+    rates = decay.rate(np.stack([points[0].log_norm, last.log_norm]))[0]
+    updates = np.array([point.updates for point in points])
+    return {
+        "precision": PRECISION,
+        "status": "nonfinite" if bad else "solved" if solved else "unsolved",
+        "solved_step": last.updates if solved and not bad else None,
+        "first_nonfinite_step": bad or None,
+        "trained": last.updates,
+        "loss": last.loss,
+        "error": last.error,
+        # NaN where a loss is, wherever it stands.
+        "best_loss": float(np.min([point.loss for point in points])),
+        "baseline": min(task.baselines.values()),
+        "rate_before": rates[0],
+        "rate_after": rates[1],
+        "device": f"{device.platform}: {device.device_kind}",
+        "curves": {
+            "training_step": updates,
+            "loss": [point.loss for point in points],
+            "error": [point.error for point in points],
+        },
+        # Every lag of the first evaluation, then of the second.
+        "steps": {
+            "training_step": np.repeat(updates, len(lags)),
+            "step": np.tile(task.length - lags, len(points)),
+            "lag": np.tile(lags, len(points)),
+            "log_norm": np.concatenate(
+                [_finite(point.log_norm)[task.length - 1 - lags] for point in points]
+            ),
+        },
+    }
+
+
+def _finite(log_norm: np.ndarray) -> np.ndarray:
+    return np.where(np.isposinf(log_norm), np.nan, log_norm)

@@ -1,0 +1,247 @@
+"""A run's numbers do not depend on its company, the chunk, the devices or JAX's settings."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradlab import _files, cells, sweeps, tasks
+from gradlab.grid import Plan, _compiled, sizes
+from gradlab.sweeps.gradients import MEASUREMENT, cost
+from gradlab.sweeps.gradients import curves as measure
+
+SCRIPT = """
+import sys
+import jax
+import numpy as np
+from gradlab import cells
+from gradlab.grid import _compiled
+from gradlab.sweeps.gradients import Run
+from gradlab.sweeps.gradients import curves as measure
+
+{setup}
+compiled = []
+jax.monitoring.register_event_listener(
+    lambda name, **_: compiled.append(name) if name.endswith("cache_misses") else None
+)
+found = []
+with _compiled.cached(sys.argv[2]):
+    for name, batch in (("elman", 1), ("gru", 3)):
+        runs = [
+            Run(
+                cell=name, activation="tanh" if name == "elman" else None, init="orthogonal",
+                gain=3.0, weights="tied", forget_bias=None, input="gaussian", input_scale=0.3,
+                bias_scale=0.1, length=100, hidden=33, inputs=3, batch=batch, seed=seed,
+            )
+            for seed in (4, 0, 1)
+        ]
+        found.append(measure.curves(runs[{cut}], size=2).log_norm[0])
+np.save(sys.argv[1], np.stack(found))
+print(len(compiled), jax.local_device_count(), jax.config.jax_compilation_cache_dir)
+"""
+
+
+def alone(name, **changes):
+    base = dict(
+        cell=name, activation="tanh", init="orthogonal", gain=3.0, weights="tied",
+        forget_bias=1.0, input="gaussian", input_scale=0.3, bias_scale=0.1,
+        length=12, hidden=5, inputs=3, batch=1, seed=0,
+    )  # fmt: skip
+    (run,) = Plan(sweeps.parse(base))
+    return run._replace(**changes)
+
+
+def same(left, right):
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def picked(curves, rows):
+    return [None if field is None else field[rows] for field in curves]
+
+
+# One of each kind of arithmetic; `make test-long` takes all.
+SOME = ("elman", "lstm", "lru", "layer_norm_gru", "orthogonal")
+NAMES = cells.names() if "GRADLAB_LONG" in os.environ else SOME
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_is_the_same_in_every_chunk(name):
+    runs = [alone(name, seed=seed) for seed in range(6)]
+    order = np.random.default_rng(0).permutation(6)
+    whole = measure.curves(runs, size=3)
+    same(picked(whole, order), measure.curves([runs[i] for i in order]))
+    same(picked(whole, [4]), measure.curves([runs[4]]))
+
+
+@pytest.mark.parametrize("weights", ["tied", "untied"])
+def test_runs_of_several_sequences_are_the_same_in_every_chunk(weights):
+    runs = [alone("elman", seed=seed, batch=2, weights=weights, init="normal") for seed in range(5)]
+    some = [3, 0, 3]
+    for one, other in ((1, 1), (2, 3)):
+        whole = measure.curves(runs, size=one)
+        same(picked(whole, some), measure.curves([runs[i] for i in some], size=other))
+
+
+@pytest.mark.parametrize("name, hidden, batch", [("elman", 128, 16), ("gru", 32, 64)])
+def test_a_map_and_a_loop_differ_by_ulps_of_a_norm(name, hidden, batch):
+    """In a chaotic network a state that is rounded differently would part the curves."""
+    change = dict(gain=8.0 if name == "gru" else 3.0, init="normal", length=300, batch=batch)
+    runs = [alone(name, seed=seed, hidden=hidden, **change) for seed in range(4)]
+    looped, mapped = (measure.curves(runs, size=size) for size in (1, 2))
+    assert (looped.log_norm[:, 0] > 30).any()
+    np.testing.assert_allclose(mapped.log_norm, looped.log_norm, rtol=1e-6, atol=1e-6)
+    same(looped[1:3], mapped[1:3])
+
+
+@pytest.mark.parametrize("weights", ["tied", "untied"])
+def test_log_norm_is_the_mean_over_sequences(weights, monkeypatch):
+    """Each sequence is put in the place of the only one of a run of batch 1."""
+    run = alone("lstm", weights=weights, init="normal", gain=1.0)
+    several = measure.curves([run._replace(batch=3)])
+    draw = measure._inputs("gaussian", run.length, run.inputs, 3, "")
+    drawn = np.asarray(draw(np.zeros(1, np.uint32)))
+    each = []
+    for b in range(3):
+        row = np.repeat(drawn[:, :, b], 2 * jax.local_device_count(), axis=0)
+        monkeypatch.setattr(measure, "_inputs", lambda *_, row=row: lambda seeds: row)
+        each.append(measure.curves([run]).log_norm[0])
+    np.testing.assert_allclose(several.log_norm[0], np.mean(each, axis=0), atol=1e-5)
+    assert np.ptp(each, axis=0).max() > 1e-3
+
+
+def test_a_sequence_does_not_depend_on_how_many_there_are():
+    one, three, five = (
+        np.asarray(measure._inputs("gaussian", 4, 2, batch, "")(np.array([7], np.uint32)))
+        for batch in (1, 3, 5)
+    )
+    np.testing.assert_array_equal(one[0], three[0, :, 0])
+    np.testing.assert_array_equal(three, five[:, :, :3])
+    key = jax.random.fold_in(measure.key_for(7, "input", "gaussian"), 2)
+    expected = tasks.make_input("gaussian")(key, 4, 2, jnp.float32)
+    np.testing.assert_allclose(three[0, :, 2], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes, first",
+    [({"gain": 0.0}, -np.inf), ({"init": "normal", "gain": np.inf}, np.nan)],
+)
+def test_a_mean_says_where_a_sequence_has_no_logarithm(changes, first):
+    (found,) = measure.curves([alone("elman", batch=2, **changes)]).log_norm
+    assert np.isfinite(found[-1])
+    np.testing.assert_array_equal(found[0], first)
+
+
+def test_settings_of_the_user_move_no_number():
+    run = alone("elman")
+    before = measure.curves([run])
+    with (
+        jax.enable_x64(not jax.config.jax_enable_x64),
+        jax.default_prng_impl("rbg"),
+        jax.threefry_partitionable(False),
+        jax.default_matmul_precision("bfloat16"),
+    ):
+        same(before, measure.curves([run]))
+
+
+def test_other_runs_of_a_shape_compile_nothing():
+    names = []
+    first = alone("elman", hidden=6)
+    measure.curves([first])
+
+    def listen(name, seconds, **_):
+        names.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        measure.curves([first._replace(gain=0.7, seed=3, input_scale=0.1, bias_scale=0.2)])
+        assert names.count("/jax/core/compile/backend_compile_duration") == 0
+        misses = measure.tied_program.cache_info().misses
+        measure.curves([first._replace(init="normal")])
+        assert measure.tied_program.cache_info().misses == misses
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def spawned(tmp_path, name, devices, cut=":", optimized=True):
+    setup = "" if optimized else 'jax.config.update("jax_disable_most_optimizations", True)'
+    out = tmp_path / f"{name}.npy"
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1",
+    }  # fmt: skip
+    if optimized:
+        environment.pop("XLA_FLAGS", None)
+    script = SCRIPT.format(setup=setup, cut=cut)
+    folder = str(tmp_path / f"compiled-{optimized}")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(out), folder],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    compiled, count, setting = done.stdout.split()
+    assert int(count) == devices and setting == "None"
+    return np.load(out), int(compiled)
+
+
+def test_eight_devices_give_the_bits_of_one_and_a_second_start_compiles_nothing(tmp_path):
+    """With XLA's optimizations on, as in a sweep; three runs together, and the first one alone."""
+    one, first = spawned(tmp_path, "one", 1)
+    eight, _ = spawned(tmp_path, "eight", 8, cut=":1")
+    again, second = spawned(tmp_path, "again", 1)
+    np.testing.assert_array_equal(one, eight)
+    np.testing.assert_array_equal(one, again)
+    assert first > 0 and second == 0
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_the_users_own_cache_is_left_alone(tmp_path):
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+        "jax_persistent_cache_enable_xla_caches",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    with pytest.raises(KeyError), _compiled.cached(tmp_path / "a"):
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "a")
+        raise KeyError
+    assert {name: getattr(jax.config, name) for name in names} == before
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
+        with _compiled.cached(tmp_path / "a"):
+            assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before["jax_compilation_cache_dir"])
+
+
+def test_a_damaged_memory_of_chunk_sizes_is_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run = alone("elman")
+    timed = {2: (1e-3, 1e-5), 8: (2e-3, 2e-5)}
+    speed = cost.COST.speed
+    name = sizes._name(speed, run)
+    _files.remember(sizes.CACHE, {name: timed})
+    assert sizes._remembered(speed, run) == timed
+    strange = json.dumps({name: {"2": [1.0]}}).encode()
+    for content in (b"", b"{", b"[1]", b'{"a": 1}', b"\xff", strange):
+        (_files.cache() / sizes.CACHE).write_bytes(content)
+        assert sizes._remembered(speed, run) == {}
+        _files.remember(sizes.CACHE, {name: timed})
+        assert sizes._remembered(speed, run) == timed
+    assert [path.name for path in _files.cache().iterdir()] == ["chunks.json"]
+
+
+def test_memory_bounds_a_chunk(monkeypatch):
+    monkeypatch.setattr(sizes, "_remembered", lambda *_: {1000: (0.0, 1.0), 4000: (0.0, 9.0)})
+    run = alone("elman", length=sizes.PROBE_STEPS)
+    assert sizes.size_of(MEASUREMENT, run, 5000, 10**12) == 1000
+    fits = sizes.size_of(MEASUREMENT, run, 5000, 400_000)
+    assert 2 < fits < 1000
+    assert cost.peak(run, fits) <= 400_000 < cost.peak(run, 2 * fits)
+    assert sizes.size_of(MEASUREMENT, run, 5000, 1) == 1
