@@ -177,7 +177,7 @@ def of_function(name: str, axes: tuple[Axis, ...]) -> Measurement:
 
     def parts(values: Axes) -> list[Axes]:
         seeds = values[_SEED] if takes_seed else (0,)
-        return options.with_code(values | {_SEED: seeds}, [REGISTRY.fingerprint(name)])
+        return options.with_code(schema, values | {_SEED: seeds}, [REGISTRY.fingerprint(name)])
 
     return Measurement(
         schema=schema,

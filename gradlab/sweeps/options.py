@@ -87,30 +87,21 @@ def _takes(axis: Axis, owner: str, name: str | None, named: frozenset[str]) -> b
 
 
 def _code(schema: Schema, part: Axes) -> str:
-    names = [(OWNERS[owner], part[owner][0]) for owner in OWNERS if owner in part]
-    names += [
-        (remedies.REGISTRY, axis.name)
-        for axis in schema.axes
-        if axis.switch and remedies.is_foreign(axis.name) and part[axis.name][0] != axis.default
-    ]
-    found = [registry.fingerprint(name) for registry, name in names if name is not None]
-    return _join([each for each in found if each])
+    return _join([registry.fingerprint(name) for registry, name in _foreign(schema, part)])
 
 
-def with_code(axes: Axes, digests: list[str]) -> list[Axes]:
+def with_code(schema: Schema, axes: Axes, digests: list[str]) -> list[Axes]:
     """Disjoint grids, each with the digest of the user's code that it uses beside the given one.
 
     An axis named cell, init, input or task names a builder where its value is a registered name.
     """
     owners = [owner for owner in OWNERS if owner in axes]
-    found = []
+    parts = []
     for names in itertools.product(*(axes[owner] for owner in owners)):
-        chosen = dict(zip(owners, names, strict=True))
-        known = [(OWNERS[o], n) for o, n in chosen.items() if n in OWNERS[o].names()]
-        foreign = [registry.fingerprint(n) for registry, n in known if registry.is_foreign(n)]
-        part = {owner: (name,) for owner, name in chosen.items()}
-        found.append(axes | part | {"code": (_join([*digests, *foreign]),)})
-    return found
+        part = {owner: (name,) for owner, name in zip(owners, names, strict=True)}
+        foreign = [registry.fingerprint(name) for registry, name in _foreign(schema, part)]
+        parts.append(axes | part | {"code": (_join([*digests, *foreign]),)})
+    return parts
 
 
 def _join(digests: list[str]) -> str:
@@ -121,29 +112,33 @@ def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("/".join(texts).encode()).hexdigest()[:16]
 
 
+def _foreign(
+    schema: Schema, axes: Mapping[str, Iterable[Any]]
+) -> Iterator[tuple[Registry[Any], str]]:
+    """The user's code that runs with these values use: its registry and its name."""
+    for owner, registry in OWNERS.items():
+        for name in axes.get(owner, ()):
+            if name in registry.names() and registry.is_foreign(name):
+                yield registry, name
+    for axis in schema.axes:
+        if not axis.switch or not remedies.is_foreign(axis.name):
+            continue
+        if any(value != axis.default for value in axes.get(axis.name, ())):
+            yield remedies.REGISTRY, axis.name
+
+
 def code_of(schema: Schema, axes: Mapping[str, set[Any]]) -> dict[str, str]:
     """The user's code that runs with these values use: its kind and name, and its digest."""
-    found = {}
-    for owner, registry in OWNERS.items():
-        for name in sorted(axes.get(owner, set()) & {*registry.names()}):
-            if registry.is_foreign(name):
-                found[f"{registry.kind} {name}"] = registry.fingerprint(name)
-    for axis in schema.axes:
-        if axis.switch and remedies.is_foreign(axis.name) and axes[axis.name] - {axis.default}:
-            found[f"remedy {axis.name}"] = remedies.REGISTRY.fingerprint(axis.name)
-    return found
+    ordered = {axis: sorted(values, key=str) for axis, values in axes.items()}
+    return {f"{r.kind} {name}": r.fingerprint(name) for r, name in _foreign(schema, ordered)}
 
 
 def foreign_names(schema: Schema, content: Iterable[tuple[str, Any]]) -> list[str]:
     """The names of the user's code that a spec names."""
-    found = {}
+    values: dict[str, list[Any]] = {}
     for key, value in content:
-        for name in listed(value) if key in OWNERS else ():
-            if name in OWNERS[key].names() and OWNERS[key].is_foreign(name):
-                found[name] = None
-        if remedies.is_foreign(key):
-            found[key] = None
-    return list(found)
+        values.setdefault(key, []).extend(listed(value))
+    return list(dict.fromkeys(name for _, name in _foreign(schema, values)))
 
 
 def options_of(run: Run, owner: str) -> dict[str, Any]:
@@ -212,6 +207,8 @@ def _one_owner(needs: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
 
 def listed(value: Any) -> list[Any]:
     """The values that a spec gives an axis, in whatever form; a spacing is numbers."""
+    if hasattr(value, "tolist"):  # an array or a number of NumPy's
+        value = value.tolist()
     if isinstance(value, Mapping):  # a spacing
         return [1.0]
     return list(value) if isinstance(value, list | tuple | range) else [value]
