@@ -15,7 +15,7 @@ from gradlab import _files, _manifest
 from gradlab._files import Folder
 from gradlab._format import format_bytes, format_duration, format_si
 from gradlab._memory import parse_bytes
-from gradlab.grid import unused
+from gradlab.grid import _compiled, unused
 from gradlab.grid.measurement import Measurement, Run
 from gradlab.grid.plan import Plan, count
 from gradlab.grid.progress import stored_runs
@@ -25,6 +25,9 @@ from gradlab.grid.work import Chunk
 # Where nothing was measured yet: the share of this machine's matrix products that a sweep reaches
 # (batch 1, width 128), seconds for a program to be begun, and for frames and figures in the end.
 SHARE, START, FINISH = 0.05, 3.0, 10.0
+# Memory is ample where it is so many times what a program needs: drawing orthogonal matrices takes
+# four times what they take themselves, and they are a part of it.
+AMPLE = 4
 TIMES = "times.json"
 
 
@@ -85,8 +88,8 @@ def estimate(
         spec: as in `gradlab.grid.sweep`.
         out: the folder, where one may hold a part of the runs already.
         overrides: likewise.
-        memory: as in `gradlab.sweeps.sweep`; every program is traced to compare with it, in
-            seconds for a hundred of them.
+        memory: as in `gradlab.sweeps.sweep`. What runs need is what their compiled programs say:
+            the longest of each kind is compiled, and kept for the sweep.
         workers: likewise; they share the memory.
 
     Returns:
@@ -102,9 +105,9 @@ def estimate(
     unused.warn(spec, plan, overrides, stacklevel=4)
     known = times()
     limit = None if memory is None else parse_bytes(memory) // max(workers, 1)
-    too_large = 0
     flops, written, seconds, sources = 0.0, 0, 0.0, {}
     programs: dict[Any, None] = {}
+    numbers: list[tuple[Run, int]] = []
     groups = plan.programs()
     for grids in groups.values():
         number = count(grids)
@@ -112,8 +115,7 @@ def estimate(
         each = measurement.cost.flops(run)
         each_seconds, source = _seconds(measurement, run, each, known.runs)
         programs[measurement.cost.compiled(run)] = None
-        if limit is not None and measurement.cost.peak(run, 1) > limit:
-            too_large += number
+        numbers.append((run, number))
         flops += number * each
         written += measurement.cost.written(run, number)
         seconds += number * each_seconds
@@ -131,8 +133,37 @@ def estimate(
         seconds=seconds * share + rest if share else 0.0,
         speed=flops / seconds if seconds else math.inf,
         source=max(sources, key=lambda name: sources[name], default="nothing to do"),
-        too_large=too_large,
+        too_large=0 if limit is None else _too_large(measurement, numbers, limit),
     )
+
+
+def _too_large(measurement: Measurement, numbers: list[tuple[Run, int]], limit: int) -> int:
+    """How many runs need more than so many bytes; given is one of each program, and their number.
+
+    Each question compiles a program. So the longest come first: a shorter one needs no more. And
+    where one takes a small part of the memory, another initializer or input will not take it all.
+    """
+    cost, found = measurement.cost, 0
+    fitting, ample = set(), set()
+    with _compiled.cached():
+        for run, number in sorted(numbers, key=lambda each: _length(each[0]), reverse=True):
+            short = run._replace(length=0) if _length(run) else run
+            if short.program in fitting or cost.compiled(short) in ample:
+                continue
+            needed = cost.peak(run, 1)
+            if needed > limit:
+                found += number
+                continue
+            fitting.add(short.program)
+            if needed <= limit // AMPLE:
+                ample.add(cost.compiled(short))
+    return found
+
+
+def _length(run: Run) -> int:
+    # Only where gradlab names the axis is it sure to be a number of steps.
+    length = getattr(run, "length", None)
+    return length if isinstance(length, int) else 0
 
 
 def _stored(out: str | Path | None, plan: Plan) -> int:

@@ -6,14 +6,14 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 
 from gradlab import _files
 from gradlab._format import format_bytes
 from gradlab._memory import available_memory
-from gradlab.grid.measurement import Measurement, Run, Speed
+from gradlab.grid.measurement import Cost, Measurement, Run, Speed
 
 # The share of the device's memory that a chunk takes unless it is told otherwise.
 SHARE = 4
@@ -55,11 +55,10 @@ def fit(measurement: Measurement, run: Run, wanted: int, memory: int | None, sha
     """
     cost = measurement.cost
     limit = (budget() if memory is None else memory) // share
-    needed = 0 if memory is None else cost.peak(run, 1)
-    size = size_of(measurement, run, wanted, limit) if needed <= limit else 1
+    size = size_of(measurement, run, wanted, limit)
     per_chunk = None if cost.per_chunk is None else cost.per_chunk(run, size)
     refusal = None
-    if needed > limit:
+    if memory is not None and (needed := cost.peak(run, size)) > limit:
         refusal = (
             f"MemoryError: needs about {format_bytes(needed)} on {jax.local_device_count()} "
             f"devices, and --memory leaves {format_bytes(limit)}; fewer devices need less "
@@ -99,24 +98,31 @@ def size_of(measurement: Measurement, run: Run, wanted: int, limit: int) -> int:
     than the second number takes, timing would cost more than it saves. Memory bounds all: the peak
     is below the `limit` of bytes.
     """
-    cost, speed = measurement.cost, measurement.cost.speed
+    cost = measurement.cost
     wanted = cost.most(run, wanted)
-    if speed is None:
-        return fits(lambda size: cost.peak(run, size), wanted, limit)
-    if wanted <= 1:
-        return 1
-    longest = run._replace(length=max(run.length, PROBE_STEPS))
-    devices = jax.local_device_count()
-    most = fits(lambda size: cost.peak(longest, size), -(-wanted // devices), limit)
+    if wanted > 1 and cost.speed is not None:
+        wanted = _choose_by_time(cost, run, -(-wanted // jax.local_device_count()), limit)
+    # Asked for its memory, a program is compiled: the first one is the one that will run, unless
+    # it takes too much.
+    return fits(lambda size: cost.peak(run, size), wanted, limit)
+
+
+def _choose_by_time(cost: Cost, run: Run, most: int, limit: int) -> int:
+    """The fastest number of runs at once on every device, of at most so many.
+
+    What is timed is compiled anyway, so to compare its memory with the limit costs nothing.
+    """
+    speed = cast(Speed, cost.speed)
     first, times = speed.minimum(run), _remembered(speed, run)
     if not times and most < FACTOR * first:
         return most if first > 1 else 1
+    probe = run._replace(length=PROBE_STEPS)
     while True:
         best, largest = _fastest(speed, run, times), max(times, default=0)
         following = FACTOR * largest or first
-        if best < largest or following > most:
+        if best < largest or following > most or cost.peak(probe, following) > limit:
             return min(best or first, most)
-        times[following] = speed.seconds(run._replace(length=PROBE_STEPS), following)
+        times[following] = speed.seconds(probe, following)
         with contextlib.suppress(OSError):
             _files.remember(CACHE, {_name(speed, run): times})
 
@@ -177,32 +183,20 @@ def fits(use: Callable[[int], int], wanted: int, budget: int) -> int:
 
     Args:
         use: the bytes that a count needs, such as `lambda n: peak(run, n)`; growing, and nearly
-            affine, so that a few calls find the answer.
+            proportional to it. Each call compiles a program, so few are made.
         wanted: the most runs that are of use.
         budget: bytes.
 
     Returns:
         A count that fits, or 1 where none does.
 
-    >>> fits(lambda count: 100 + 7 * count, wanted=64, budget=300)
-    28
+    >>> fits(lambda count: 7 * count, wanted=64, budget=300)
+    42
     """
-    if wanted <= 1 or use(wanted) <= budget:
-        return max(1, wanted)
-    low, high = 1, wanted
-    at_low, at_high = use(low), use(high)
-    while high - low > 1 and at_low < budget:
-        # Where a line through both ends meets the budget; it ends on either side of the answer.
-        guess = low + int((high - low) * (budget - at_low) / (at_high - at_low))
-        guess = min(max(guess, low + 1), high - 1)
-        size = use(guess)
-        if size > budget:
-            high, at_high = guess, size
-        else:
-            low, at_low = guess, size
-            if size + (at_high - size) / (high - low) > budget:
-                break
-    return low
+    count = max(1, wanted)
+    while count > 1 and (needed := use(count)) > budget:
+        count = max(1, min(count - 1, count * budget // needed))
+    return count
 
 
 def budget() -> int:

@@ -187,7 +187,8 @@ def estimate(
         spec: as in `sweep`, as all the others.
         out: the folder, where one may hold a part of the runs already.
         set: values of axes in place of those of the spec.
-        memory: every program is traced to compare with it, in seconds for a hundred of them.
+        memory: what runs need is what their compiled programs say, so the longest of each kind is
+            compiled, in some seconds each, and kept for the sweep.
         workers: they share the memory.
         imports: files and modules with code that the spec names.
 

@@ -1,4 +1,10 @@
-"""What compiled functions cost: their arithmetic and the peak of their memory."""
+"""What compiled functions cost: their arithmetic and the peak of their memory.
+
+Memory is what XLA itself plans for a compiled program, within a factor of 1.5 of what it was
+measured to take (results/bench/memory.md). A sweep asks about the programs that it will run, and
+JAX runs what it has compiled, so the answer is free. XLA's count of operations (`cost_analysis`)
+is not used: it takes the body of a loop once, so it sees one step of T.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gradlab import frames
-from gradlab.tracing import Cost, cost
+from gradlab.tracing import flops
 
 # Bytes on the disk, as parquet with zstd, measured on sweeps of 2 to 128 runs of 20 to 2000 steps:
 # a row of steps, in its chunk and in the frame; a run's columns, in its chunk and in the frames;
@@ -25,18 +31,34 @@ class Call(NamedTuple):
     times: int = 1
 
 
-def total(calls: Iterable[Call]) -> Cost:
-    """The arithmetic of calls one after the other, and the peak of their memory.
+def arithmetic(calls: Iterable[Call]) -> int:
+    """The operations in the matrix products of calls, which are traced and not compiled."""
+    return sum(call.times * flops(call.function, *call.args) for call in calls)
 
-    The programs are traced as they will be run, which JAX remembers: the call that follows does
-    not trace them again.
+
+def peak(calls: Iterable[Call]) -> int:
+    """The most bytes that calls need, one after the other, on all their devices.
+
+    Each function is compiled as it will be run; the call that follows does not compile it again.
+
+    >>> x = jax.ShapeDtypeStruct((1000,), "float32")
+    >>> peak([Call(jax.jit(lambda x: x + 1), (x,), held=500)])
+    8500
     """
-    arithmetic = peak = 0
-    for call in calls:
-        each = cost(call.function, *call.args)
-        arithmetic += call.times * each.flops
-        peak = max(peak, call.held + each.bytes)
-    return Cost(arithmetic, peak)
+    return max(call.held + _plan_bytes(call) for call in calls)
+
+
+def _plan_bytes(call: Call) -> int:
+    """Bytes of arguments, results and temporaries, as XLA plans them."""
+    compiled = call.function.lower(*call.args).compile()
+    plan = compiled.memory_analysis()
+    if plan is None:
+        # A backend may not tell. Then only what goes in and comes out is known.
+        return bytes_of((call.args, jax.eval_shape(call.function, *call.args)))
+    one = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+    # The plan is that of one device, and a result may lie in the place of an argument.
+    devices = [len(place.device_set) for place in jax.tree.leaves(compiled.output_shardings)]
+    return max(devices, default=1) * (one - plan.alias_size_in_bytes)
 
 
 def bytes_of(tree: Any) -> int:

@@ -1,5 +1,7 @@
 """A run's numbers do not depend on its company, the chunk, the devices or JAX's settings."""
 
+import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -239,9 +241,34 @@ def test_a_damaged_memory_of_chunk_sizes_is_measured_again(tmp_path, monkeypatch
 
 def test_memory_bounds_a_chunk(monkeypatch):
     monkeypatch.setattr(sizes, "_remembered", lambda *_: {1000: (0.0, 1.0), 4000: (0.0, 9.0)})
-    run = alone("elman", length=sizes.PROBE_STEPS)
-    assert sizes.size_of(MEASUREMENT, run, 5000, 10**12) == 1000
-    fits = sizes.size_of(MEASUREMENT, run, 5000, 400_000)
-    assert 2 < fits < 1000
-    assert cost.peak(run, fits) <= 400_000 < cost.peak(run, 2 * fits)
-    assert sizes.size_of(MEASUREMENT, run, 5000, 1) == 1
+    asked = []
+
+    def peak(run, size):
+        asked.append(size)
+        return 100 * size * run.length
+
+    bounded = dataclasses.replace(MEASUREMENT, cost=cost.COST._replace(peak=peak))
+    size_of = functools.partial(sizes.size_of, bounded, alone("elman", length=300), 5000)
+    assert size_of(10**12) == 1000
+    # Of the programs for a run, that which runs is the only one to be compiled, where it fits.
+    assert asked == [1000]
+    assert size_of(400 * 30_000) == 400
+    assert size_of(400 * 30_000 - 1) == 399
+    assert size_of(1) == 1
+
+
+def test_a_size_is_not_timed_that_needs_more_memory_than_there_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    timed = []
+
+    def seconds(run, size):
+        timed.append((run.length, size))
+        return 0.0, 1.0
+
+    speed = cost.COST.speed._replace(seconds=seconds)
+    peak = cost.COST._replace(peak=lambda run, size: 100 * size * run.length, speed=speed)
+    bounded = dataclasses.replace(MEASUREMENT, cost=peak)
+    run = alone("elman", length=2 * sizes.PROBE_STEPS)
+    # 32 runs at once of the probe's length take all of the memory: 16 of the run's.
+    assert sizes.size_of(bounded, run, 5000, 100 * 32 * sizes.PROBE_STEPS) == 16
+    assert timed == [(sizes.PROBE_STEPS, size) for size in (2, 8, 32)]

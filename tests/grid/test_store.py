@@ -468,7 +468,29 @@ def test_a_single_run_that_does_not_fit_has_failed(tmp_path, monkeypatch):
     assert runs.loc[20, "halved"].max() == 2
 
 
-def test_a_run_above_the_memory_that_is_given_has_failed(tmp_path):
+def test_an_estimate_asks_few_programs_for_their_memory(monkeypatch):
+    asked = []
+
+    def peak(run, size):
+        asked.append((run.length, run.init, size))
+        return 100 * run.length
+
+    monkeypatch.setattr(cost, "COST", cost.COST._replace(peak=peak))
+    axes = {"cell": "elman", "init": ["normal", "orthogonal"], "length": [10, 40, 20], "gain": 1.0}
+    spec = axes | {"hidden": 4, "inputs": 2, "seeds": 3}
+    # Runs of 40 steps are too large; those of 20 fit, so those of 10 do.
+    assert sweeps.estimate(spec, memory=2000).too_large == 2 * 3
+    expected = [(n, name, 1) for n in (40, 20) for name in ("normal", "orthogonal")]
+    assert sorted(asked, reverse=True) == sorted(expected, reverse=True)
+    # With plenty, one program tells of all initializers.
+    asked.clear()
+    assert sweeps.estimate(spec, memory=16_000).too_large == 0
+    assert len(asked) == 1 and asked[0][0] == 40
+    assert sweeps.estimate(spec).too_large == 0 and len(asked) == 1
+
+
+def test_a_run_above_the_memory_that_is_given_has_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sizes, "size_of", lambda *_: 1)
     spec, ours = SPEC | {"cell": "min_gru"}, tmp_path / "out"
     longest = list(Plan(sweeps.parse(spec)))[-1]
     need = cost.peak(longest, 1)

@@ -1,5 +1,6 @@
 """Sweeps: what a run measures, and what becomes of results when things go wrong."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -715,6 +716,10 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, tiny, monkeypatch):
     pd.testing.assert_frame_equal(report.results.runs, tiny[1].results.runs, atol=1e-5)
 
 
+# Of which no program is compiled to see what memory it takes.
+SMALL = dataclasses.replace(MEASUREMENT, cost=cost.COST._replace(peak=lambda run, size: size))
+
+
 def stopwatch(monkeypatch, call, step):
     """Time is what a call of a size takes and what a step adds; gives the sizes that were timed."""
     clock, asked = [0.0], []
@@ -742,7 +747,7 @@ def test_chunk_size_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     even = dict.fromkeys((2, 8, 32, 128), 0.0)
     asked = stopwatch(monkeypatch, even, {2: 0.004, 8: 0.001, 32: 0.0005, 128: 0.002})
-    size = functools.partial(sizes.size_of, MEASUREMENT, run(), limit=10**10)
+    size = functools.partial(sizes.size_of, SMALL, run(), limit=10**10)
     assert size(14) == 7 and not asked
     assert size(20) == 8 and set(asked) == {2, 8}
     asked.clear()
@@ -760,7 +765,7 @@ def test_a_loop_or_a_map_is_chosen_by_measuring(tmp_path, monkeypatch):
     asked = stopwatch(monkeypatch, call, {1: 0.001, 4: 0.0011, 16: 0.0013})
     several = run()._replace(batch=3)
     short, long = several._replace(length=10), several._replace(length=5000)
-    size = functools.partial(sizes.size_of, MEASUREMENT, limit=10**10)
+    size = functools.partial(sizes.size_of, SMALL, limit=10**10)
     assert size(long, 6) == 1 and not asked  # not worth measuring
     assert size(long, 100) == 1 and set(asked) == {1, 4}
     assert size(short, 100) == 16 and size(short, 6) == 3

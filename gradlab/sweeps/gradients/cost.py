@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from gradlab import tracing
 from gradlab.grid import Cost, Run, Speed
-from gradlab.sweeps.cost import Call, bytes_of, total, written
+from gradlab.sweeps import cost
+from gradlab.sweeps.cost import Call, bytes_of, written
 from gradlab.sweeps.gradients import curves
 from gradlab.sweeps.gradients.curves import Shape
-from gradlab.tracing import step_flops
 
 # Arithmetic of a chunk's runs, some seconds of it, and the most runs whatever little they take.
 WORK, MOST = 2e10, 512
@@ -42,9 +44,21 @@ def flops(run: Run) -> int:
     return run.length * (again * once + run.batch * (again * forward + backward))
 
 
+class Step(NamedTuple):
+    """Operations in the matrix products of one step of a cell.
+
+    `once` are those that need the parameters alone, `forward` those of the step, `backward` those
+    that carry the adjoint of the new state to the old one.
+    """
+
+    once: int
+    forward: int
+    backward: int
+
+
 @functools.cache
-def _step(shape: Shape) -> list[int]:
-    """`step_flops` at a width: polynomials in it, whose coefficients one trace of types tells."""
+def _step(shape: Shape) -> Step:
+    """The arithmetic at a width: polynomials in it, whose coefficients one trace of types tells."""
     found = []
     for value in _traced(shape._replace(hidden=_BASE)):
         coefficients = []
@@ -53,26 +67,37 @@ def _step(shape: Shape) -> list[int]:
             coefficients.append(coefficient)
         if any(coefficient > _BASE // 4 for coefficient in coefficients):
             # Too large to be told from a borrow of the next power.
-            return list(_traced(shape))
+            return _traced(shape)
         found.append(sum(c * shape.hidden**i for i, c in enumerate(coefficients)))
-    return found
+    return Step(*found)
 
 
 @functools.cache
-def _traced(shape: Shape) -> Any:
+def _traced(shape: Shape) -> Step:
     # What is drawn does not matter, only its shape: zeros are traced the fastest.
     draws = dict.fromkeys(shape.draws, jax.nn.initializers.zeros)
     cell = curves.cell_of(
         shape, **(draws | ({"forget_bias": 0.0} if "forget_bias" in draws else {}))
     )
+
+    def both(params: Any, state: Any, x: jax.Array) -> Any:
+        new, pullback = jax.vjp(lambda state: cell.step(params, state, x), state)
+        return new, pullback(jax.tree.map(_cotangent, new))
+
     key = jax.eval_shape(jax.random.key, 0)
     params, state = jax.eval_shape(
         lambda key: (cell.init(key, jnp.float32), cell.start(jnp.float32)), key
     )
+    prepared = jax.eval_shape(cell.prepare, params)
     x = jax.ShapeDtypeStruct((cell.inputs,), jnp.float32)
-    return step_flops(
-        lambda params, state, x: cell.step(cell.prepare(params), state, x), params, state, x
-    )
+    forward = tracing.flops(cell.step, prepared, state, x)
+    backward = tracing.flops(both, prepared, state, x) - forward
+    return Step(tracing.flops(cell.prepare, params), forward, backward)
+
+
+def _cotangent(x: Any) -> Any:
+    floats = jnp.issubdtype(x.dtype, jnp.inexact)
+    return x if floats else np.zeros(x.shape, jax.dtypes.float0)
 
 
 def calls(run: Run, size: int) -> list[Call]:
@@ -91,20 +116,12 @@ def calls(run: Run, size: int) -> list[Call]:
 
 
 def peak(run: Run, size: int) -> int:
-    """Bytes that `size` runs at once on every device need; it is remembered for their like.
+    """Bytes that `size` runs at once on every device need, as their compiled programs say.
 
     At the smallest size, 1, runs of one sequence go by two all the same: see `curves.minimum_of`.
     """
-    # What is drawn does not change the memory that runs take, but for what has no option for it.
-    alike = {"input": "gaussian", "init": "normal", "gain": 1.0, "input_scale": 1.0}
-    alike = {name: value for name, value in alike.items() if getattr(run, name) is not None}
-    return _peak(run._replace(**alike, seed=0), size)
-
-
-@functools.cache
-def _peak(run: Run, size: int) -> int:
     with curves.pinned():
-        return total(calls(run, size)).bytes
+        return cost.peak(calls(run, size))
 
 
 def per_chunk(run: Run, size: int) -> int:

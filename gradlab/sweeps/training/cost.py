@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.grid import Cost, Run
-from gradlab.sweeps.cost import Call, bytes_of, total, written
+from gradlab.sweeps import cost
+from gradlab.sweeps.cost import Call, bytes_of, written
 from gradlab.sweeps.gradients.curves import pinned
 from gradlab.sweeps.training.programs import compiled, kind_of, scalars_of
-from gradlab.tracing import Cost as Total
 
 
 def calls(run: Run, count: int) -> list[Call]:
@@ -31,10 +31,16 @@ def calls(run: Run, count: int) -> list[Call]:
 
 
 @functools.cache
-def total_of(run: Run, count: int) -> Total:
-    """The arithmetic and the memory of so many runs, which are taken to need all their updates."""
+def flops(kind: Run) -> int:
+    """The arithmetic of a run of a kind, which is taken to need all its updates."""
     with pinned():
-        return total(calls(run, count))
+        return cost.arithmetic(calls(kind, 1))
+
+
+def peak(run: Run, count: int) -> int:
+    """Bytes that so many runs need side by side, as their compiled programs say."""
+    with pinned():
+        return cost.peak(calls(run, count))
 
 
 def _most(run: Run, wanted: int) -> int:
@@ -43,8 +49,8 @@ def _most(run: Run, wanted: int) -> int:
 
 
 COST = Cost(
-    flops=lambda run: total_of(kind_of(run), 1).flops,
-    peak=lambda run, size: total_of(kind_of(run), size).bytes,
+    flops=lambda run: flops(kind_of(run)),
+    peak=peak,
     written=lambda run, count: written(run.length, count),
     most=_most,
     per_chunk=lambda run, size: size,
