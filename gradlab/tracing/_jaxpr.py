@@ -24,6 +24,8 @@ import numpy as np
 from jax.extend import core, source_info_util
 from jax.interpreters import ad, batching, mlir
 
+from gradlab.tracing import _parallel
+
 # Calls that only group equations: a state computed inside one must be seen from outside.
 _INLINED = ("jit", "pjit", "closed_call", "core_call")
 
@@ -72,37 +74,118 @@ class ScanParts(NamedTuple):
     leaf_names: tuple[str, ...]
 
 
+class ParallelParts(NamedTuple):
+    """What a parallel scan out_t = f(out_{t-1}, elem_t) says.
+
+    `step` takes what f closes over, the leaves of out_{t-1} and those of elem_t, each with an axis
+    of length 1 for the time, to the leaves of out_t. `layouts` say how the axes of all of them are
+    arranged.
+    """
+
+    step: Program
+    num_consts: int
+    layouts: tuple[_parallel.Layout, ...]
+    length: int
+    reverse: bool
+    leaves: tuple[Any, ...]  # types of the stacked states
+    # Which leaves reach a reader. The others have no adjoint: the decay a_t ... a_1 that a linear
+    # recurrence multiplies up beside its state is one.
+    live: tuple[bool, ...]
+
+
 def program(closed: Any, inlined: Sequence[str] = _INLINED) -> Program:
     """Flatten a (closed) jaxpr: calls inlined, constants as literals."""
-    avals: list[Any] = []
-    nodes: list[Node] = []
+    builder = _Builder(inlined)
+    ins = tuple(builder.slot(var.aval) for var in _open(closed)[0].invars)
+    outs = tuple(builder.inline(closed, ins))
+    used = {*outs, *(ref for node in builder.nodes for ref in node.ins)}
+    for node in builder.nodes:
+        if node.kind == PARALLEL and node.eqn.parts is not None:
+            node.eqn.parts = _with_live(node.eqn.parts, [slot in used for slot in node.outs])
+    return Program(ins, tuple(builder.nodes), outs, tuple(builder.avals))
 
-    def new(aval: Any) -> int:
-        avals.append(aval)
-        return len(avals) - 1
 
-    def inline(jaxpr: Any, operands: Sequence[int | Lit]) -> list[int | Lit]:
+def arrange(x: Any, dims: _parallel.Dims, shape: Sequence[int]) -> Any:
+    """Put axis dims[i] of x at place i; where that is None, repeat x along a new axis."""
+    x = jnp.transpose(x, [i for i in dims if i is not None])
+    return jnp.broadcast_to(jnp.expand_dims(x, [i for i, d in enumerate(dims) if d is None]), shape)
+
+
+def _with_live(parts: ParallelParts, read: Sequence[bool]) -> ParallelParts:
+    step, count = parts.step, len(parts.leaves)
+    old = step.ins[parts.num_consts : parts.num_consts + count]
+    reached = [dependents(step.nodes, [slot]) for slot in old]
+    live = list(read)
+    for _ in range(count):
+        for i, new in enumerate(step.outs):
+            if live[i]:
+                live = [was or new in slots for was, slots in zip(live, reached, strict=True)]
+    return parts._replace(live=tuple(live))
+
+
+class _Builder:
+    """The slots and nodes of a program to be."""
+
+    def __init__(self, inlined: Sequence[str]) -> None:
+        self.inlined = inlined
+        self.avals: list[Any] = []
+        self.nodes: list[Node] = []
+
+    def slot(self, aval: Any) -> int:
+        self.avals.append(aval)
+        return len(self.avals) - 1
+
+    def inline(self, jaxpr: Any, operands: Sequence[int | Lit]) -> list[int | Lit]:
         jaxpr, consts = _open(jaxpr)
         env: dict[Any, int | Lit] = dict(zip(jaxpr.constvars, map(Lit, consts), strict=True))
         env.update(zip(jaxpr.invars, operands, strict=True))
+        groups = {group.end: group for group in _parallel.find(jaxpr.eqns)}
+        for i, eqn in enumerate(jaxpr.eqns):
+            self._add(eqn, env)
+            if i in groups:
+                self._mark(groups[i], env)
+        return [_value(atom, env) for atom in jaxpr.outvars]
 
-        def read(atom: Any) -> int | Lit:
-            return Lit(atom.val) if isinstance(atom, core.Literal) else env[atom]
+    def _add(self, eqn: Any, env: dict[Any, int | Lit]) -> None:
+        ins = tuple(_value(atom, env) for atom in eqn.invars)
+        if eqn.primitive.name in self.inlined and not _is_sharded(eqn.params):
+            results = self.inline(_callee(eqn.params), ins)
+        else:
+            results = [self.slot(var.aval) for var in eqn.outvars]
+            self.nodes.append(Node(eqn, ins, tuple(results)))
+        env.update(zip(eqn.outvars, results, strict=True))
 
-        for eqn in jaxpr.eqns:
-            ins = tuple(read(atom) for atom in eqn.invars)
-            if eqn.primitive.name in inlined and not _is_sharded(eqn.params):
-                results = inline(_callee(eqn.params), ins)
-            else:
-                results = [new(var.aval) for var in eqn.outvars]
-                nodes.append(Node(eqn, ins, tuple(results)))
-            env.update(zip(eqn.outvars, results, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
+    def _mark(self, group: _parallel.Group, env: dict[Any, int | Lit]) -> None:
+        """Let the states of a parallel scan pass through a node that stands for its recurrence."""
+        if group.form is None:
+            self.nodes.append(Node(_Marker(PARALLEL, group.first, None), (), ()))
+            return
+        form = group.form
+        inner = _Builder(self.inlined)
+        inputs = (*form.closed, *form.left, *form.right)
+        slots = [inner.slot(atom.aval) for atom in inputs]
+        own: dict[Any, int | Lit] = dict(zip(inputs, slots, strict=True))
+        for eqn in form.eqns:
+            inner._add(eqn, own)
+        results = tuple(_value(atom, own) for atom in form.new)
+        parts = ParallelParts(
+            step=Program(tuple(slots), tuple(inner.nodes), results, tuple(inner.avals)),
+            num_consts=len(form.closed),
+            layouts=form.layouts,
+            length=form.length,
+            reverse=form.reverse,
+            leaves=tuple(atom.aval for atom in form.outs),
+            live=(True,) * len(form.outs),
+        )
+        operands = (*form.closed, *form.elems, *form.outs)
+        ins = tuple(_value(atom, env) for atom in operands)
+        outs = [self.slot(atom.aval) for atom in form.outs]
+        self.nodes.append(Node(_Marker(PARALLEL, group.first, parts), ins, tuple(outs)))
+        env.update(zip(form.outs, outs, strict=True))
 
-    invars = _open(closed)[0].invars
-    ins = tuple(new(var.aval) for var in invars)
-    outs = tuple(inline(closed, ins))
-    return Program(ins, tuple(nodes), outs, tuple(avals))
+
+def _value(atom: Any, env: dict[Any, int | Lit]) -> int | Lit:
+    return Lit(atom.val) if isinstance(atom, core.Literal) else env[atom]
 
 
 def _open(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
@@ -126,12 +209,29 @@ MADE = "made"
 class _Made:
     """What stands for an equation in a node that calls a Python function."""
 
-    primitive = types.SimpleNamespace(name=MADE)
+    primitive: Any = types.SimpleNamespace(name=MADE)
     params: ClassVar[dict[str, Any]] = {}
     effects = frozenset()
 
     def __init__(self, function: Callable[..., Sequence[Any]]) -> None:
         self.function = function
+
+
+# A node that stands for the recurrence of a parallel scan, and passes its states on.
+PARALLEL = "associative_scan"
+
+
+class _Marker(_Made):
+    """What stands for an equation where several equations are one thing."""
+
+    invars = outvars = ()
+
+    def __init__(self, kind: str, first: Any, parts: ParallelParts | None) -> None:
+        super().__init__(lambda values, _: values[len(values) - len(parts.leaves) :])
+        self.primitive = types.SimpleNamespace(name=kind)
+        self.parts = parts
+        self.source_info = first.source_info
+        self.ctx = first.ctx
 
 
 def made(
@@ -218,6 +318,23 @@ def forms(flat: Program, ref: int | Lit) -> list[int]:
             break
         ref = node.ins[0]
     return found
+
+
+def stack_of(flat: Program, ref: int | Lit, axis: int) -> int | None:
+    """Which of the states stacked by parallel scans a value is, `axis` being that of the time."""
+    makers = {slot: node for node in flat.nodes for slot in node.outs}
+    while not isinstance(ref, Lit):
+        node = makers.get(ref)
+        if node is None:
+            return None
+        if node.kind == PARALLEL:
+            return ref if node.eqn.parts.layouts[node.outs.index(ref)].axis == axis else None
+        if node.kind == "transpose":
+            axis = node.params["permutation"][axis]
+        elif node.kind not in ("convert_element_type", "copy", TAP):
+            return None
+        ref = node.ins[0]
+    return None
 
 
 _FORMS = frozenset("convert_element_type copy expand_dims reshape squeeze transpose".split())
@@ -588,9 +705,9 @@ def where(node: Node) -> str:
     a library's line says neither which model it is nor stays the same; without one, the innermost
     of gradlab's own models; "" without that.
     """
-    if isinstance(node.eqn, _Made):
+    if not hasattr(node.eqn, "source_info"):
         return ""
-    frames = list(_frames(node.eqn.source_info.traceback))
+    frames = list(_parallel.frames(node.eqn))
     own = [frame for frame in frames if not frame[0].startswith(_NOT_USERS)]
     own += [frame for frame in frames if frame[0].startswith(_MODELS)]
     if not own:
@@ -608,12 +725,6 @@ _NOT_USERS = tuple(
         "<frozen ",
     }
 )
-
-
-def _frames(traceback: Any) -> Iterator[tuple[str, int, str]]:
-    """File, line and function of each call, innermost first."""
-    for frame in traceback.frames if traceback is not None else ():
-        yield frame.file_name, frame.line_num, frame.function_name
 
 
 def rows(xs: Sequence[Any]) -> list[Any]:

@@ -39,9 +39,7 @@ def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
     """The size of the vector whose parts are `leaves`."""
     # A sum of squares is enough, at a tenth of the cost, unless it leaves the float's range.
     squares = tuple(_sum_of_squares(x, axis, dtype) for x in leaves)
-    limit = jnp.finfo(dtype).maxexp // 2
-    low, high = 2.0**-limit, 2.0**limit
-    healthy = functools.reduce(jnp.logical_and, [jnp.all((low < s) & (s < high)) for s in squares])
+    healthy = _is_healthy(squares, dtype)
     # Inside shard_map both branches must say the same of where their results may differ.
     axes = frozenset().union(*(_jaxpr.varies_over(jax.typeof(x)) for x in leaves))
 
@@ -49,12 +47,45 @@ def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
         return jax.tree.map(lambda x: _jaxpr.vary(x, axes), size)
 
     return jax.lax.cond(
-        healthy,
+        everywhere(healthy),
         lambda squares, _: varying(_quick(dtype, squares)),
         lambda _, leaves: varying(_careful(axis, dtype, leaves)),
         squares,
         tuple(leaves),
     )
+
+
+def size_of_rows(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
+    """The size of each row of stacked vectors."""
+    squares = tuple(jax.vmap(lambda row: _sum_of_squares(row, axis, dtype))(x) for x in leaves)
+    return jax.lax.cond(
+        everywhere(_is_healthy(squares, dtype)),
+        lambda squares, _: _quick(dtype, squares),
+        lambda _, leaves: jax.vmap(lambda rows: _careful(axis, dtype, rows))(leaves),
+        squares,
+        tuple(leaves),
+    )
+
+
+def _is_healthy(squares: Sequence[jax.Array], dtype: Any) -> jax.Array:
+    """Whether no square left the float's range."""
+    limit = jnp.finfo(dtype).maxexp // 2
+    low, high = 2.0**-limit, 2.0**limit
+    return functools.reduce(jnp.logical_and, [jnp.all((low < s) & (s < high)) for s in squares])
+
+
+@jax.custom_batching.custom_vmap
+def everywhere(condition: jax.Array) -> jax.Array:
+    """A condition, which under vmap is that of all together.
+
+    A cond on a batched condition would run both of its branches.
+    """
+    return condition
+
+
+@everywhere.def_vmap
+def _(size: int, batched: Sequence[bool], condition: jax.Array) -> tuple[jax.Array, bool]:
+    return everywhere(jnp.all(condition, axis=0)) if batched[0] else condition, False
 
 
 def _quick(dtype: Any, squares: Sequence[jax.Array]) -> Size:
@@ -103,7 +134,7 @@ def finite(leaves: Sequence[jax.Array], axis: int | None) -> jax.Array:
     good = functools.reduce(jnp.logical_and, [jnp.isfinite(s) for s in squares])
     # The squares of large finite numbers overflow too.
     return jax.lax.cond(
-        jnp.all(good),
+        everywhere(jnp.all(good)),
         lambda _: jnp.ones_like(good),
         lambda leaves: functools.reduce(
             jnp.logical_and, [_over(jnp.all, jnp.isfinite(x), axis) for x in leaves]

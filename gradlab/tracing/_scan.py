@@ -15,7 +15,7 @@ must see lambda itself.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,63 +23,9 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from gradlab.tracing import _jaxpr, _linear, _norms, _samples
-from gradlab.tracing._linear import Linearized, Step, Sums, merge, pick, split
-
-# Steps whose weight gradients are taken in one product: enough for the product to run at its full
-# rate, few enough for what is kept meanwhile to be small beside the residuals of the whole scan.
-_CHUNK = 32
-
-
-class Options(NamedTuple):
-    """What to record beside the norms, and how (see `trace`)."""
-
-    axis: int | None = None
-    log_param: bool = False
-    measure: Callable[[Any, Any], Any] | None = None
-    segment: int | None = None
-    stop: bool = False  # at what has no derivative, where no gradient that is asked for needs one
-
-
-class Slots(NamedTuple):
-    """Zeros that enter the forward pass; their cotangents are the measurements.
-
-    `logs` are ln norms by name, each of shape (*outer, T) or (*outer, T, batch); `measured` are
-    the leaves of what `measure` returned, (*outer, T, ...); `finite` is the number of steps before
-    the first state that is not finite, (*outer,) or (*outer, batch); `visits`, shape (*outer,), is
-    1 where the backward pass ran at all.
-    """
-
-    logs: dict[str, Any]
-    measured: tuple[Any, ...]
-    finite: Any
-    visits: Any
-
-
-def log_names(leaves: Sequence[str], log_param: bool) -> list[str]:
-    """The names of `Slots.logs` for a state with these leaves."""
-    names = [*_PARTS, "scale", *(["param"] if log_param else [])]
-    each = leaves if len(leaves) > 1 else ()
-    return names + [f"{part}:{i}" for part in _PARTS for i in range(len(each))]
-
-
-_PARTS = ("total", "direct", "transported")
-
-
-def measured(
-    options: Options, names: Sequence[str], state: Sequence[Any], adjoint: Sequence[Any]
-) -> Any:
-    """Call `measure`, a lone leaf as it is and several by name; what it counts becomes floats."""
-    if options.measure is None:
-        return ()
-    state_tree, adjoint_tree = (
-        leaves[0] if len(names) == 1 else dict(zip(names, leaves, strict=True))
-        for leaves in (state, adjoint)
-    )
-    dtype = _norms.real_dtype(adjoint)
-    return jax.tree.map(
-        lambda x: x if _linear.is_inexact(x) else jnp.asarray(x, dtype),
-        options.measure(state_tree, adjoint_tree),
-    )
+from gradlab.tracing._linear import Linearized, Step, merge, pick, split
+from gradlab.tracing._pull import Plan, Pull, Rows, in_chunks, scan_steps, sum_terms
+from gradlab.tracing._record import PARTS, Options, Slots
 
 
 def traced_scan(
@@ -100,7 +46,7 @@ def traced_scan(
             new, kept = step.advance(consts, carry, x, inner_t)
             return new, step.readout(consts, x, new, kept, inner_t)
 
-        return _scan(step, body, init, (xs, inner), step.length)
+        return scan_steps(step, body, init, (xs, inner), step.length)
 
     run = jax.custom_vjp(plain)
     run.defvjp(
@@ -111,72 +57,125 @@ def traced_scan(
     return run(list(consts), list(init), list(xs), slots, inner)
 
 
-def _scan(step: Step, body: Any, init: Any, xs: Any, length: int, backward: bool = False) -> Any:
-    return jax.lax.scan(
-        body, init, xs, length=length, reverse=step.reverse != backward, unroll=step.unroll
+def traced_parallel(
+    step: Step,
+    options: Options,
+    names: Sequence[str],
+    observed: Sequence[bool],
+    consts: Sequence[Any],
+    elems: Sequence[Any],
+    states: Sequence[Any],
+    slots: Slots,
+) -> list[Any]:
+    """The states of a parallel scan as they are, recording into `slots` in the backward pass.
+
+    `step` makes the `observed` leaves of the state alone: the others have no adjoint.
+
+    The states h_t = f(h_{t-1}, elem_t), stacked over t, are known, so the residuals of all steps
+    are computed at once. Their cotangents pass through, so the gradients stay those of the parallel
+    program; the recursion for lambda_t, which starts from the same cotangents, only records.
+    """
+    observe = jax.custom_vjp(lambda states, elems, consts, slots: states)
+
+    def forward(*primals: Any) -> Any:
+        states, elems, consts, slots = jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
+        wants = tuple(p.perturbed and _linear.is_inexact(p.value) for p in primals[2])
+        varies = _jaxpr.varies_over(jax.typeof(slots.visits))
+        pull = functools.partial(
+            _pull_parallel, step, options, tuple(names), tuple(observed), wants, varies
+        )
+        return states, jax.tree_util.Partial(pull, states, elems, consts)
+
+    observe.defvjp(
+        forward, lambda residuals, cotangents: residuals(cotangents), symbolic_zeros=True
+    )
+    return observe(list(states), list(elems), list(consts), slots)
+
+
+def _pull_parallel(
+    step: Step,
+    options: Options,
+    names: tuple[str, ...],
+    observed: tuple[bool, ...],
+    wants: tuple[bool, ...],
+    varies: frozenset[str],
+    states: list[Any],
+    elems: list[Any],
+    consts: list[Any],
+    cotangents: list[Any],
+) -> Any:
+    is_float = list(map(_linear.is_inexact, states))
+    own_names = pick(pick(is_float, observed), names)
+    states = pick(observed, states)
+    good = jax.vmap(lambda row: _norms.finite(row, options.axis))(
+        pick(map(_linear.is_inexact, states), states)
+    )
+    shown = wants
+    if options.log_param and not any(shown):
+        shown = tuple(map(_linear.is_inexact, consts))
+    if not options.log_param:
+        shown = (False,) * len(consts)
+    first = [state[0] for state in states]
+    linear = _linear.linearize(
+        step, consts, first, elems, [], (shown, (False,) * len(elems)), options.measure is not None
+    )
+    mixes = options.axis is not None and not _stay_apart(linear.advance, options.axis)
+    nothing = (False,) * len(states)
+    plan = Plan(
+        step, options, tuple(own_names), linear, shown, nothing, varies, mixes, in_one_unit=True
     )
 
+    outside = dict(zip(linear.forward.ins, consts, strict=False))
+    before = _jaxpr.run(linear.storage.before, dict(outside))
+    nodes = _jaxpr.needed(linear.forward.nodes, linear.storage.own)
 
-def _in_chunks(
-    body: Any, carry: Any, rows: Any, each: Any, length: int, size: int, reverse: bool
-) -> Any:
-    """`lax.scan` over chunks of `size` consecutive rows, the last of which may be shorter.
+    def residuals(state: Any, x: Any) -> list[Any]:
+        ids = linear.forward.ins[len(consts) :]
+        env = _jaxpr.run(nodes, {**outside, **dict(zip(ids, (*state, *x), strict=True))})
+        return [env[slot] for slot in linear.storage.own]
 
-    body(carry, rows of the chunk, item of the chunk, how many rows) -> carry, rows, item. The
-    items come and go as a pair: those of the full chunks stacked, and that of the short one.
-    """
-    count, rest = divmod(length, size)
-    cut = count * size
-    full, short = each
+    # Before the first state there is none: what its step gives goes to nobody.
+    own = jax.vmap(residuals)([_later(state, step.reverse) for state in states], elems)
+    saved = _Saved(
+        consts=consts,
+        fixed=[before[slot] for slot in linear.storage.fixed],
+        rows=_read_again(linear, elems, states, own),
+        segments=None,
+        finite=_leading(good[::-1] if step.reverse else good),
+    )
+    final = [SymbolicZero(jax.typeof(state)) for state in first]
+    *_, slots, _ = _backward(plan, saved, (final, pick(observed, cotangents)))
+    logs = dict(slots.logs)
+    if options.log_param:
+        logs["param"] = logs["param"].at[-1 if step.reverse else 0].set(-jnp.inf)
+    logs = _for_all_leaves(logs, names, own_names)
+    return cotangents, None, None, slots._replace(logs=logs)
 
-    def main(carry: Any) -> Any:
-        chunks = jax.tree.map(lambda x: x[:cut].reshape(count, size, *x.shape[1:]), rows)
 
-        def step(carry: Any, chunk: Any) -> Any:
-            carry, *ys = body(carry, *chunk, size)
-            return carry, ys
+def _for_all_leaves(
+    logs: dict[str, Any], names: Sequence[str], own: Sequence[str]
+) -> dict[str, Any]:
+    """The logs of all leaves, where those of their `own` were recorded; the others are zeros."""
+    if len(own) == len(names):
+        return logs
+    out = {name: log for name, log in logs.items() if ":" not in name}
+    for part in PARTS:
+        for i, name in enumerate(names):
+            key = part if len(own) == 1 else f"{part}:{own.index(name) if name in own else 0}"
+            out[f"{part}:{i}"] = logs[key] if name in own else jnp.full_like(logs[part], -jnp.inf)
+    return out
 
-        carry, (ys, items) = jax.lax.scan(
-            step, carry, (chunks, full), length=count, reverse=reverse
-        )
-        return carry, jax.tree.map(lambda y: y.reshape(cut, *y.shape[2:]), ys), items
 
-    def tail(carry: Any) -> Any:
-        return body(carry, jax.tree.map(lambda x: x[cut:], rows), short, rest)
-
-    if not rest:
-        carry, ys, items = main(carry)
-        return carry, ys, (items, None)
-    if not count:
-        carry, ys, item = tail(carry)
-        return carry, ys, (None, item)
+def _later(rows: jax.Array, reverse: bool) -> jax.Array:
+    """Row t of the result is the row before t in the order of the scan."""
     if reverse:
-        carry, late, item = tail(carry)
-        carry, early, items = main(carry)
-    else:
-        carry, early, items = main(carry)
-        carry, late, item = tail(carry)
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), early, late)
-    return carry, joined, (items, item)
+        return jnp.concatenate([rows[1:], rows[-1:]])
+    return jnp.concatenate([rows[:1], rows[:-1]])
 
 
-def _chunk_size(length: int) -> int:
-    """A divisor of the length near _CHUNK where there is one, else _CHUNK itself."""
-    near = range(2 * _CHUNK, _CHUNK // 2 - 1, -1)
-    return next((size for size in near if length % size == 0), min(_CHUNK, length))
-
-
-class _Plan(NamedTuple):
-    """What the backward pass knows before it runs; no arrays."""
-
-    step: Step
-    options: Options
-    names: tuple[str, ...]  # of the float leaves of the carry
-    linear: Linearized
-    consts: tuple[bool, ...]  # which consts and initial states get a cotangent
-    init: tuple[bool, ...]
-    varies: frozenset[str]  # the mesh axes of shard_map that the slots vary over
-    mixes: bool  # whether samples interact in the step, so that all need one unit
+def _leading(good: jax.Array) -> jax.Array:
+    """How many rows come before the first that is not good."""
+    return jnp.where(jnp.all(good, axis=0), good.shape[0], jnp.argmin(good, axis=0))
 
 
 class _Saved(NamedTuple):
@@ -203,7 +202,7 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
     )
     varies = _jaxpr.varies_over(jax.typeof(slots.visits))
     mixes = options.axis is not None and not _stay_apart(linear.advance, options.axis)
-    plan = _Plan(step, options, names, linear, wants[0], wants[1], varies, mixes)
+    plan = Plan(step, options, names, linear, wants[0], wants[1], varies, mixes, in_one_unit=False)
     outside = dict(zip(linear.forward.ins, consts, strict=False))
     before = _jaxpr.run(linear.storage.before, dict(outside))
 
@@ -219,7 +218,7 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
             out, ys, _ = _run(plan, outside, carry, xs, length, keep=False)
             return out, ys, carry[0]
 
-        (final, finite), ys, starts = _in_chunks(
+        (final, finite), ys, starts = in_chunks(
             segment, carry, xs, (None, None), step.length, size, step.reverse
         )
         rows, segments = None, (xs, starts)
@@ -245,21 +244,13 @@ def _counter(leaf: Any, axis: int | None, shared: Sequence[str] = ()) -> Any:
     return _jaxpr.vary(zero, _jaxpr.varies_over(jax.typeof(leaf)).difference(shared))
 
 
-class _Rows(NamedTuple):
-    """What of each step is read in the backward pass, as `_linear.Storage` lists it."""
-
-    x: list[Any]
-    y: list[Any]
-    own: list[Any]
-
-
-def _read_again(linear: Linearized, xs: Any, ys: Any, own: Any) -> _Rows:
+def _read_again(linear: Linearized, xs: Any, ys: Any, own: Any) -> Rows:
     storage = linear.storage
-    return _Rows([xs[i] for _, i in storage.x], [ys[i] for _, i in storage.y], own)
+    return Rows([xs[i] for _, i in storage.x], [ys[i] for _, i in storage.y], own)
 
 
 def _run(
-    plan: _Plan, outside: dict[int, Any], carry: Any, xs: Any, length: int, keep: bool = True
+    plan: Plan, outside: dict[int, Any], carry: Any, xs: Any, length: int, keep: bool = True
 ) -> Any:
     """Run some steps; returns ((state, finite steps), outputs, residuals to keep)."""
     linear, axis = plan.linear, plan.options.axis
@@ -277,18 +268,18 @@ def _run(
         good = good & _norms.finite(pick(linear.state, new), axis)
         return (new, (count + good.astype(count.dtype), good)), (ys, kept)
 
-    carry, (ys, kept) = _scan(plan.step, body, carry, xs, length)
+    carry, (ys, kept) = scan_steps(plan.step, body, carry, xs, length)
     return carry, ys, kept
 
 
-def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
+def _backward(plan: Plan, saved: _Saved, cotangents: Any) -> Any:
     """Run the adjoint recursion of the module's docstring, recording at each step."""
     step, linear, axis = plan.step, plan.linear, plan.options.axis
     final, outputs = (list(group) for group in cotangents)
     mu = [_dense(ct) for ct in pick(linear.state, final)]
     outputs = pick(linear.ys, outputs)
     live = tuple(not isinstance(ct, SymbolicZero) for ct in outputs)
-    pull = _Pull(plan, saved.fixed, live)
+    pull = Pull(plan, saved.fixed, live)
 
     # What shards add up among each other has to be in one unit.
     unit = _counter(mu[0], axis, pull.shared)
@@ -310,7 +301,7 @@ def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
             again = _read_again(linear, xs, ys, own)
             return *pull.rows(carry, again, arrived, length), None
 
-        carry, recorded, _ = _in_chunks(
+        carry, recorded, _ = in_chunks(
             segment,
             carry,
             (xs, arrived),
@@ -321,7 +312,7 @@ def _backward(plan: _Plan, saved: _Saved, cotangents: Any) -> Any:
         )
     mu, e, _, late, grads = carry
     logs, measured_rows, xs_ct, inner = recorded
-    first = _sum([(mu, e), (late, unit)] if pull.apart else [(mu, e)], axis)
+    first = sum_terms([(mu, e), (late, unit)] if pull.apart else [(mu, e)], axis)
     init_ct = pick(pick(linear.state, plan.init), first)
     slots = Slots(
         logs=_with_last(logs, 0 if step.reverse else -1),
@@ -342,7 +333,7 @@ def _with_last(logs: dict[str, Any], last: int) -> dict[str, Any]:
     """What reads the final carry stands outside the scan: at step T it is the loss's own."""
     logs = dict(logs)
     for total in [name for name in logs if name.startswith("total")]:
-        direct, transported = (total.replace("total", part) for part in _PARTS[1:])
+        direct, transported = (total.replace("total", part) for part in PARTS[1:])
         if direct not in logs:
             logs[transported] = logs[total]
             logs[direct] = jnp.full_like(logs[total], -jnp.inf)
@@ -351,315 +342,12 @@ def _with_last(logs: dict[str, Any], last: int) -> dict[str, Any]:
     return logs
 
 
-class _Pull:
-    """The transposed step, over rows of residuals."""
-
-    def __init__(self, plan: _Plan, fixed: Sequence[Any], live: Sequence[bool]) -> None:
-        self.plan = plan
-        linear, options = plan.linear, plan.options
-        self.fixed = dict(zip(linear.storage.fixed, fixed, strict=True))
-        self.live = live
-        # Outputs that read more of the step than its new state send a cotangent around the
-        # boundary. Its leaves have no known sample axis, so where scales are per sample it travels
-        # apart, in plain units.
-        self.around = bool(linear.kept) and any(live)
-        self.apart = self.around and options.axis is not None and plan.step.linear
-        count = len(linear.advance.program.ins) - len(linear.advance.linear)
-        leaves = linear.storage.leaves
-        self.advance = _Part(linear.advance, leaves[:count], linear.storage, not options.log_param)
-        self.readout = _Part(
-            linear.readout, leaves[count : linear.residuals], linear.storage, not options.log_param
-        )
-        self.state = leaves[linear.residuals :]
-        self.shared = _jaxpr.collective_axes(linear.advance.program, linear.readout.program)
-        # One unit serves all leaves, and all samples that mix; a rule that is not linear allows no
-        # unit but 1. What is far below the unit is then lost to the float.
-        several = len(plan.names) > 1
-        guarded = plan.mixes or several or not plan.step.linear
-        self.guards = guarded + several * len(plan.names)
-        # The range that matters is that of the narrowest float which an adjoint passes through.
-        passed = (_dtypes(part.program, part.linear) for part in (linear.advance, linear.readout))
-        self.window = min(int(jnp.finfo(d).maxexp) for d in set().union(*passed)) // 3
-
-    def rows(self, carry: Any, rows: _Rows, arrived: Sequence[Any], length: int) -> Any:
-        """Pull the carry (mu, e, lost, late, grads) back through `length` steps."""
-        parts = [self.advance, *([self.readout] if any(self.live) else [])]
-
-        def chunk(carry: Any, rows: Any, _: Any, length: int) -> Any:
-            carry, (recorded, *kept) = _scan(
-                self.plan.step, self._body, carry, rows, length, backward=True
-            )
-            *others, grads = carry
-            for part, new in zip(parts, kept, strict=False):
-                grads = part.finish(grads, new, rows[0])
-            return (*others, grads), recorded, None
-
-        waits = any(any(part.sums.later) for part in parts)
-        size = _chunk_size(length) if waits else length
-        if size == length:
-            return chunk(carry, (rows, arrived), None, length)[:2]
-        return _in_chunks(
-            chunk, carry, (rows, arrived), (None, None), length, size, not self.plan.step.reverse
-        )[:2]
-
-    def _body(self, carry: Any, row: Any) -> Any:
-        options, linear = self.plan.options, self.plan.linear
-        axis, names = options.axis, self.plan.names
-        mu, e, lost, late, grads = carry
-        (x, y, own), arrived = row
-        dtype = _norms.real_dtype(mu)
-        window = self.window
-        unit = jnp.zeros_like(e)
-
-        env = dict(self.fixed)
-        for stored, values in zip((linear.storage.x, linear.storage.y), (x, y), strict=True):
-            env.update((slot, value) for (slot, _), value in zip(stored, values, strict=True))
-        env.update(zip(linear.storage.own, own, strict=True))
-        env = _jaxpr.run(linear.storage.rebuild, env)
-
-        logs: dict[str, Any] = {}
-
-        def record(part: str, size: _norms.Size, k: Any) -> None:
-            nats = _norms.nats(k, dtype)
-            logs[part] = size.total + nats
-            for i, leaf in enumerate(size.each if len(names) > 1 else ()):
-                logs[f"{part}:{i}"] = leaf + nats
-
-        terms = [(mu, e), (late, unit)] if self.apart else [(mu, e)]
-        sizes = [_norms.size(v, axis, dtype) for v, _ in terms]
-        tops = [size.top + k for size, (_, k) in zip(sizes, terms, strict=True)]
-        still = [_jaxpr.zeros(k) for k in linear.kept]
-        kept, pulled = still, None
-        if any(self.live):
-            dense = merge(self.live, arrived, [_jaxpr.zeros(y) for y in linear.outputs])
-            pulled = self.readout.pull(env, dense)
-            direct, kept = pulled.state, pulled.kept
-            if self.apart:
-                both, k = _common(terms, tops, axis)
-                record("transported", _norms.size(both, axis, dtype), k)
-            else:
-                record("transported", sizes[0], e)
-            size = _norms.size(direct, axis, dtype)
-            record("direct", size, unit)
-            terms.append((direct, unit))
-            tops.append(size.top)
-        if self.around and not self.apart:
-            tops.append(_norms.size(kept, None, dtype).top)
-        top = functools.reduce(jnp.maximum, tops)
-        if self.plan.mixes:
-            top = jnp.full_like(top, jnp.max(top))
-        now = e
-        if self.plan.step.linear:
-            now = _rescale(jax.lax.pmax(top, self.shared) if self.shared else top, e, window)
-        mu = _sum([(v, k - now) for v, k in terms], axis)
-        if len(terms) == 1:
-            record("total", sizes[0], e)
-        else:
-            record("total", _norms.size(mu, axis, dtype), now)
-        if self.guards:
-            lost = _guard(logs, {"transported": e, "total": now}, lost)
-        e = now
-        logs["scale"] = _norms.nats(e, dtype)
-        state = [_jaxpr.read(env, ref) for ref in self.state]
-        results = jax.tree.leaves(measured(options, names, state, mu))
-
-        if not self.plan.step.linear:
-            back = grad = self.advance.pull(env, (*mu, *kept))
-        elif axis is None:
-            scaled_kept = [_norms.scale(k, -e, None) for k in kept] if self.around else kept
-            back = self.advance.pull(env, (*mu, *scaled_kept))
-            grad = self.advance.scaled(back, e)
-        else:
-            back = self.advance.pull(env, (*mu, *still))
-            grad = self.advance.pull(env, (*(_norms.scale(m, e, axis) for m in mu), *kept))
-        inner = grad.inner if self.apart else [_shift(slots, e) for slots in back.inner]
-        if self.apart:
-            late = self.advance.pull(env, (*(jnp.zeros_like(m) for m in mu), *kept)).state
-        grads, xs_ct, sums = list(grads), grad.x, [grad.rows]
-        for part in (grad,) if pulled is None else (grad, pulled):
-            for i, ct in part.consts.items():
-                grads[i] = grads[i] + ct
-        if pulled is not None:
-            xs_ct = _add(xs_ct, pulled.x)
-            inner = _add(inner, pulled.inner)
-            sums.append(pulled.rows)
-        if options.log_param:
-            top, one_unit = e, back
-            if axis is not None:
-                top = jnp.max(e)
-                mu = [_norms.scale(m, e - top, axis) for m in mu]
-                kept = [_norms.scale(k, -top, None) for k in kept]
-                one_unit = self.advance.pull(env, (*mu, *kept))
-            logs["param"] = _log_param(one_unit, top, pulled, dtype)
-        return (back.state, e, lost, late, grads), ((logs, results, xs_ct, inner), *sums)
-
-
-class _Pulled(NamedTuple):
-    """What a transposed part gives at one step."""
-
-    consts: dict[int, Any]  # those that are added up step by step
-    state: list[Any]  # of the old state for the advance, of the new one for the readout
-    x: list[Any]
-    kept: list[Any]
-    inner: list[Any]
-    rows: dict[int, Any]  # what the sums that wait are made of
-
-
-class _Part:
-    """One part of the transposed step, and which of its sums over the steps wait."""
-
-    def __init__(
-        self, part: _linear.Transposed, residuals: Any, storage: _linear.Storage, defer: bool
-    ) -> None:
-        self.part = part
-        self.residuals = residuals
-        self.consts = part.consts
-        fixed = {
-            slot
-            for slot, ref in zip(part.program.ins, residuals, strict=False)
-            if isinstance(ref, _jaxpr.Lit) or ref in storage.fixed
-        }
-        none = Sums((False,) * len(self.consts), (), (), (), ())
-        self.sums = _linear.find_sums(part, self.consts, fixed) if defer else none
-        places = {slot: (0, i) for i, (slot, _) in enumerate(storage.x)}
-        places |= {slot: (1, i) for i, (slot, _) in enumerate(storage.y)}
-        places |= {slot: (2, i) for i, slot in enumerate(storage.own)}
-        self.stored = {
-            slot: places[ref]
-            for slot, ref in zip(part.program.ins, residuals, strict=False)
-            if slot in self.sums.rows and ref in places
-        }
-        now = [ref for ref, later in zip(self.consts, self.sums.later, strict=True) if not later]
-        self.kept = tuple(slot for slot in self.sums.rows if slot not in self.stored)
-        others = (*part.state, *part.x, *part.kept, *part.inner)
-        self.nodes = _jaxpr.needed(part.program.nodes, (*now, *others, *self.kept))
-        linear = _jaxpr.dependents(part.program.nodes, part.linear)
-        self.linear = frozenset(linear.intersection(self.kept))
-
-    def pull(self, env: dict[int, Any], cotangents: Sequence[Any]) -> _Pulled:
-        """Run the part on a step's residuals; `env` has the slots of the forward program."""
-        part = self.part
-        residuals = [_jaxpr.read(env, ref) for ref in self.residuals]
-        inside = dict(zip(part.program.ins, (*residuals, *cotangents), strict=True))
-        inside = _jaxpr.run(self.nodes, inside)
-
-        def read(refs: Sequence[Any]) -> list[Any]:
-            return [_jaxpr.read(inside, ref) for ref in refs]
-
-        later = self.sums.later
-        return _Pulled(
-            consts={
-                i: _jaxpr.read(inside, ref) for i, ref in enumerate(self.consts) if not later[i]
-            },
-            state=read(part.state),
-            x=read(part.x),
-            kept=read(part.kept),
-            inner=jax.tree.unflatten(part.inner_tree, read(part.inner)),
-            rows={slot: inside[slot] for slot in self.kept},
-        )
-
-    def scaled(self, pulled: _Pulled, e: Any) -> _Pulled:
-        """2^e times what goes to the consts and the inputs."""
-
-        def grow(x: Any) -> Any:
-            return _norms.scale(x, e, None)
-
-        return pulled._replace(
-            consts={i: grow(ct) for i, ct in pulled.consts.items()},
-            x=[grow(ct) for ct in pulled.x],
-            rows={s: grow(row) if s in self.linear else row for s, row in pulled.rows.items()},
-        )
-
-    def finish(self, grads: list[Any], kept: dict[int, Any], stored: _Rows) -> list[Any]:
-        """Add the sums over a chunk of steps to the gradients."""
-        rows = {slot: stored[kind][i] for slot, (kind, i) in self.stored.items()} | kept
-        sums = iter(self.sums.finish(rows, self.consts))
-        return [
-            grad + next(sums) if later else grad
-            for grad, later in zip(grads, self.sums.later, strict=True)
-        ]
-
-
-def _guard(logs: dict[str, Any], units: dict[str, Any], before: Sequence[Any]) -> list[Any]:
-    """Let NaN stand for what has fallen out of the float's range below its unit, 2^units[part].
-
-    `before` says of the total and of each leaf whether it was lost at the step after this one. It
-    is lost from the step at which it nearly leaves the range, zero or not, until it is back.
-    """
-    dtype = logs["total"].dtype
-    floor = _norms.floor(dtype)
-    lost = []
-    for i, was in enumerate(before):
-        now = was
-        for part, k in units.items():
-            name = f"{part}:{i - 1}" if i else part
-            if name in logs:
-                low = logs[name] - _norms.nats(k, dtype) < floor
-                now = low & (was | ~jnp.isneginf(logs[name]))
-                logs[name] = jnp.where(now, jnp.nan, logs[name])
-        lost.append(_jaxpr.vary(now, _jaxpr.varies_over(jax.typeof(was))))
-    return lost
-
-
-def _dtypes(program: _jaxpr.Program, linear: Sequence[int]) -> set[Any]:
-    """The types of the floats that depend on the inputs `linear`."""
-    reached = _jaxpr.dependents(program.nodes, linear)
-    dtypes = {program.avals[slot].dtype for slot in reached}
-    return {dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)}
-
-
-def _log_param(advance: _Pulled, e: Any, readout: _Pulled | None, dtype: Any) -> Any:
-    """ln of the norm of a step's contribution to the consts; the advance's is in units of 2^e."""
-    terms = [(list(advance.consts.values()), e)]
-    if readout is not None:
-        terms.append((list(readout.consts.values()), jnp.zeros_like(e)))
-    if not terms[0][0]:
-        return jnp.full_like(e, -jnp.inf, dtype)
-    tops = [_norms.size(v, None, dtype).top + k for v, k in terms]
-    both, k = _common(terms, tops, None)
-    return _norms.size(both, None, dtype).total + _norms.nats(k, dtype)
-
-
-def _rescale(top: jax.Array, e: jax.Array, window: int) -> jax.Array:
-    """Keep the exponent while the adjoint stays well inside the float's range."""
-    moved = (jnp.abs(top - e) > window) & (top > _norms.ZERO // 2)
-    return jnp.where(moved, top, e)
-
-
-def _sum(terms: Sequence[Any], axis: int | None) -> list[Any]:
-    """The sum of 2^k v over the terms (v, k)."""
-    scaled = [[_norms.scale(x, k, axis) for x in v] for v, k in terms]
-    return [functools.reduce(jnp.add, parts) for parts in zip(*scaled, strict=True)]
-
-
-def _common(terms: Sequence[Any], tops: Sequence[Any], axis: int | None) -> Any:
-    """(v, k) with 2^k v the sum of the terms, in a unit in which it cannot overflow."""
-    top = functools.reduce(jnp.maximum, tops)
-    top = jnp.where(top > _norms.ZERO // 2, top, 0)
-    return _sum([(v, k - top) for v, k in terms], axis), top
-
-
-def _shift(slots: Slots, e: jax.Array) -> Slots:
-    """Bring what inner scans measured in units of 2^e to plain units."""
-
-    def move(log: jax.Array) -> jax.Array:
-        more = _norms.nats(e, log.dtype).reshape((1,) * (log.ndim - e.ndim) + e.shape)
-        seen = slots.visits.reshape(slots.visits.shape + (1,) * (log.ndim - slots.visits.ndim))
-        return jnp.where(seen > 0, log + more, log)
-
-    return slots._replace(logs=jax.tree.map(move, slots.logs))
-
-
 def _is_primal(x: Any) -> bool:
     return hasattr(x, "perturbed")
 
 
 def _spread(flags: Sequence[bool], picked: Sequence[Any]) -> list[Any]:
     return merge(flags, picked, [None] * len(flags))
-
-
-def _add(left: list[Any], right: list[Any]) -> list[Any]:
-    return jax.tree.map(jnp.add, left, right) if left else right
 
 
 def _dense(ct: Any) -> Any:

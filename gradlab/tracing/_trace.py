@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab.tracing import _jaxpr, _norms
-from gradlab.tracing._scan import Options, Slots
+from gradlab.tracing._record import Options, Slots
 from gradlab.tracing._walk import Site, Walk
 
 
@@ -54,7 +54,8 @@ class ScanTrace:
         log_direct: ln|dL/dh_t|, what the loss reads from step t's own outputs; at the last step
             this includes what reads the final state.
         log_transported: ln|J_{t+1}^T lambda_{t+1}|, what comes back from the later steps.
-        leaves: ln|lambda_t| of each float leaf of the state, by its path in the carry.
+        leaves: ln|lambda_t| of each float leaf of the state, by its path in the carry, or by its
+            place among the elements of a parallel scan.
         leaves_direct: the direct part of each leaf.
         leaves_transported: the transported part of each leaf.
         log_param: with `log_param`, ln|(df/dc)^T lambda_t|, the norm of step t's own contribution
@@ -123,6 +124,12 @@ def tap(h: jax.Array, name: str, axis: int | None = None) -> jax.Array:
     raises a ValueError; where both are used, it warns that what h passes on beside the tap is not
     in the record.
 
+    Of states that are stacked after a loop has made them, as the outputs of `jax.lax.scan` or what
+    a kernel or `jnp.cumsum` returns, a tap sees only what reads the stack: the direct part. Tap
+    what enters each step in their place: for h_t = a_t h_{t-1} + b_t the total adjoint of h_t is
+    that of b_t. The stack that `jax.lax.associative_scan` returns is known to be the states of a
+    recurrence, and a tap on it records their total adjoint.
+
     Args:
         h: an array of floats; or the states h_1..h_T, stacked along `axis`.
         name: the key in `Trace.taps`. Taps of one name, as in a Python loop, are the steps of one
@@ -170,7 +177,7 @@ class Trace:
         value: the loss, as `jax.value_and_grad` gives it.
         aux: the loss's auxiliary output, None without `has_aux`.
         grads: the gradients, as `jax.value_and_grad` gives them; None for `argnums=()`.
-        scans: one `ScanTrace` per scan that carries floats, in program order.
+        scans: one `ScanTrace` per scan that carries floats, parallel ones too, in program order.
         taps: one `TapTrace` per name given to `tap`.
     """
 
@@ -220,9 +227,9 @@ def trace(
     measure: Callable[[Any, Any], Any] | None = None,
     segment: int | None = None,
 ) -> Callable[..., Trace]:
-    """Like `jax.value_and_grad`, and the adjoint of every `lax.scan` in the loss, step by step.
+    """Like `jax.value_and_grad`, and the adjoint of every recurrence in the loss, step by step.
 
-    For each scan h_t = f(h_{t-1}, x_t) inside `loss` it records, in one backward pass,
+    For each `lax.scan` h_t = f(h_{t-1}, x_t) inside `loss` it records, in one backward pass,
 
         ln|lambda_t|,  lambda_t = dL/dh_t = d_t + J_{t+1}^T lambda_{t+1},  t = 1..T,
 
@@ -236,6 +243,12 @@ def trace(
     this step: outputs that read the same value read the input, the constant or the old state, and
     are not direct; the leaf's adjoint is what later steps read of it. (JAX takes a leaf that no
     step changes out of the carry: it is not in the record.)
+
+    A parallel scan, `jax.lax.associative_scan(f, elems)`, is recorded as the recurrence
+    h_t = f(h_{t-1}, elem_t) from h_1 = elem_1 that it computes; its value and gradients stay those
+    of the parallel program. The leaves of its state are named by their place among the elements,
+    "0", "1", ..., since the program does not hold more. What each returned stack is read by is the
+    direct part of that step.
 
     The recursion is rescaled by powers of two, so the logarithms are right far outside the float's
     range, while value and gradients are the numbers that `jax.value_and_grad` gives. (Where plain
@@ -516,6 +529,10 @@ def _run(
         # No gradient passes there, so neither has the state's to.
         value, aux, grads, measured = differentiate(Walk(options._replace(stop=True)))
     measured = _hide_lost(walk, program, sites, measured)
+    measured = [
+        slots if site.total is None else _total_of(measured[i - site.total[0]], site.total[1])
+        for i, (site, slots) in enumerate(zip(sites, measured, strict=True))
+    ]
     found = list(zip(_told_apart(sites), measured, strict=True))
     return Trace(
         value=value,
@@ -524,6 +541,11 @@ def _run(
         scans=tuple(_result(site, slots) for site, slots in found if site.leaf_names),
         taps=_taps([(site, slots) for site, slots in found if not site.leaf_names]),
     )
+
+
+def _total_of(slots: Slots, name: str) -> Slots:
+    """What a tap on the states of a parallel scan records: their total adjoint."""
+    return slots._replace(logs={"total": slots.logs[name]})
 
 
 def _hide_lost(
@@ -563,8 +585,10 @@ def _is_faint(slots: Slots, floor: float) -> jax.Array:
 
 def _nothing_to_trace(walk: Walk, program: Any) -> str:
     hint = (
-        'mark the states where they are made: `h = gl.tap(h, "h")`, or '
-        '`hs = gl.tap(hs, "h", axis=0)` for a stack over time'
+        'mark the states where they are made, step by step: `h = gl.tap(h, "h")`. Of a stack that '
+        "a kernel or a cumulative sum returns, a tap sees only what reads the stack; for "
+        "h_t = a_t h_{t-1} + b_t the total adjoint of h_t is that of b_t: "
+        '`b = gl.tap(b, "b", axis=0)`, or run it by jax.lax.associative_scan, which is recorded'
     )
     loops = list(walk.loops(program))
     if loops:
@@ -574,8 +598,9 @@ def _nothing_to_trace(walk: Walk, program: Any) -> str:
             f"`h, ys = jax.lax.scan(step, h0, xs)`; or {hint}"
         )
     return (
-        "trace found no lax.scan of at least one step that carries floats in this loss, and no "
-        f"tap: write the recurrence as `h, ys = jax.lax.scan(step, h0, xs)`, or {hint}"
+        "trace found no lax.scan of at least one step that carries floats in this loss, no "
+        "lax.associative_scan and no tap: write the recurrence as "
+        f"`h, ys = jax.lax.scan(step, h0, xs)`, or {hint}"
     )
 
 

@@ -10,11 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gradlab.tracing import _jaxpr, _narrow, _norms
+from gradlab.tracing import _jaxpr, _narrow, _norms, _rules
 from gradlab.tracing._cut import cut_step
-from gradlab.tracing._linear import pick, split
-from gradlab.tracing._scan import Options, Slots, log_names, measured, traced_scan
+from gradlab.tracing._linear import Step, pick, split
+from gradlab.tracing._record import Options, Slots, log_names, measured
+from gradlab.tracing._scan import traced_parallel, traced_scan
 
 
 class Site(NamedTuple):
@@ -30,6 +32,9 @@ class Site(NamedTuple):
     varies: frozenset[str]  # the mesh axes of a shard_map around the trace that it varies over
     logs: tuple[str, ...]  # the names of what is recorded
     measured: Any  # types of what `measure` returns
+    # Of a tap on the stacked states of a parallel scan: how many sites before it that scan's is,
+    # and under which name it has the total adjoint.
+    total: tuple[int, str] | None = None
 
     def slots(self) -> Slots:
         """Zeros for the backward pass to write into."""
@@ -70,7 +75,35 @@ class Walk:
 
     def sites(self, program: _jaxpr.Program) -> list[Site]:
         """Every traced scan and tap of the program, in program order, outer before inner."""
-        return [site for node in program.nodes for site in self.sites_of(node)]
+        sites: list[Site] = []
+        scans: dict[int, tuple[int, _jaxpr.Node]] = {}
+        for node in program.nodes:
+            own = self.sites_of(node)
+            if node.kind == _jaxpr.PARALLEL and own:
+                scans.update((slot, (len(sites), node)) for slot in node.outs)
+            if node.kind == _jaxpr.TAP:
+                own = [self._with_total(own[0], len(sites), program, node, scans)]
+            sites += own
+        return sites
+
+    def _with_total(
+        self,
+        site: Site,
+        place: int,
+        program: _jaxpr.Program,
+        node: _jaxpr.Node,
+        scans: dict[int, tuple[int, _jaxpr.Node]],
+    ) -> Site:
+        """A tap's site, linked to the parallel scan whose stacked states it marks."""
+        axis = node.params["axis"]
+        slot = None if axis is None else _jaxpr.stack_of(program, node.ins[0], axis)
+        if slot not in scans:
+            return site
+        start, scan = scans[slot]
+        leaf = str(scan.outs.index(slot))
+        names = self.sites_of(scan)[0].leaf_names
+        name = f"total:{names.index(leaf)}" if len(names) > 1 else "total"
+        return site._replace(total=(place - start, name))
 
     def sites_of(self, node: _jaxpr.Node) -> list[Site]:
         """The sites of one equation: its own first, then those inside it."""
@@ -97,6 +130,14 @@ class Walk:
             self._flat[key] = (node.eqn, read(node))
         return self._flat[key][1]
 
+    def inside(self, node: _jaxpr.Node) -> Sequence[_jaxpr.Program]:
+        """The programs that an equation runs and that scans are looked for in."""
+        if node.kind == "scan":
+            return [self.flat(node).body]
+        if node.kind == "cond":
+            return self.flat(node)
+        return [self.flat(node)] if node.kind in self._CALLS else []
+
     def loops(self, program: _jaxpr.Program) -> Iterator[str]:
         """Where the loops over floats stand that reverse mode cannot go through."""
         for node in program.nodes:
@@ -104,13 +145,8 @@ class Walk:
                 types = [program.avals[slot].dtype for slot in node.outs]
                 if any(jnp.issubdtype(dtype, jnp.inexact) for dtype in types):
                     yield _jaxpr.where(node)
-            elif node.kind == "scan":
-                yield from self.loops(self.flat(node).body)
-            elif node.kind == "cond":
-                for branch in self.flat(node):
-                    yield from self.loops(branch)
-            elif node.kind in self._REBUILD:
-                yield from self.loops(self.flat(node))
+            for inner in self.inside(node):
+                yield from self.loops(inner)
 
     def check_taps(self, program: _jaxpr.Program) -> None:
         """Refuse a tap whose result is dropped, and warn of one whose value is also used as it is.
@@ -125,13 +161,8 @@ class Walk:
             if node.kind == _jaxpr.TAP:
                 forms = _jaxpr.forms(program, node.ins[0])
                 self._check_tap(node, node.outs in alive, not used.isdisjoint(forms))
-            elif node.kind == "scan":
-                self.check_taps(self.flat(node).body)
-            elif node.kind == "cond":
-                for branch in self.flat(node):
-                    self.check_taps(branch)
-            elif node.kind in self._REBUILD:
-                self.check_taps(self.flat(node))
+            for inner in self.inside(node):
+                self.check_taps(inner)
 
     def _check_tap(self, node: _jaxpr.Node, alive: bool, passed: bool) -> None:
         name = node.params["name"]
@@ -152,19 +183,15 @@ class Walk:
     def _look(self, node: _jaxpr.Node) -> list[Site]:
         if node.kind == "scan":
             return self._look_at_scan(node)
+        if node.kind == _jaxpr.PARALLEL:
+            return self._look_at_parallel(node)
         if node.kind == _jaxpr.TAP:
             return [self._look_at_tap(node)]
-        if node.kind == "cond":
-            return [site for branch in self.flat(node) for site in self.sites(branch)]
+        sites = [site for inner in self.inside(node) for site in self.sites(inner)]
         if node.kind == "shard_map":
             shards = _jaxpr.shards(node)
-            return [
-                site._replace(outer=(shards, *site.outer), varies=frozenset())
-                for site in self.sites(self.flat(node))
-            ]
-        if node.kind in self._REBUILD:
-            return self.sites(self.flat(node))
-        return []
+            sites = [s._replace(outer=(shards, *s.outer), varies=frozenset()) for s in sites]
+        return sites
 
     def _look_at_tap(self, node: _jaxpr.Node) -> Site:
         name, axis, aval = node.params["name"], node.params["axis"], node.eqn.invars[0].aval
@@ -209,12 +236,45 @@ class Walk:
                 "sample in its own unit, so their contributions cannot be summed; leave one of the "
                 "two out"
             )
+        return [self._site(name, floats, parts.length, parts.reverse, inner), *inner]
+
+    def _look_at_parallel(self, node: _jaxpr.Node) -> list[Site]:
+        parts = node.eqn.parts
+        if parts is None:
+            return []
+        # The program does not hold the names of the elements, only their order.
+        floats = {
+            i: (str(i), aval.update(shape=np.delete(aval.shape, layout.axis)))
+            for i, (aval, layout) in enumerate(zip(parts.leaves, parts.layouts, strict=True))
+            if jnp.issubdtype(aval.dtype, jnp.inexact)
+        }
+        observed = [leaf for i, leaf in floats.items() if self._is_observed(parts, i)]
+        if not observed:
+            return []
+        site = self._site(_jaxpr.where(node), observed, parts.length, parts.reverse, [])
+        names = tuple(name for name, _ in floats.values())
+        logs = tuple(log_names(names, self.options.log_param))
+        return [site._replace(leaf_names=names, logs=logs)]
+
+    def _is_observed(self, parts: _jaxpr.ParallelParts, i: int) -> bool:
+        """Whether a leaf of a parallel scan takes part in the record; `measure` is given all."""
+        return parts.live[i] or self.options.measure is not None
+
+    def _site(
+        self,
+        name: str,
+        floats: Sequence[tuple[str, Any]],
+        length: int,
+        reverse: bool,
+        inner: Sequence[Site],
+    ) -> Site:
+        """The site of a recurrence whose state has these float leaves."""
         names = tuple(leaf for leaf, _ in floats)
         types = [jax.ShapeDtypeStruct(a.shape, _narrow.widen(a).dtype) for _, a in floats]
-        site = Site(
+        return Site(
             name=name,
-            length=parts.length,
-            reverse=parts.reverse,
+            length=length,
+            reverse=reverse,
             outer=(),
             leaf_names=names,
             batch=self._batch(name, floats, inner),
@@ -223,7 +283,6 @@ class Walk:
             logs=tuple(log_names(names, self.options.log_param)),
             measured=self._measured(name, names, types),
         )
-        return [site, *inner]
 
     def _measured(self, name: str, leaves: tuple[str, ...], types: list[Any]) -> Any:
         try:
@@ -417,6 +476,54 @@ class Walk:
         final, ys = traced_scan(step, self.options, site.leaf_names, consts, init, xs, own, inner)
         return [*final, *ys]
 
+    def _rebuild_parallel(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
+        parts = node.eqn.parts
+        consts, elems, states = split(values, parts.num_consts, len(parts.leaves))
+        (site,) = self.sites_of(node)
+
+        layouts = parts.layouts
+        elems = [
+            _jaxpr.arrange(x, layout.elem, aval.shape)
+            for x, layout, aval in zip(elems, layouts, parts.leaves, strict=True)
+        ]
+
+        def rows(leaves: Sequence[Any]) -> list[Any]:
+            return [jnp.moveaxis(x, each.axis, 0) for x, each in zip(leaves, layouts, strict=True)]
+
+        def single(x: Any, layout: Any) -> Any:
+            """One row, arranged as an operand of the step."""
+            return jnp.transpose(jnp.expand_dims(x, layout.axis), np.argsort(layout.old))
+
+        observed = [self._is_observed(parts, i) for i in range(len(parts.leaves))]
+        nodes = _jaxpr.needed(parts.step.nodes, pick(observed, parts.step.outs))
+        const_ids, carry_ids, x_ids = split(parts.step.ins, parts.num_consts, len(parts.leaves))
+
+        def advance(consts: Any, carry: Any, x: Any, inner: Any) -> Any:
+            own = pick(observed, layouts)
+            env = dict(zip(const_ids, consts, strict=True))
+            env |= dict(zip(pick(observed, carry_ids), map(single, carry, own), strict=True))
+            env |= dict(zip(x_ids, map(single, x, layouts), strict=True))
+            env = self.run(nodes, env, {})
+            new = [self.read(env, ref) for ref in pick(observed, parts.step.outs)]
+            return [
+                jnp.transpose(x, layout.new).squeeze(layout.axis)
+                for x, layout in zip(new, own, strict=True)
+            ], []
+
+        step = Step(
+            advance=advance,
+            readout=lambda consts, x, carry, kept, inner: list(carry),
+            length=parts.length,
+            reverse=parts.reverse,
+            unroll=1,
+            linear=_rules.all_linear(parts.step.nodes),
+        )
+        (own,) = slots
+        recorded = traced_parallel(
+            step, self.options, site.leaf_names, observed, consts, rows(elems), rows(states), own
+        )
+        return [jnp.moveaxis(x, 0, each.axis) for x, each in zip(recorded, layouts, strict=True)]
+
     def _map(self, parts: Any, consts: Any, init: Any, xs: Any, inner: list[Slots]) -> Any:
         """A scan that carries no floats: only the scans inside it are traced."""
 
@@ -435,6 +542,9 @@ class Walk:
         )
         return [*carry, *ys]
 
+    _CALLS: ClassVar[frozenset[str]] = frozenset(
+        "jit pjit shard_map checkpoint remat remat2 custom_jvp_call custom_vjp_call".split()
+    )
     # What is opened wherever it holds narrow floats, also without a site inside.
     _OPENED: ClassVar[frozenset[str]] = frozenset(
         "scan cond jit pjit shard_map checkpoint remat remat2".split()
@@ -451,4 +561,5 @@ class Walk:
         "custom_jvp_call": _rebuild_custom,
         "custom_vjp_call": _rebuild_custom,
         _jaxpr.TAP: _rebuild_tap,
+        _jaxpr.PARALLEL: _rebuild_parallel,
     }

@@ -267,7 +267,7 @@ def test_taps_in_a_python_loop_are_steps_of_one_record():
     assert gl.frame(out).lag.tolist() == list(range(T - 1, -1, -1))
 
 
-def test_taps_of_an_associative_scan():
+def test_a_tap_on_the_states_of_a_parallel_scan_records_their_total_adjoint():
     decay = jnp.array([0.5, 0.9, -0.7])
 
     def loss(decay, xs):
@@ -278,17 +278,24 @@ def test_taps_of_an_associative_scan():
         hs = gl.tap(hs, "states", axis=0)
         return jnp.sum(hs**2)
 
-    xs = XS[:, 0]
-    (record,) = gl.trace(loss)(decay, xs).taps.values()
-    h, rows = np.zeros(N), []
-    for x in np.asarray(xs):
-        h = decay * h + x
-        rows.append(np.log(2 * np.linalg.norm(h)))
-    close(record.log_norm, np.stack(rows))
+    def adjoints(xs):
+        h, states = np.zeros(N), []
+        for x in np.asarray(xs):
+            h = decay * h + x
+            states.append(h)
+        total, rows = np.zeros(N), []
+        for h in states[::-1]:
+            total = 2 * h + decay * total
+            rows.append(total)
+        return np.stack(rows[::-1])
+
+    (record,) = gl.trace(loss)(decay, XS[:, 0]).taps.values()
+    close(record.log_norm, np.log(np.linalg.norm(adjoints(XS[:, 0]), axis=1)))
 
     batched = jax.vmap(loss, in_axes=(None, 1))
     many = gl.trace(lambda decay, xs: batched(decay, xs).sum())(decay, XS).taps["states"]
-    assert many.log_norm.shape == (T,)
+    every = np.stack([adjoints(XS[:, i]) for i in range(XS.shape[1])], axis=1)
+    close(many.log_norm, np.log(np.linalg.norm(every, axis=(1, 2))))
 
 
 def test_taps_inside_scans_share_the_scan_s_scale():

@@ -1,0 +1,309 @@
+"""Find the parallel scans of a program: what `jax.lax.associative_scan` leaves behind in it.
+
+`associative_scan(f, elems)` is no primitive of JAX. It combines neighbours by f, scans the half as
+many results by calling itself, and fills in the other half:
+
+    scan(x) = interleave([x_1, f(r_1, x_3), f(r_2, x_5), ...], r),
+    r       = scan([f(x_1, x_2), f(x_3, x_4), ...]),
+
+so a program holds some ten equations for each of log2(T) levels. The equations carry the calls that
+made them, from which a level of the recursion is known, and their operands, which must be linked as
+above: both have to agree. At the deepest level f combines single elements. Those equations are the
+step out_t = f(out_{t-1}, elem_t) of the recurrence.
+
+The program is read, and JAX is not touched: so it does not matter under which name the function was
+imported, whether `jit` traced the model earlier, or which library made the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+# Where each axis of a result comes from in an operand; None for one that is new.
+Dims = tuple[int | None, ...]
+
+
+class Layout(NamedTuple):
+    """How the axes of a leaf are arranged; where vmap adds one, it may also move them.
+
+    `elem`, `old` and `new` take an element, an operand and a result of the step to the arrangement
+    of the stacked states.
+    """
+
+    axis: int  # of the time, in the stacked states
+    elem: Dims
+    old: Dims
+    new: Dims
+
+
+class Form(NamedTuple):
+    """A parallel scan, in terms of the variables of its jaxpr."""
+
+    elems: tuple[Any, ...]
+    outs: tuple[Any, ...]
+    layouts: tuple[Layout, ...]
+    length: int
+    reverse: bool
+    eqns: tuple[Any, ...]  # of f on single elements: `closed`, `left` and `right` to `new`
+    closed: tuple[Any, ...]
+    left: tuple[Any, ...]
+    right: tuple[Any, ...]
+    new: tuple[Any, ...]
+
+
+class Group(NamedTuple):
+    """The equations of one parallel scan; `form` is None where they are not linked as expected."""
+
+    first: Any
+    end: int  # the index of the last one
+    form: Form | None
+
+
+def frames(eqn: Any) -> Iterator[tuple[str, int, str]]:
+    """File, line and function of each call that led to an equation, innermost first."""
+    traceback = eqn.source_info.traceback
+    for frame in traceback.frames if traceback is not None else ():
+        yield frame.file_name, frame.line_num, frame.function_name
+
+
+def find(eqns: Sequence[Any]) -> list[Group]:
+    """The parallel scans whose equations stand in this list, in program order."""
+    groups = []
+    i = 0
+    while i < len(eqns):
+        if _is_pair_slice(eqns[i]) and _level(eqns[i])[0] == 1:
+            group = _group(eqns, i)
+            groups.append(group)
+            i = group.end
+        i += 1
+    return groups
+
+
+_NAME = "associative_scan"
+
+
+def _level(eqn: Any) -> tuple[int, int]:
+    """How deep in the recursion an equation stands, and how many parallel scans are around it.
+
+    0 is the function itself, before and after the recursion; -1 is no part of its own equations.
+    """
+    depth, level, calls = 0, -1, 0
+    inside = False  # a call of f
+    for _, _, function in frames(eqn):
+        if function == _NAME or function.endswith("." + _NAME):
+            if not calls:
+                level = -1 if inside else depth
+            calls += 1
+        elif not calls and function.endswith(f"{_NAME}.<locals>.combine"):
+            inside = True
+        elif not calls and function.endswith(f"{_NAME}.<locals>._scan"):
+            depth += 1
+    return level, calls
+
+
+def _is_pair_slice(eqn: Any) -> bool:
+    """Whether an equation takes every other row, from the first on."""
+    if eqn.primitive.name != "slice" or not any(s == 2 for s in eqn.params["strides"] or ()):
+        return False
+    return not any(eqn.params["start_indices"])
+
+
+class _NoMatch(Exception):
+    """The equations are not linked as a parallel scan's are."""
+
+
+def _group(eqns: Sequence[Any], start: int) -> Group:
+    _, calls = _level(eqns[start])
+    reader = _Reader(eqns, start, calls)
+    try:
+        form, end = reader.form()
+        return Group(eqns[start], end, form)
+    except _NoMatch:
+        # Skip what belongs to the same call, so that it is reported once.
+        end = start
+        for i in range(start, len(eqns)):
+            level, around = _level(eqns[i])
+            if around < calls:
+                break
+            if level >= 0:
+                end = i
+        return Group(eqns[start], end, None)
+
+
+class _Reader:
+    """Reads the equations of one parallel scan in their order, and checks how they are linked."""
+
+    def __init__(self, eqns: Sequence[Any], start: int, calls: int) -> None:
+        self.eqns = eqns
+        self.start = self.i = start
+        self.calls = calls
+        self.step: tuple[Any, ...] = ()
+        self.left: list[Any] = []
+        self.right: list[Any] = []
+        self.new: list[Any] = []
+        self.elem_dims: list[Dims] = []  # of the elements of the whole, ...
+        self.old_dims: list[Dims] = []  # ... and of those of the deepest level
+        self.new_dims: list[Dims] = []
+
+    def form(self) -> tuple[Form, int]:
+        elems = []
+        while _is_pair_slice(self.eqns[self.start + len(elems)]):
+            elems.append(self.eqns[self.start + len(elems)].invars[0])
+        axes = self._axes(len(elems))
+        (length,) = {atom.aval.shape[axis] for atom, axis in zip(elems, axes, strict=True)}
+        outs = self._scan(elems, length, 1)
+        # The function turns the elements around before the recursion, and the states after it.
+        turned = [self._turned(self.start - len(elems) + j, atom) for j, atom in enumerate(elems)]
+        reverse = any(atom is not None for atom in turned)
+        if reverse:
+            check(all(atom is not None for atom in turned))
+            elems, outs = turned, [self._take("rev", atom).outvars[0] for atom in outs]
+        layouts = tuple(
+            Layout(elem.index(axis), elem, old, new)
+            for axis, elem, old, new in zip(
+                axes, self.elem_dims, self.old_dims, self.new_dims, strict=True
+            )
+        )
+        for leaf in zip(layouts, elems, outs, self.left, self.right, self.new, strict=True):
+            _check_leaf(*leaf)
+        own = {*self.left, *self.right, *(var for eqn in self.step for var in eqn.outvars)}
+        closed = dict.fromkeys(
+            atom
+            for eqn in self.step
+            for atom in eqn.invars
+            if not hasattr(atom, "val") and atom not in own
+        )
+        form = Form(
+            tuple(elems), tuple(outs), layouts, length, reverse, self.step,
+            tuple(closed), tuple(self.left), tuple(self.right), tuple(self.new),
+        )  # fmt: skip
+        return form, self.i - 1
+
+    def _axes(self, count: int) -> list[int]:
+        """The axes along which the next equations take every other row."""
+        pairs = self.eqns[self.i : self.i + count]
+        check(len(pairs) == count and all(map(_is_pair_slice, pairs)))
+        return [eqn.params["strides"].index(2) for eqn in pairs]
+
+    def _scan(self, elems: list[Any], length: int, depth: int) -> list[Any]:
+        """Read the equations of one level; returns the states that it makes."""
+        pairs = list(zip(elems, self._axes(len(elems)), strict=True))
+        left = [self._slice(atom, axis, 0, 2, depth) for atom, axis in pairs]
+        right = [self._slice(atom, axis, 1, 2, depth) for atom, axis in pairs]
+        half = length // 2
+        between = self._skip(depth + 1 if half > 1 else depth)
+        reduced = [eqn.invars[0] for eqn in self.eqns[self.i : self.i + len(elems)]]
+        odd: list[Any] = [None] * len(elems)
+        if half > 1:
+            odd = self._scan(reduced, half, depth + 1)
+        else:
+            self.step, self.left, self.right = between, left, right
+        if length % 2 == 0:
+            # At the deepest level these are the first equations that read what f gave.
+            for atom in odd if half > 1 else reduced:
+                self._slice(atom, None, 0, 1, depth)
+        for atom, axis in pairs:
+            self._slice(atom, axis, 2, 2, depth)
+        self._skip(depth)
+        even, row_dims = [], []
+        for atom, axis in pairs:
+            row, dims = self._arrange(self._slice(atom, axis, 0, 1, depth))
+            while self._next() in _ARRANGE:
+                self.i += 1
+            even.append(self._take("concatenate", row).outvars[0])
+            row_dims.append(dims)
+        outs, new, new_dims = [], [], []
+        for early, late in zip(even, odd, strict=True):
+            early_pad, late_pad = self._take("pad", early), self._take("pad", late)
+            first, unmoved = self._arrange(early_pad.outvars[0])
+            second, dims = self._arrange(late_pad.outvars[0])
+            check(_is_identity(unmoved) and (half == 1 or _is_identity(dims)))
+            both = self._take(None, first)
+            check(both.primitive.name in ("add", "or") and both.invars[1] is second)
+            new.append(late_pad.invars[0])
+            new_dims.append(dims)
+            outs.append(both.outvars[0])
+        if half == 1:
+            self.new, self.old_dims, self.new_dims = new, row_dims, new_dims
+        self.elem_dims = row_dims
+        return outs
+
+    def _next(self) -> str:
+        check(self.i < len(self.eqns))
+        return self.eqns[self.i].primitive.name
+
+    def _take(self, kind: str | None, operand: Any) -> Any:
+        """The next equation, which must be of this kind and read this operand first."""
+        check(kind in (None, self._next()))
+        eqn = self.eqns[self.i]
+        check(operand is None or operand is eqn.invars[0])
+        self.i += 1
+        return eqn
+
+    def _slice(self, atom: Any, axis: int | None, start: int, stride: int, depth: int) -> Any:
+        eqn = self._take("slice", atom)
+        starts, strides = eqn.params["start_indices"], eqn.params["strides"] or ()
+        check(sum(starts) == start and set(strides) <= {1, stride})
+        if axis is not None:
+            check(starts[axis] == start and (not strides or strides[axis] == stride))
+        check(_level(eqn) == (depth, self.calls))
+        return eqn.outvars[0]
+
+    def _skip(self, depth: int) -> tuple[Any, ...]:
+        """Pass over the equations of f, up to the next of this level."""
+        start = self.i
+        while self._next() != "slice" or _level(self.eqns[self.i]) != (depth, self.calls):
+            self.i += 1
+        return tuple(self.eqns[start : self.i])
+
+    def _arrange(self, atom: Any) -> tuple[Any, Dims]:
+        """Follow a value through equations that arrange its axes."""
+        dims: Dims = tuple(range(len(atom.aval.shape)))
+        while self._next() in _ARRANGE and self.eqns[self.i].invars[0] is atom:
+            eqn = self.eqns[self.i]
+            if eqn.primitive.name == "transpose":
+                order = eqn.params["permutation"]
+            else:
+                places = eqn.params["broadcast_dimensions"]
+                order = [
+                    places.index(i) if i in places else None
+                    for i in range(len(eqn.params["shape"]))
+                ]
+            dims = tuple(None if i is None else dims[i] for i in order)
+            atom = eqn.outvars[0]
+            self.i += 1
+        return atom, dims
+
+    def _turned(self, i: int, atom: Any) -> Any:
+        """What an element is the reverse of, where equation i turned it around for the scan."""
+        if i < 0 or self.eqns[i].primitive.name != "rev" or self.eqns[i].outvars[0] is not atom:
+            return None
+        return self.eqns[i].invars[0] if _level(self.eqns[i]) == (0, self.calls) else None
+
+
+def check(condition: bool) -> None:
+    if not condition:
+        raise _NoMatch
+
+
+_ARRANGE = ("transpose", "broadcast_in_dim")
+
+
+def _is_identity(dims: Dims) -> bool:
+    return dims == tuple(range(len(dims)))
+
+
+def _check_leaf(layout: Layout, elem: Any, out: Any, left: Any, right: Any, new: Any) -> None:
+    """A leaf that the step changes in shape or type is no state."""
+    state = list(out.aval.shape)
+    for atom, dims in ((left, layout.old), (right, layout.old), (new, layout.new)):
+        check(None not in dims)
+        shape = [atom.aval.shape[i] for i in dims if i is not None]
+        check(shape[layout.axis] == 1 and atom.aval.dtype == out.aval.dtype)
+        shape[layout.axis] = state[layout.axis]
+        check(shape == state)
+    sizes = [
+        n if i is None else elem.aval.shape[i] for i, n in zip(layout.elem, state, strict=True)
+    ]
+    check(sizes == state and elem.aval.dtype == out.aval.dtype)
