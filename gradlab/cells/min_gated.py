@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gradlab._names import choose
 from gradlab._norms import widen
 from gradlab.cells.base import (
     BIAS,
@@ -22,25 +23,43 @@ from gradlab.cells.base import (
 from gradlab.initializers import Initializer
 
 
+def positive(a: Array) -> Array:
+    """g(a) = a + 1/2 where a ≥ 0 and σ(a) elsewhere, above 0 and without a jump.
+
+    >>> positive(jnp.array([-1e3, 0.0, 2.0])).tolist()
+    [0.0, 0.5, 2.5]
+    """
+    return jnp.where(a >= 0, a + 0.5, jax.nn.sigmoid(a))
+
+
+CANDIDATES: dict[str, Callable[[Array], Array]] = {"linear": lambda a: a, "positive": positive}
+
+
 @register_family
 def min_gru(
     inputs: int,
     hidden: int,
     *,
+    candidate: str = "linear",
     input: Initializer = INPUT,
     bias: Initializer = BIAS,
 ) -> Cell:
-    """minGRU, h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ (U_h x_t + b_h); the state is h.
+    """minGRU, h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ φ(U_h x_t + b_h); the state is h.
 
     With z_t = σ(U_z x_t + b_z) and σ the logistic function. The recurrence is linear in h, and no
-    weight reads h: `project` gives the pair (1 - z_t, z_t ⊙ (U_h x_t + b_h)), which an
+    weight reads h: `project` gives the pair (1 - z_t, z_t ⊙ φ(U_h x_t + b_h)), which an
     associative scan can take too.
 
     Args:
+        candidate: φ, `"linear"`, the identity, or `"positive"`, a + 1/2 where a ≥ 0 and σ(a)
+            elsewhere.
         input: initializer of each block (H, D) of U = (U_z, U_h), `params["input"]`.
         bias: initializer of each block (H,) of b = (b_z, b_h), `params["bias"]`.
 
     `matrices` gives what multiplies h at x = 0, diag(1 - σ(b_z)), (1, H, H).
+
+    Raises:
+        ValueError: for an unknown candidate.
 
     >>> cell = min_gru(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))
@@ -48,14 +67,16 @@ def min_gru(
     [2.0, 1.0]
 
     Source: Feng, Tung, Ahmed, Bengio & Hajimirsadeghi, "Were RNNs all we needed?" (2024),
-    section 3.1. github.com/BorealisAI/minRNNs, models/minRNNs.py, commit ff52e9d, is the paper's
-    form in logarithms (appendix B): a function g makes the candidate U_h x_t + b_h positive, which
-    the section and this cell leave out; blocks (h, z); U(-1/√D, 1/√D) for U and b.
+    section 3.1, and appendix B for the positive candidate, which logarithms need.
+    github.com/BorealisAI/minRNNs, models/minRNNs.py, commit ff52e9d, has the second; blocks (h, z);
+    U(-1/√D, 1/√D) for U and b.
     """
+    choose("candidate", candidate, CANDIDATES)
+    phi = CANDIDATES[candidate]
 
     def project(params: Params, x: Array) -> tuple[Array, Array]:
-        z, candidate = jnp.split(affine(params, x), 2)
-        return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * candidate
+        z, new = jnp.split(affine(params, x), 2)
+        return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * phi(new)
 
     return Cell(
         inputs,
@@ -75,21 +96,26 @@ def min_lstm(
     inputs: int,
     hidden: int,
     *,
+    candidate: str = "linear",
     input: Initializer = INPUT,
     bias: Initializer = BIAS,
 ) -> Cell:
-    """minLSTM, h_t = f'_t ⊙ h_{t-1} + i'_t ⊙ (U_h x_t + b_h); the state is h.
+    """minLSTM, h_t = f'_t ⊙ h_{t-1} + i'_t ⊙ φ(U_h x_t + b_h); the state is h.
 
     With the gates f = σ(U_f x_t + b_f) and i = σ(U_i x_t + b_i), σ the logistic function, scaled
     to sum to 1: f' = f / (f + i), i' = i / (f + i). The recurrence is linear in h, and no weight
-    reads h: `project` gives the pair (f'_t, i'_t ⊙ (U_h x_t + b_h)), which an associative scan
+    reads h: `project` gives the pair (f'_t, i'_t ⊙ φ(U_h x_t + b_h)), which an associative scan
     can take too.
 
     Args:
+        candidate: φ, as in `min_gru`.
         input: initializer of each block (H, D) of U = (U_f, U_i, U_h), `params["input"]`.
         bias: initializer of each block (H,) of b = (b_f, b_i, b_h), `params["bias"]`.
 
     `matrices` gives what multiplies h at x = 0, diag(f'), (1, H, H).
+
+    Raises:
+        ValueError: for an unknown candidate.
 
     >>> cell = min_lstm(inputs=3, hidden=2)
     >>> params = cell.init(jax.random.key(0))
@@ -100,15 +126,17 @@ def min_lstm(
     section 3.2; of the authors' code `min_gru` says the same, with blocks (h, f, i). There the
     sum of 1 is an option, as is a number added to b_f.
     """
+    choose("candidate", candidate, CANDIDATES)
+    phi = CANDIDATES[candidate]
 
     def log_odds(f: Array, i: Array) -> Array:
         # f' = f / (f + i) = σ(ln f - ln i), which stays right where both gates underflow.
         return jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
 
     def project(params: Params, x: Array) -> tuple[Array, Array]:
-        f, i, candidate = jnp.split(affine(params, x), 3)
+        f, i, new = jnp.split(affine(params, x), 3)
         odds = log_odds(f, i)
-        return jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds) * candidate
+        return jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds) * phi(new)
 
     def log_retention(params: Params) -> Array:
         f, i, _ = jnp.split(widen(params["bias"]), 3)

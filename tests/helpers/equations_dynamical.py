@@ -20,6 +20,8 @@ CASES = {
     "lru": ("lru", {}),
     "min_gru": ("min_gru", {}),
     "min_lstm": ("min_lstm", {}),
+    "min_gru-positive": ("min_gru", {"candidate": "positive"}),
+    "min_lstm-positive": ("min_lstm", {"candidate": "positive"}),
     "orthogonal": ("orthogonal", {}),
 }
 
@@ -108,16 +110,31 @@ def lru(p, state, x):
     )
 
 
-def min_gru(p, h, x):
-    (U_z, b_z), (U_h, b_h) = blocks(p, 2)
-    z = logistic(U_z @ x + b_z)
-    return (1 - z) * h + z * (U_h @ x + b_h)
+def linear(a):
+    return a
 
 
-def min_lstm(p, h, x):
-    (U_f, b_f), (U_i, b_i), (U_h, b_h) = blocks(p, 3)
-    f, i = logistic(U_f @ x + b_f), logistic(U_i @ x + b_i)
-    return f / (f + i) * h + i / (f + i) * (U_h @ x + b_h)
+def positive(a):
+    """Feng et al.'s g, appendix B.3."""
+    return np.where(a.real >= 0, a + 0.5, logistic(a))
+
+
+def min_gru(phi):
+    def step(p, h, x):
+        (U_z, b_z), (U_h, b_h) = blocks(p, 2)
+        z = logistic(U_z @ x + b_z)
+        return (1 - z) * h + z * phi(U_h @ x + b_h)
+
+    return step
+
+
+def min_lstm(phi):
+    def step(p, h, x):
+        (U_f, b_f), (U_i, b_i), (U_h, b_h) = blocks(p, 3)
+        f, i = logistic(U_f @ x + b_f), logistic(U_i @ x + b_i)
+        return f / (f + i) * h + i / (f + i) * phi(U_h @ x + b_h)
+
+    return step
 
 
 def rotation(p):
@@ -142,8 +159,10 @@ EQUATIONS = {
     "cornn": cornn,
     "lem": lem,
     "lru": lru,
-    "min_gru": min_gru,
-    "min_lstm": min_lstm,
+    "min_gru": min_gru(linear),
+    "min_lstm": min_lstm(linear),
+    "min_gru-positive": min_gru(positive),
+    "min_lstm-positive": min_lstm(positive),
     "orthogonal": orthogonal,
 }
 
@@ -159,8 +178,8 @@ SHAPES = {
     "gated_antisymmetric": {"recurrent": (4, 4), "input": (8, 3), "bias": (8,)},
     "cornn": {"recurrent": (8, 4), "input": (4, 3), "bias": (4,)},
     "lru": {"nu_log": (4,), "theta_log": (4,), "gamma_log": (4,), "input": (8, 3)},
-    "min_gru": {"input": (8, 3), "bias": (8,)},
-    "min_lstm": {"input": (12, 3), "bias": (12,)},
+    **dict.fromkeys(("min_gru", "min_gru-positive"), {"input": (8, 3), "bias": (8,)}),
+    **dict.fromkeys(("min_lstm", "min_lstm-positive"), {"input": (12, 3), "bias": (12,)}),
 }
 
 
@@ -171,6 +190,10 @@ def diagonal(values):
 def lru_matrices(p):
     c, s = lru_multipliers(p)
     return diagonal(c + 1j * s)
+
+
+def min_gru_matrices(p):
+    return diagonal(1 - logistic(np.split(p["bias"], 2)[0]))
 
 
 def min_lstm_matrices(p):
@@ -185,8 +208,8 @@ MATRICES = {
     "antisymmetric": lambda p: skew(p)[None],
     "gated_antisymmetric": lambda p: skew(p)[None],
     "lru": lru_matrices,
-    "min_gru": lambda p: diagonal(1 - logistic(np.split(p["bias"], 2)[0])),
-    "min_lstm": min_lstm_matrices,
+    **dict.fromkeys(("min_gru", "min_gru-positive"), min_gru_matrices),
+    **dict.fromkeys(("min_lstm", "min_lstm-positive"), min_lstm_matrices),
     "orthogonal": lambda p: rotation(p)[None],
 }
 
