@@ -11,7 +11,7 @@ from gradlab.cells.layer_norm import layer_norm_elman, layer_norm_gru, layer_nor
 from gradlab.cells.leaky import leaky
 from gradlab.cells.lem import LEMState, lem
 from gradlab.cells.lru import lru
-from gradlab.cells.lstm import LSTMState, lstm, lstm_peephole
+from gradlab.cells.lstm import LSTMState, lstm, lstm_peephole, lstm_projected
 from gradlab.cells.min_gated import min_gru, min_lstm
 from gradlab.cells.one_gate import fastgrnn, janet, mgu, minimal_rnn, ugrnn
 from gradlab.cells.orthogonal import orthogonal
@@ -47,6 +47,7 @@ __all__ = [
     "lru",
     "lstm",
     "lstm_peephole",
+    "lstm_projected",
     "make",
     "mgu",
     "min_gru",

@@ -63,6 +63,7 @@ of the libraries themselves: flax 0.12.8, equinox 0.13.8, haiku 0.0.17, keras 3.
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -70,14 +71,31 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradlab._names import choose
+from gradlab.cells._torch_weights import TorchWeights, to_array
 from gradlab.cells.base import Cell, Params
 from gradlab.cells.elman import elman
 from gradlab.cells.gru import gru, gru_reset_before
-from gradlab.cells.lstm import lstm
+from gradlab.cells.indrnn import indrnn
+from gradlab.cells.lru import lru
+from gradlab.cells.lstm import lstm, lstm_projected
+from gradlab.cells.min_gated import CANDIDATES, min_gru, min_lstm
 from gradlab.cells.one_gate import ugrnn
 
 GATES = {1: "a plain RNN", 3: "a GRU", 4: "an LSTM"}
-TORCH_KEY = re.compile(r"(weight|bias)_(ih|hh)(_l\d+(_reverse)?)?")
+TORCH_KEY = re.compile(r"((weight|bias)_(ih|hh)|weight_hr)(_l\d+(_reverse)?)?")
+
+# The name that says which layer a state_dict holds, where it is not one of torch.nn's, and for the
+# minimal gated units the names of their blocks, in gradlab's order of the gates.
+TORCH_LRU = "nu_log"
+TORCH_MIN = {
+    "to_hidden_and_gate": "min_gru",
+    "to_hidden_and_f_i_gate": "min_lstm",
+    "linear_z": "min_gru",
+    "linear_f": "min_lstm",
+}
+MIN_BLOCKS = {"min_gru": ("linear_z", "linear_h"), "min_lstm": ("linear_f", "linear_i", "linear_h")}
+# What reads the states, or starts them, and is part of no cell.
+READOUTS = ("C", "C_re", "C_im", "D", "init_hidden_state", "to_out.weight", "to_out.bias")
 
 # What flax calls the layers of each cell, "i" + gate and "h" + gate, and which have a bias.
 FLAX = {
@@ -89,33 +107,54 @@ FLAX = {
 
 
 def from_torch(
-    state_dict: Mapping[str, Any],
+    state_dict: Any,
     *,
     layer: int = 0,
     reverse: bool = False,
     prefix: str = "",
     activation: str | None = None,
 ) -> tuple[Cell, Params]:
-    """One layer of PyTorch's `RNN`, `LSTM` or `GRU`, or one of its cells.
+    """One recurrent layer of PyTorch: `RNN`, `LSTM`, `GRU`, their cells, and a few of others' code.
 
     PyTorch's two biases enter as their sum b_ih + b_hh, except in the GRU's candidate, whose b_hn
-    is `params["recurrent_bias"]`. A layer without biases gives zeros.
+    is `params["recurrent_bias"]`. A layer without biases gives zeros. `LSTM(proj_size=P)` becomes
+    an `lstm_projected`, whose h has width P.
+
+    Others' code comes over where its names are these, and a cell has its form:
+
+    - IndRNN, whose `weight_hh` is a vector (github.com/StefOe/indrnn-pytorch);
+    - the LRU, by `nu_log`, `theta_log`, `gamma_log` and either a complex `B` or `B_re` and `B_im`
+      (github.com/Gothos/LRU-pytorch, github.com/forgi86/sysid-pytorch-lru). γ is e^gamma_log, as
+      in the paper: code that multiplies by gamma_log itself needs its logarithm there;
+    - minGRU and minLSTM, by `to_hidden_and_gate` and `to_hidden_and_f_i_gate`
+      (github.com/lucidrains/minGRU-pytorch, github.com/BorealisAI/minRNNs), or by `linear_z` and
+      `linear_h`, `linear_f`, `linear_i` and `linear_h`.
+
+    What reads their states is no part of a cell (C and D, `to_out`), nor is a first state that was
+    learned: these stay behind, with a warning that names them.
+
+    A weight under `torch.nn.utils.parametrize` is computed by the module, if this is what is
+    given. In a state_dict weight_norm's two parts and prune's mask are enough, old names or new;
+    that nothing else was put on top is then the caller's word where the dict's `_metadata` is lost.
 
     Args:
-        state_dict: the module's `state_dict()`, or arrays under the same names.
+        state_dict: the module's `state_dict()`, the module itself, or arrays under the same names.
         layer: which layer of a stack, 0 first; a cell has only this one.
         reverse: the backward direction of a bidirectional layer; give it the inputs last to first.
         prefix: what the names begin with in a larger model's state_dict, `"encoder.rnn."`.
-        activation: φ of a plain RNN, `"tanh"` or `"relu"` as its `nonlinearity` says: the
-            state_dict of both is the same. One of `elman`'s; needed for a plain RNN only.
+        activation: φ of a plain RNN or IndRNN, `"tanh"` or `"relu"` as its `nonlinearity` says: the
+            state_dict of both is the same, a module has it. For minGRU and minLSTM φ of the
+            candidate, `"linear"` or `"positive"`, the g of the forms in logarithms.
 
     Returns:
-        `elman`, `lstm` or `gru`, by the number of gates, and its parameters. Values are not
-        looked at: a NaN stays where it is.
+        The cell, for torch.nn's `elman`, `lstm`, `lstm_projected` or `gru`, by the number of gates,
+        and its parameters in the tensors' own dtypes, bfloat16 too. Values are not looked at: a
+        NaN stays where it is.
 
     Raises:
-        ValueError: for a missing or unknown name, a shape that does not fit, a plain RNN without
-            `activation`, or one that a gated cell does not have.
+        ValueError: for a missing or unknown name, a shape that does not fit, a parametrization that
+            a state_dict does not tell, Mamba's form, which no cell has, a missing `activation`, or
+            one that the cell does not have.
 
     >>> import numpy as np
     >>> weights = {"weight_ih_l0": np.ones((8, 3)), "weight_hh_l0": np.ones((8, 2))}
@@ -126,33 +165,29 @@ def from_torch(
     Source: the documentation of `torch.nn.LSTM` and `torch.nn.GRU`, "Variables".
     """
     who = "from_torch"
-    names = (name for name in state_dict if name.startswith(prefix))
-    own = {name.removeprefix(prefix): state_dict[name] for name in names}
-    own = {name: value for name, value in own.items() if "." not in name}
-    plain = "weight_hh" in own and not layer and not reverse
+    found = TorchWeights(who, state_dict, prefix)
+    single = not layer and not reverse
+    if single and TORCH_LRU in found:
+        cell = _torch_lru(who, found, activation)
+        _warn_of_readout(who, found)
+        return cell
+    for first, kind in TORCH_MIN.items():
+        if single and f"{first}.weight" in found:
+            cell = _torch_min_gated(who, found, first, kind, activation)
+            _warn_of_readout(who, found)
+            return cell
+
+    plain = "weight_hh" in found and single
     suffix = "" if plain else f"_l{layer}" + "_reverse" * reverse
+    own = [name for name in found if "." not in name]
+    _torch_needs(who, f"weight_hh{suffix}", own, TorchWeights(who, state_dict), prefix)
     for name in own:
         if not TORCH_KEY.fullmatch(name):
             raise ValueError(
-                f"{who}: unknown {prefix + name!r}; it knows weight_ih, weight_hh, bias_ih, bias_hh"
+                f"{who}: unknown {prefix + name!r}; it knows weight_ih, weight_hh, weight_hr, "
+                "bias_ih, bias_hh"
             )
-    needed = f"weight_hh{suffix}"
-    if needed not in own:
-        hints = sorted({n.removesuffix(needed) for n in state_dict if n.endswith(needed)})
-        hint = f"; prefix={hints[0]!r} would find one" if hints else ""
-        raise ValueError(
-            f"{who} needs {prefix + needed!r}, found {_listed(own or state_dict)}{hint}"
-        )
-
-    W = _array(who, needed, own[needed])
-    gates, hidden = _gates(who, needed, W.shape, GATES)
-    rows = gates * hidden
-    U = _take(who, f"weight_ih{suffix}", own, (rows, None))
-    b, b_hh = jnp.zeros(rows, W.dtype), jnp.zeros(rows, W.dtype)
-    if any(name in own for name in (f"bias_ih{suffix}", f"bias_hh{suffix}")):
-        b = _take(who, f"bias_ih{suffix}", own, (rows,))
-        b_hh = _take(who, f"bias_hh{suffix}", own, (rows,))
-    return _cell(who, gates, W, U, b, b_hh, activation=activation)
+    return _torch_rnn(who, found, suffix, _torch_activation(who, found, activation))
 
 
 def from_flax(params: Mapping[str, Any], *, activation: str | None = None) -> tuple[Cell, Params]:
@@ -250,7 +285,7 @@ def from_equinox(cell: Any) -> tuple[Cell, Params]:
     """
     who = "from_equinox"
     found = dict(cell) if isinstance(cell, Mapping) else dict(getattr(cell, "__dict__", {}))
-    W = _array(who, "weight_hh", _present(who, "weight_hh", found))
+    W = to_array(who, "weight_hh", _present(who, "weight_hh", found))
     gates, hidden = _gates(who, "weight_hh", W.shape, {3: GATES[3], 4: GATES[4]})
     rows = gates * hidden
     U = _take(who, "weight_ih", found, (rows, None))
@@ -300,7 +335,7 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> 
     at = f"{module}/"
     if "w" in weights:
         _exactly(who, weights, ["w", "b"], at)
-        w = _array(who, f"{at}w", weights["w"])
+        w = to_array(who, f"{at}w", weights["w"])
         rows, columns = _shape(who, f"{at}w", w, 2)
         hidden, rest = divmod(columns, 4)
         inputs = rows - hidden
@@ -312,7 +347,7 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> 
         return _cell(who, 4, W, U, b)
 
     _exactly(who, weights, ["w_i", "w_h", "b"], at)
-    w_h = _array(who, f"{at}w_h", weights["w_h"])
+    w_h = to_array(who, f"{at}w_h", weights["w_h"])
     _, hidden = _gates(who, f"{at}w_h", w_h.shape, {3: GATES[3]}, transposed=True)
     w_i = _fits(who, f"{at}w_i", weights["w_i"], (None, 3 * hidden))
     b = _fits(who, f"{at}b", weights["b"], (3 * hidden,))
@@ -360,7 +395,7 @@ def from_keras(
         )
     names = ["kernel", "recurrent_kernel", "bias"]
     found = dict(zip(names, weights, strict=False))
-    kernel = _array(who, "recurrent_kernel", found["recurrent_kernel"])
+    kernel = to_array(who, "recurrent_kernel", found["recurrent_kernel"])
     gates, hidden = _gates(who, "recurrent_kernel", kernel.shape, GATES, transposed=True)
     rows = gates * hidden
     U = _take(who, "kernel", found, (None, rows)).T
@@ -370,7 +405,7 @@ def from_keras(
         return _cell(who, gates, W, U, b, b_hh, activation=activation)
 
     if "bias" in found:
-        bias = _array(who, "bias", found["bias"])
+        bias = to_array(who, "bias", found["bias"])
         after = bias.ndim == 2
         if reset_after not in (None, after):
             raise ValueError(
@@ -387,6 +422,136 @@ def from_keras(
     return _cell(who, 3, W, U, b, b_hh, activation=activation, before=not after)
 
 
+def _torch_needs(
+    who: str, needed: str, own: Sequence[str], everything: TorchWeights, prefix: str
+) -> None:
+    """Raise where the weight that says what a layer is is not under the prefix."""
+    if needed in own:
+        return
+    for name in everything:
+        if name.startswith(prefix) and name.rpartition(".")[2] == "A_log":
+            raise ValueError(
+                f"{who}: {name!r} is one of Mamba's selective state space, whose form no cell here "
+                "has; write its step in JAX, and gl.trace measures it"
+            )
+    ends = [needed]
+    if needed == "weight_hh_l0":
+        ends += ["weight_hh", TORCH_LRU, *(f"{first}.weight" for first in TORCH_MIN)]
+    pairs = ((name, end) for end in ends for name in everything if name.endswith(end))
+    hints = sorted({name.removesuffix(end) for name, end in pairs} - {prefix})
+    hint = f"; prefix={hints[0]!r} would find one" if hints else ""
+    raise ValueError(f"{who} needs {prefix + needed!r}, found {_listed(own or everything)}{hint}")
+
+
+def _torch_activation(who: str, found: TorchWeights, activation: str | None) -> str | None:
+    """The nonlinearity of a plain RNN, which a module has and a state_dict has not."""
+    own = found.attribute("nonlinearity")
+    if None not in (own, activation) and own != activation:
+        raise ValueError(f"{who}: the module has nonlinearity={own!r}, got {activation=}")
+    return own if isinstance(own, str) else activation
+
+
+def _torch_rnn(
+    who: str, found: TorchWeights, suffix: str, activation: str | None
+) -> tuple[Cell, Params]:
+    """One layer of torch.nn, or an IndRNN, whose recurrent weight is a vector."""
+    at = f"weight_hh{suffix}"
+    W = to_array(who, at, found[at])
+    if W.ndim == 1:
+        gates, rows = 1, W.size
+        W = _fits(who, at, W, (None,))
+    elif f"weight_hr{suffix}" in found:
+        R = _fits(who, f"weight_hr{suffix}", found[f"weight_hr{suffix}"], (None, None))
+        gates, rows = 4, 4 * R.shape[1]
+        W = _fits(who, at, W, (rows, R.shape[0]))
+    else:
+        gates, hidden = _gates(who, at, W.shape, GATES)
+        rows = gates * hidden
+    U = _take(who, f"weight_ih{suffix}", found, (rows, None))
+    b, b_hh = jnp.zeros(rows, W.dtype), jnp.zeros(rows, W.dtype)
+    sides = [f"bias_{side}{suffix}" for side in ("ih", "hh")]
+    if any(name in found for name in sides):
+        b = _take(who, sides[0], found, (rows,))
+        if W.ndim == 2 or sides[1] in found:
+            b_hh = _take(who, sides[1], found, (rows,))
+    if W.ndim == 1:
+        cell = indrnn(U.shape[1], rows, activation=_named(who, "an IndRNN", activation))
+        return cell, {"recurrent": W, "input": U, "bias": b + b_hh}
+    if f"weight_hr{suffix}" in found:
+        _only_tanh(who, GATES[4], activation)
+        cell = lstm_projected(U.shape[1], R.shape[0], memory=R.shape[1])
+        return cell, {"recurrent": W, "input": U, "bias": b + b_hh, "projection": R}
+    return _cell(who, gates, W, U, b, b_hh, activation=activation)
+
+
+def _torch_lru(who: str, found: TorchWeights, activation: str | None) -> tuple[Cell, Params]:
+    if activation not in (None, "linear"):
+        raise ValueError(f"{who}: an LRU is linear, got {activation=}")
+    logs = ("nu_log", "theta_log", "gamma_log")
+    parts = ("B",) if "B" in found else ("B_re", "B_im")
+    _torch_exactly(who, found, (*logs, *parts))
+    hidden = _fits(who, "nu_log", found["nu_log"], (None,)).size
+    params = {name: _take(who, name, found, (hidden,)) for name in logs}
+    B = [_take(who, name, found, (hidden, None)) for name in parts]
+    if len(B) == 1 and not jnp.iscomplexobj(B[0]):
+        raise ValueError(f"{who} needs a complex B, got {B[0].dtype}")
+    re, im = B if len(B) == 2 else (B[0].real, B[0].imag)
+    params["input"] = jnp.concatenate([re, im])
+    return lru(re.shape[1], hidden), params
+
+
+def _torch_min_gated(
+    who: str, found: TorchWeights, first: str, kind: str, activation: str | None
+) -> tuple[Cell, Params]:
+    """minGRU or minLSTM, its blocks in one layer, the candidate's first, or each in its own."""
+    layers = [first] if first.startswith("to_") else list(MIN_BLOCKS[kind])
+    weights, biases = ([f"{layer}.{leaf}" for layer in layers] for leaf in ("weight", "bias"))
+    is_biased = any(name in found for name in biases)
+    _torch_exactly(who, found, (*weights, *biases) if is_biased else weights)
+    gates = len(MIN_BLOCKS[kind])
+    blocks = [_fits(who, name, found[name], (None, None)) for name in weights]
+    rows = sum(len(block) for block in blocks)
+    hidden, rest = divmod(rows, gates)
+    if "to_out.weight" in found:
+        hidden = _fits(who, "to_out.weight", found["to_out.weight"], (None, None)).shape[1]
+    if rest or rows != gates * hidden:
+        raise ValueError(
+            f"{who} needs {weights[0]} of {gates}·H rows ({kind}), got {rows} rows"
+            + (f" and H = {hidden} by to_out.weight" if "to_out.weight" in found else "")
+        )
+    inputs = blocks[0].shape[1]
+    per_layer = rows // len(layers)
+    U = jnp.concatenate([_fits(who, name, found[name], (per_layer, inputs)) for name in weights])
+    b = jnp.zeros(rows, U.dtype)
+    if is_biased:
+        b = jnp.concatenate([_take(who, name, found, (per_layer,)) for name in biases])
+    if len(layers) == 1:
+        U, b = (_ordered(p, (*range(1, gates), 0)) for p in (U, b))
+    if activation not in CANDIDATES:
+        raise ValueError(
+            f"{who} needs activation='linear' or activation='positive' (the g of the forms in "
+            f"logarithms) for the candidate of a {kind}, whose weights do not tell it"
+            + (f", got {activation!r}" if activation else "")
+        )
+    build = {"min_gru": min_gru, "min_lstm": min_lstm}[kind]
+    return build(inputs, hidden, candidate=activation), {"input": U, "bias": b}
+
+
+def _torch_exactly(who: str, found: TorchWeights, names: Iterable[str]) -> None:
+    """Raise for a name too many or too few, but for those of a readout."""
+    _exactly(who, {name: None for name in found if name not in READOUTS}, names)
+
+
+def _warn_of_readout(who: str, found: TorchWeights) -> None:
+    behind = [repr(name) for name in found if name in READOUTS]
+    if behind:
+        warnings.warn(
+            f"{who} leaves {', '.join(behind)} behind: a cell has the recurrence alone, so start "
+            "and read its states as the module does",
+            stacklevel=3,
+        )
+
+
 def _haiku_vanilla(
     who: str, modules: Mapping[str, Mapping[str, Any]], last: Mapping[str, str]
 ) -> tuple[Cell, Params]:
@@ -394,7 +559,7 @@ def _haiku_vanilla(
     of_x, of_h = modules[last["linear"]], modules[last["linear_1"]]
     _exactly(who, of_x, ["w", "b"], at_i)
     _exactly(who, of_h, ["w", "b"] if "b" in of_h else ["w"], at_h)
-    w = _array(who, f"{at_h}w", of_h["w"])
+    w = to_array(who, f"{at_h}w", of_h["w"])
     _, hidden = _gates(who, f"{at_h}w", w.shape, {1: GATES[1]})
     U = _fits(who, f"{at_i}w", of_x["w"], (None, hidden)).T
     b = _fits(who, f"{at_i}b", of_x["b"], (hidden,))
@@ -407,7 +572,7 @@ def _unstacked(
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """nnx's dense_i and dense_h cut into the layers of each gate, and which have a bias."""
     _exactly(who, layers, ["dense_i", "dense_h"])
-    kernel = _array(who, "dense_h/kernel", _present(who, "kernel", layers["dense_h"], "dense_h/"))
+    kernel = to_array(who, "dense_h/kernel", _present(who, "kernel", layers["dense_h"], "dense_h/"))
     count, hidden = _gates(who, "dense_h/kernel", kernel.shape, GATES, transposed=True)
     cell = {1: "SimpleCell", 3: "GRUCell", 4: "LSTMCell"}[count]
     gates, at = FLAX[cell][0], "dense_h" if count == 4 else "dense_i"
@@ -450,12 +615,7 @@ def _cell(
     b_hh = jnp.zeros_like(b) if b_hh is None else b_hh
     params = {"recurrent": W, "input": U, "bias": b + b_hh}
     if gates == 1:
-        if activation is None:
-            raise ValueError(
-                f"{who} needs activation='tanh' or activation='relu' for a plain RNN, "
-                "whose weights do not tell it"
-            )
-        return elman(inputs, hidden, activation=activation), params
+        return elman(inputs, hidden, activation=_named(who, GATES[1], activation)), params
     _only_tanh(who, GATES[gates], activation)
     if gates == 4:
         return lstm(inputs, hidden), params
@@ -464,6 +624,15 @@ def _cell(
     n = slice(2 * hidden, None)
     params |= {"bias": params["bias"].at[n].set(b[n]), "recurrent_bias": b_hh[n]}
     return gru(inputs, hidden), params
+
+
+def _named(who: str, kind: str, activation: str | None) -> str:
+    if activation is None:
+        raise ValueError(
+            f"{who} needs activation='tanh' or activation='relu' for {kind}, "
+            "whose weights do not tell it"
+        )
+    return activation
 
 
 def _only_tanh(who: str, kind: str, activation: str | None) -> None:
@@ -481,17 +650,8 @@ def _ordered(stack: Array, order: Sequence[int]) -> Array:
     return jnp.concatenate([blocks[index] for index in order])
 
 
-def _array(who: str, key: str, value: Any) -> Array:
-    if hasattr(value, "detach"):  # NumPy refuses a tensor that requires a gradient.
-        value = value.detach().cpu().numpy()
-    try:
-        return jnp.asarray(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{who} needs an array at {key}, got {type(value).__name__}") from None
-
-
 def _shape(who: str, key: str, value: Any, ndim: int) -> tuple[int, ...]:
-    shape = _array(who, key, value).shape
+    shape = to_array(who, key, value).shape
     if len(shape) != ndim or 0 in shape:
         raise ValueError(f"{who} needs {key} with {ndim} axes, got shape {shape}")
     return shape
@@ -499,7 +659,7 @@ def _shape(who: str, key: str, value: Any, ndim: int) -> tuple[int, ...]:
 
 def _fits(who: str, key: str, value: Any, shape: tuple[int | None, ...]) -> Array:
     """The value as an array, if it has the shape; `None` stands for the width of the input."""
-    array = _array(who, key, value)
+    array = to_array(who, key, value)
     fits = len(array.shape) == len(shape) and all(
         size > 0 if width is None else size == width
         for size, width in zip(array.shape, shape, strict=False)

@@ -1,11 +1,11 @@
-"""Long short-term memory, without and with peepholes."""
+"""Long short-term memory, plain, with peepholes and with a projection."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from gradlab.cells.base import (
     BIAS,
@@ -137,4 +137,88 @@ def lstm_peephole(
         start=zero_state(hidden, LSTMState),
         read=read_field("h"),
         log_retention=gate_retention(1, hidden),
+    )
+
+
+def lstm_projected(
+    inputs: int,
+    hidden: int,
+    *,
+    memory: int,
+    recurrent: Initializer = RECURRENT,
+    input: Initializer = INPUT,
+    bias: Initializer = BIAS,
+    projection: Initializer = RECURRENT,
+    forget_bias: ArrayLike = 1.0,
+) -> Cell:
+    """The LSTM whose output is a projection of its memory; the state is `LSTMState(c, h)`.
+
+    With (i, f, g, o) the four blocks of W h_{t-1} + U x_t + b, and σ the logistic function::
+
+        c_t = σ(f) c_{t-1} + σ(i) tanh(g)
+        h_t = R (σ(o) tanh(c_t))
+
+    It is the one cell whose h is not as wide as the rest of its state, which the sweeps take for
+    granted: it is not among `names()`.
+
+    Args:
+        inputs: D, the width of x_t, at least 1.
+        hidden: P, the width of h_t, at least 1; PyTorch's `proj_size`.
+        memory: M, the width of c_t and of each gate, at least P; PyTorch's `hidden_size`.
+        recurrent: initializer of an (M, M) matrix for each gate, whose first P columns are W;
+            `params["recurrent"]`, (4·M, P); by default orthogonal.
+        input: initializer of U, (M, D) for each gate, `params["input"]`; by default N(0, 1/D).
+        bias: initializer of b, (M,) for each gate, `params["bias"]`; by default 0.
+        projection: initializer of R, (P, M), `params["projection"]`; by default with orthonormal
+            rows.
+        forget_bias: added by `init` to the f block of b; a scalar or (M,), possibly traced.
+
+    `matrices` gives W R of each gate, (4, M, M): what reads the last σ(o) tanh(c).
+
+    Raises:
+        ValueError: for a width below 1, or a memory that is narrower than h.
+
+    >>> cell = lstm_projected(inputs=3, hidden=2, memory=5)
+    >>> params = cell.init(jax.random.key(0))
+    >>> state = cell.step(params, cell.start(), jax.numpy.ones(3))
+    >>> state.c.shape, state.h.shape
+    ((5,), (2,))
+
+    Source: Sak, Senior & Beaufays, "Long short-term memory recurrent neural network architectures
+    for large scale acoustic modeling" (2014), equations 7 to 13 without the peepholes; the
+    documentation of `torch.nn.LSTM`, `proj_size`.
+    """
+    if memory < hidden:
+        raise ValueError(f"lstm_projected needs memory of at least hidden = {hidden}, got {memory}")
+    blocks = shift_bias(
+        gate_init(inputs, memory, recurrent, input, bias, gates=4), 1, memory, forget_bias
+    )
+    square = add_leaves(blocks, projection=(projection, (hidden, memory)))
+
+    def init(key: Array, dtype: DTypeLike | None = None) -> Params:
+        params = square(key, dtype)
+        return params | {"recurrent": params["recurrent"][:, :hidden]}
+
+    def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
+        i, f, g, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
+        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return LSTMState(c, (jax.nn.sigmoid(o) * jnp.tanh(c)) @ params["projection"].T)
+
+    def start(dtype: DTypeLike | None = None) -> LSTMState:
+        return LSTMState(zero_state(memory)(dtype), zero_state(hidden)(dtype))
+
+    def matrices(params: Params) -> Array:
+        return (params["recurrent"] @ params["projection"]).reshape(4, memory, memory)
+
+    return Cell(
+        inputs,
+        hidden,
+        init,
+        advance,
+        name="lstm_projected",
+        gates=("i", "f", "g", "o"),
+        start=start,
+        read=read_field("h"),
+        matrices=matrices,
+        log_retention=gate_retention(1, memory),
     )

@@ -8,6 +8,7 @@ through the conversion: gradlab's loss as a function of that library's own tree 
 import functools
 import importlib
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gradlab as gl
 from gradlab import cells, initializers
 from gradlab.cells import LSTMState
 
@@ -366,6 +368,387 @@ def test_without_biases_they_are_zero():
             np.testing.assert_array_equal(leaf, 0.0 if "bias" in name else 2.0)
 
 
+def lstm_in_numpy(weights, suffix, xs):
+    """Every c and h of an LSTM as PyTorch's documentation writes it, with or without weight_hr."""
+    W, U = weights[f"weight_hh{suffix}"], weights[f"weight_ih{suffix}"]
+    bias = weights[f"bias_ih{suffix}"] + weights[f"bias_hh{suffix}"]
+    R = weights.get(f"weight_hr{suffix}", np.eye(len(W) // 4))
+    c, h, states = np.zeros(len(W) // 4), np.zeros(len(R)), []
+    for x in xs:
+        i, f, g, o = np.split(U @ x + W @ h + bias, 4)
+        c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+        h = R @ (np.tanh(c) / (1 + np.exp(-o)))
+        states.append((c, h))
+    return [np.stack(part) for part in zip(*states, strict=True)]
+
+
+def states_of(cell, params, xs):
+    def body(state, x):
+        state = cell.step(params, state, x)
+        return state, state
+
+    return jax.jit(lambda xs: jax.lax.scan(body, cell.start(F64), xs)[1])(jnp.asarray(xs))
+
+
+def projected(inputs, memory, width, suffix="_l0"):
+    shapes = {"ih": (4 * memory, inputs), "hh": (4 * memory, width), "hr": (width, memory)}
+    found = {
+        f"weight_{name}{suffix}": formula(0.3 * n, shape)
+        for n, (name, shape) in enumerate(shapes.items())
+    }
+    biases = {
+        f"bias_{side}{suffix}": formula(n, (4 * memory,)) for n, side in enumerate(("ih", "hh"))
+    }
+    return found | biases
+
+
+def test_a_projected_lstm_of_two_layers_both_ways():
+    ends = [f"_l{layer}{way}" for layer in range(2) for way in ("", "_reverse")]
+    weights = {}
+    for end in ends:
+        weights |= projected(INPUTS if "0" in end else 4, 5, 2, end)
+    ys = XS
+    for layer in range(2):
+        both = []
+        for reverse in (False, True):
+            order = slice(None, None, -1 if reverse else 1)
+            cell, params = cells.from_torch(weights, layer=layer, reverse=reverse)
+            assert (cell.name, cell.inputs, cell.hidden) == ("lstm_projected", ys.shape[1], 2)
+            states = states_of(cell, params, ys[order])
+            c, h = lstm_in_numpy(weights, ends[2 * layer + reverse], ys[order])
+            close(states.c, c)
+            close(states.h, h)
+            both.append(h[order])
+        ys = np.concatenate(both, axis=1)
+
+
+def test_a_projected_lstm_s_adjoints_and_gradients():
+    """Against central differences of the equations in NumPy."""
+    weights = projected(INPUTS, 5, 2)
+    cell, params = cells.from_torch(weights)
+    read_out = np.cos(np.arange(2 * STEPS)).reshape(STEPS, 2)
+
+    def loss(params):
+        def body(state, x):
+            state = cell.step(params, state, x)
+            return state, cell.read(state)
+
+        return jnp.sum(read_out * jax.lax.scan(body, cell.start(F64), jnp.asarray(XS))[1])
+
+    def in_numpy(name, change):
+        moved = weights | {name: weights[name] + change}
+        return np.sum(read_out * lstm_in_numpy(moved, "_l0", XS)[1])
+
+    out = gl.trace(loss)(params)
+    assert sorted(out.scans[0].leaves) == ["c", "h"]
+    close(out.value, in_numpy("weight_hr_l0", 0))
+    leaves = {"recurrent": "weight_hh_l0", "projection": "weight_hr_l0", "bias": "bias_hh_l0"}
+    for ours, theirs in leaves.items():
+        change = 1e-6 * formula(2.0, weights[theirs].shape)
+        slope = (in_numpy(theirs, change) - in_numpy(theirs, -change)) / 2
+        np.testing.assert_allclose(np.sum(out.grads[ours] * change), slope, rtol=1e-7)
+
+
+def test_a_projected_lstm_of_its_own_draws():
+    cell = cells.lstm_projected(3, 2, memory=5, forget_bias=2.0)
+    params = jax.jit(cell.init)(jax.random.key(0))
+    assert params["bias"].reshape(4, 5).tolist() == [[0.0] * 5, [2.0] * 5, [0.0] * 5, [0.0] * 5]
+    for W in np.asarray(params["recurrent"]).reshape(4, 5, 2):
+        np.testing.assert_allclose(W.T @ W, np.eye(2), atol=1e-6)
+    R = np.asarray(params["projection"])
+    np.testing.assert_allclose(R @ R.T, np.eye(2), atol=1e-6)
+    gate = np.asarray(params["recurrent"])[5:10] @ R
+    np.testing.assert_allclose(cell.matrices(params)[1], gate, atol=1e-6)
+    np.testing.assert_allclose(np.exp(cell.log_retention(params)), [1 / (1 + np.exp(-2))] * 5)
+    with pytest.raises(ValueError, match="needs memory of at least hidden = 2, got 1"):
+        cells.lstm_projected(3, 2, memory=1)
+
+
+W_HH = torch_weights("lstm")["weight_hh"]
+LENGTHS = {  # of W_HH: by row, by column, over all
+    "row": np.sqrt((W_HH**2).sum(1, keepdims=True)),
+    "column": np.sqrt((W_HH**2).sum(0, keepdims=True)),
+    "all": np.sqrt((W_HH**2).sum()),
+}
+NEW = "parametrizations.weight_hh_l0."
+PARTS = {
+    **{
+        f"{style}-{along}": ({g: 1.5 * length, v: 3 * W_HH}, 1.5 * W_HH)
+        for along, length in LENGTHS.items()
+        for style, g, v in (
+            ("old", "weight_hh_l0_g", "weight_hh_l0_v"),
+            ("new", NEW + "original0", NEW + "original1"),
+        )
+    },
+    "prune": ({"weight_hh_l0_orig": W_HH, "weight_hh_l0_mask": W_HH > 0}, W_HH * (W_HH > 0)),
+}
+
+
+def lstm_of(parts):
+    weights = torch_weights("lstm", "_l0")
+    del weights["weight_hh_l0"]
+    return weights | parts
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_a_weight_that_a_state_dict_has_in_parts(case):
+    parts, expected = PARTS[case]
+    for prefix in ("", "model.rnn."):
+        weights = {prefix + name: value for name, value in lstm_of(parts).items()}
+        weights["model.other.parametrizations.weight.original"] = np.ones(3)
+        _, params = cells.from_torch(weights, prefix=prefix)
+        close(params["recurrent"], expected)
+
+
+class StateDict(dict):
+    """With the metadata that PyTorch keeps: the names of all modules inside."""
+
+    def __init__(self, weights, *names):
+        super().__init__(weights)
+        self._metadata = dict.fromkeys(names, {})
+
+
+UNTOLD = {
+    "spectral": {NEW + "original": W_HH, NEW + "0._u": W_HH[:, 0], NEW + "0._v": W_HH[0]},
+    "orthogonal": {NEW + "original": W_HH, NEW + "0.base": W_HH},
+    "own": {NEW + "original": W_HH},
+    "own-of-two": {NEW + "original0": W_HH[:, :2], NEW + "original1": W_HH[:2]},
+    "stacked": StateDict(PARTS["new-row"][0], NEW + "0", NEW + "1"),
+    "old-spectral": {
+        "weight_hh_l0_orig": W_HH,
+        "weight_hh_l0_u": W_HH[:, 0],
+        "weight_hh_l0_v": W_HH[0],
+    },
+}
+
+
+@pytest.mark.parametrize("case", UNTOLD)
+def test_a_parametrization_that_a_state_dict_does_not_tell_is_refused(case):
+    parts = UNTOLD[case]
+    weights = StateDict(lstm_of(parts), *getattr(parts, "_metadata", ()))
+    advice = "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight_hh_l0')"
+    advice = "torch.nn.utils.remove_spectral_norm" if case == "old-spectral" else advice
+    with pytest.raises(ValueError) as error:
+        cells.from_torch(weights)
+    assert str(error.value).startswith("from_torch: 'weight_hh_l0' is parametrized, and a state_")
+    assert advice in str(error.value)
+
+
+class Parametrized:
+    """A weight as torch.nn.utils.parametrize has it: doubled, and changed by calls in training."""
+
+    def __init__(self, values):
+        self.values, self.training, self.calls = values, True, 0
+
+    def eval(self):
+        self.training = False
+        return self
+
+    def __call__(self):
+        self.calls += 1
+        return Tensor(2 * self.values if not self.training else np.nan * self.values)
+
+
+class Module:
+    """What of a torch.nn.Module matters here."""
+
+    def __init__(self, weights, **attributes):
+        self.weights = weights
+        vars(self).update(attributes)
+
+    def state_dict(self):
+        return self.weights
+
+
+def test_a_module_computes_its_parametrized_weights():
+    original = Parametrized(W_HH)
+    rnn = Module({}, parametrizations={"weight_hh_l0": original})
+    weights = {f"encoder.{name}": value for name, value in lstm_of(UNTOLD["own"]).items()}
+    _, params = cells.from_torch(Module(weights, encoder=rnn), prefix="encoder.")
+    close(params["recurrent"], 2 * W_HH)
+    assert (original.training, original.calls) == (True, 0)
+
+
+def test_a_module_tells_its_nonlinearity():
+    weights = torch_weights("rnn", "_l0")
+    for name in ("relu", "tanh"):
+        module = Module({f"rnn.{key}": value for key, value in weights.items()})
+        module.rnn = Module(weights, nonlinearity=name)
+        expected, params = cells.from_torch(weights, activation=name)
+        for source, prefix in ((module, "rnn."), (module.rnn, "")):
+            cell, same = cells.from_torch(source, prefix=prefix)
+            h = jnp.array(H_0)
+            close(cell.step(same, h, XS[0]), expected.step(params, h, XS[0]))
+    with pytest.raises(
+        ValueError, match="the module has nonlinearity='tanh', got activation='relu"
+    ):
+        cells.from_torch(module, prefix="rnn.", activation="relu")
+
+
+class Narrow(Tensor):
+    """A tensor of a type that NumPy has not."""
+
+    dtype = "torch.bfloat16"
+
+    def detach(self):
+        return Narrow(self.values, True)
+
+    def numpy(self):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+    def float(self):
+        return Tensor(np.float32(self.values), self.detached)
+
+
+def test_bfloat16_and_float16_stay_what_they_are():
+    halves = {name: np.round(16 * value) / 16 for name, value in projected(INPUTS, 5, 2).items()}
+    for dtype in (jnp.bfloat16, jnp.float16):
+        wrap = Narrow if dtype == jnp.bfloat16 else lambda value: Tensor(np.float16(value))
+        cell, params = cells.from_torch({name: wrap(value) for name, value in halves.items()})
+        assert {leaf.dtype for leaf in params.values()} == {jnp.dtype(dtype)}
+        close(np.float64(params["recurrent"]), halves["weight_hh_l0"])
+        state = cell.step(params, cell.start(dtype), jnp.ones(INPUTS, dtype))
+        assert {leaf.dtype for leaf in state} == {jnp.dtype(dtype)}
+
+
+class Nothing(Tensor):
+    """A tensor without values."""
+
+    def cpu(self):
+        raise NotImplementedError("Cannot copy out of meta tensor; no data!\n(more)")
+
+    detach = lambda self: self  # noqa: E731
+
+
+def test_a_tensor_that_cannot_be_read_says_why():
+    with pytest.raises(ValueError) as error:
+        cells.from_torch(torch_weights("gru", "_l0") | {"weight_hh_l0": Nothing(0)})
+    assert str(error.value) == (
+        "from_torch needs an array at weight_hh_l0, got Nothing: Cannot copy out of meta tensor; "
+        "no data!"
+    )
+
+
+def test_pytorch_s_own_modules():
+    """What the stand-ins above take for granted; skipped where PyTorch is not installed."""
+    torch = pytest.importorskip("torch")
+    nn, utils = torch.nn, torch.nn.utils
+    prune = importlib.import_module("torch.nn.utils.prune")
+    torch.manual_seed(0)
+    xs = torch.tensor(XS)
+
+    def same(module, source, **options):
+        cell, params = cells.from_torch(source, **options)
+        outputs = module.eval()(xs)[0].detach().numpy()
+        close(cell.read(states_of(cell, params, XS)), outputs)
+
+    same(module := nn.LSTM(INPUTS, 4, proj_size=2).double(), module.state_dict())
+    same(module := nn.RNN(INPUTS, 4, nonlinearity="relu").double(), module)
+    for weight_norm in (utils.weight_norm, utils.parametrizations.weight_norm):
+        for dim in (0, 1):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                module = weight_norm(nn.LSTM(INPUTS, 4).double(), "weight_hh_l0", dim=dim)
+            for source in (module, module.state_dict()):
+                same(module, source)
+    module = prune.random_unstructured(nn.GRU(INPUTS, 4).double(), "weight_hh_l0", 0.5)
+    same(module, module.state_dict())
+    for parametrize in (utils.parametrizations.spectral_norm, utils.parametrizations.orthogonal):
+        module = parametrize(nn.RNN(INPUTS, 4).double(), "weight_hh_l0")
+        same(module, module)
+        with pytest.raises(ValueError, match="'weight_hh_l0' is parametrized"):
+            cells.from_torch(module.state_dict(), activation="tanh")
+    module = nn.LSTM(INPUTS, 4).bfloat16()
+    _, params = cells.from_torch(module)
+    assert params["input"].dtype == jnp.bfloat16
+    close(np.float64(params["input"]), module.weight_ih_l0.double().detach().numpy())
+
+
+def logistic(a):
+    return 1 / (1 + np.exp(-a))
+
+
+CANDIDATES = {"linear": lambda a: a, "positive": lambda a: np.where(a >= 0, a + 0.5, logistic(a))}
+
+
+def min_gated(gates, phi, rows):
+    """The states of a minGRU (z, h) or minLSTM (f, i, h); rows(gate) is (weight, bias)."""
+    h, states = np.zeros(HIDDEN), []
+    for x in XS:
+        a = {gate: rows(gate)[0] @ x + rows(gate)[1] for gate in gates}
+        if "z" in gates:
+            write = logistic(a["z"])
+        else:
+            f, i = logistic(a["f"]), logistic(a["i"])
+            write = i / (f + i)
+        h = (1 - write) * h + write * phi(a["h"])
+        states.append(h)
+    return np.stack(states)
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES)
+@pytest.mark.parametrize("name", ["min_gru", "min_lstm"])
+def test_min_gru_and_min_lstm(name, candidate):
+    # Their layer has the candidate first; ours, last.
+    key, order = {
+        "min_gru": ("to_hidden_and_gate", "hz"),
+        "min_lstm": ("to_hidden_and_f_i_gate", "hfi"),
+    }[name]
+    blocks = {g: (formula(n, (HIDDEN, INPUTS)), formula(n, (HIDDEN,))) for n, g in enumerate(order)}
+    expected = min_gated(order, CANDIDATES[candidate], blocks.get)
+    stack = {
+        f"{key}.{leaf}": np.concatenate([blocks[g][n] for g in order])
+        for n, leaf in enumerate(("weight", "bias"))
+    }
+    each = {
+        f"linear_{g}.{leaf}": block[n]
+        for g, block in blocks.items()
+        for n, leaf in enumerate(("weight", "bias"))
+    }
+    for weights in (stack, each):
+        cell, params = cells.from_torch(weights, activation=candidate)
+        assert (cell.name, cell.hidden) == (name, HIDDEN)
+        close(states_of(cell, params, XS), expected)
+    bare, params = cells.from_torch({f"{key}.weight": stack[f"{key}.weight"]}, activation=candidate)
+    np.testing.assert_array_equal(params["bias"], 0)
+    with pytest.warns(UserWarning, match="from_torch leaves 'to_out.weight' behind"):
+        cells.from_torch(stack | {"to_out.weight": np.ones((9, HIDDEN))}, activation=candidate)
+
+
+def test_the_lru_with_its_b_complex_or_in_two_parts():
+    logs = {
+        name: formula(n, (HIDDEN,)) for n, name in enumerate(("nu_log", "theta_log", "gamma_log"))
+    }
+    re, im = (formula(n, (HIDDEN, INPUTS)) for n in (1, 2))
+    s, states = np.zeros(HIDDEN, complex), []
+    for x in XS:
+        lam = np.exp(-np.exp(logs["nu_log"]) + 1j * np.exp(logs["theta_log"]))
+        s = lam * s + np.exp(logs["gamma_log"]) * ((re + 1j * im) @ x)
+        states.append(s)
+    for parts in ({"B_re": re, "B_im": im}, {"B": re + 1j * im}):
+        cell, params = cells.from_torch(logs | parts)
+        assert (cell.name, cell.inputs, cell.hidden) == ("lru", INPUTS, HIDDEN)
+        close(states_of(cell, params, XS), np.stack(states))
+    readout = {"C": np.ones((2, HIDDEN)), "D": np.ones((2, INPUTS))}
+    with pytest.warns(UserWarning, match="from_torch leaves 'C', 'D' behind"):
+        cells.from_torch(logs | parts | readout)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_an_indrnn_by_its_recurrent_vector(activation):
+    phi = {"relu": lambda a: np.maximum(a, 0), "tanh": np.tanh}[activation]
+    U, u, b = formula(0, (HIDDEN, INPUTS)), formula(1, (HIDDEN,)), formula(2, (HIDDEN,))
+    h, states = np.zeros(HIDDEN), []
+    for x in XS:
+        h = phi(U @ x + u * h + b)
+        states.append(h)
+    weights = {"weight_ih": U, "weight_hh": u, "bias_ih": b}
+    weights = {f"cells.0.0.{name}": value for name, value in weights.items()} | {"h0": H_0}
+    cell, params = cells.from_torch(weights, prefix="cells.0.0.", activation=activation)
+    assert cell.name == "indrnn"
+    close(states_of(cell, params, XS), np.stack(states))
+
+
 def test_single_precision_stays_single():
     weights = {key: np.float32(value) for key, value in torch_weights("gru", "_l0").items()}
     _, params = cells.from_torch(weights)
@@ -534,7 +917,61 @@ REFUSED = {
     ),
     "torch-projection": (
         lambda: cells.from_torch(torch_like(weight_hr_l0=(1, 2))),
-        "from_torch: unknown 'weight_hr_l0'; it knows weight_ih, weight_hh, bias_ih, bias_hh",
+        "from_torch needs weight_hh_l0 of shape (8, 1), got (8, 2)",
+    ),
+    "torch-unknown": (
+        lambda: cells.from_torch(torch_like(Lambda=3)),
+        "from_torch: unknown 'Lambda'; it knows weight_ih, weight_hh, weight_hr, bias_ih, bias_hh",
+    ),
+    "torch-no-module": (
+        lambda: cells.from_torch(3),
+        "from_torch needs a state_dict or a module, got int",
+    ),
+    "torch-mamba": (
+        lambda: cells.from_torch({"layers.0.mixer.A_log": np.ones((6, 4)), "norm.weight": 1}),
+        "from_torch: 'layers.0.mixer.A_log' is one of Mamba's selective state space",
+    ),
+    "torch-min-gru-candidate": (
+        lambda: cells.from_torch({"to_hidden_and_gate.weight": np.ones((4, 3))}),
+        "from_torch needs activation='linear' or activation='positive' (the g of the forms in "
+        "logarithms) for the candidate of a min_gru",
+    ),
+    "torch-min-gru-rows": (
+        lambda: cells.from_torch(
+            {"to_hidden_and_gate.weight": np.ones((12, 3)), "to_out.weight": np.ones((3, 4))},
+            activation="positive",
+        ),
+        "from_torch needs to_hidden_and_gate.weight of 2·H rows (min_gru), got 12 rows and H = 4",
+    ),
+    "torch-min-gru-unknown": (
+        lambda: cells.from_torch(
+            {"linear_z.weight": np.ones((4, 3)), "linear_h.weight": np.ones((4, 3)), "decay": 1},
+            activation="linear",
+        ),
+        "unknown from_torch key 'decay'; valid: linear_h.weight, linear_z.weight",
+    ),
+    "torch-lru-missing": (
+        lambda: cells.from_torch({"nu_log": np.ones(4), "B": np.ones((4, 3), complex)}),
+        "from_torch needs 'theta_log', found B, nu_log",
+    ),
+    "torch-lru-real": (
+        lambda: cells.from_torch(
+            {name: np.ones(4) for name in ("nu_log", "theta_log", "gamma_log")}
+            | {"B": np.ones((4, 3))}
+        ),
+        "from_torch needs a complex B, got float64",
+    ),
+    "torch-lru-activation": (
+        lambda: cells.from_torch({"nu_log": np.ones(4)}, activation="relu"),
+        "from_torch: an LRU is linear, got activation='relu'",
+    ),
+    "torch-lru-prefix": (
+        lambda: cells.from_torch({"layers.0.lru.nu_log": np.ones(4)}),
+        "from_torch needs 'weight_hh_l0', found layers.0.lru.nu_log; prefix='layers.0.lru.' would",
+    ),
+    "torch-indrnn-activation": (
+        lambda: cells.from_torch({"weight_hh": np.ones(4), "weight_ih": np.ones((4, 3))}),
+        "from_torch needs activation='tanh' or activation='relu' for an IndRNN",
     ),
     "torch-gates": (
         lambda: cells.from_torch(torch_like(weight_hh_l0=(8, 4))),
