@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import math
 import os
 import re
@@ -702,29 +703,79 @@ def where(node: Node) -> str:
     """The line of the user's source that made the equation: 'model.py:12 (loss)'.
 
     It is the innermost one outside gradlab, JAX, the standard library and installed packages, since
-    a library's line says neither which model it is nor stays the same; without one, the innermost
-    of gradlab's own models; "" without that.
+    a library's line says neither which model it is nor stays the same. A notebook names its cells
+    anew at every run: 'notebook (loss)' stays. Without a line of the user's it is the innermost of
+    gradlab's own models; or JAX's function, where nothing but JAX made the equation:
+    'jax.scipy.linalg (_squaring)'; "" without that.
     """
     if not hasattr(node.eqn, "source_info"):
         return ""
     frames = list(_parallel.frames(node.eqn))
-    own = [frame for frame in frames if not frame[0].startswith(_NOT_USERS)]
+    own = [frame for frame in frames if _is_users(frame[0], frame[2])]
     own += [frame for frame in frames if frame[0].startswith(_MODELS)]
     if not own:
-        return ""
+        return _jax_function(frames)
     path, line, function = own[0]
-    return f"{Path(path).name}:{line} ({function.rsplit('<locals>.', 1)[-1]})"
+    function = function.rsplit("<locals>.", 1)[-1]
+    for place, pattern in _UNSTABLE.items():
+        if pattern.search(path):
+            return f"{place} ({function})"
+    return f"{Path(path).name}:{line} ({function})"
 
 
+_HOUSE = str(Path(__file__).parents[1]) + os.sep
 _MODELS = str(Path(__file__).parents[1] / "tasks") + os.sep
-_NOT_USERS = tuple(
-    {
-        str(Path(__file__).parents[1]) + os.sep,
-        str(Path(jax.__file__).parent) + os.sep,
-        *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")),
-        "<frozen ",
-    }
+_JAX = str(Path(jax.__file__).parent) + os.sep
+_STDLIB = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
+
+# Where installed packages lie, of whatever interpreter: a virtual environment may see those of the
+# system, of the user or of another environment.
+_PACKAGES = re.compile(
+    r"[/\\](site-packages|dist-packages)[/\\]|\.(egg|whl)[/\\]|[/\\]python\d+\.zip[/\\]"
 )
+# Code that no file holds and no user wrote: wrappers that libraries put around functions.
+_GENERATED = ("<frozen ", "<@beartype", "<attrs generated", "<decorator-gen", "<makefun-gen")
+# Code of the user's under a name that changes whenever it is run again.
+_UNSTABLE = {
+    "notebook": re.compile(r"[/\\](ipykernel|xpython)_\d+[/\\]\d+\.py$|^<ipython-input-\d+"),
+    "prompt": re.compile(r"^<python-input-\d+>$"),
+}
+# JAX's files that make equations for its other functions: control flow, tracing, calls.
+_MACHINERY = re.compile(r"_src[/\\](\w+\.py$|interpreters[/\\]|lax[/\\]control_flow[/\\])")
+
+
+@functools.cache
+def _is_users(path: str, function: str) -> bool:
+    """Whether a frame is of the user's code."""
+    if path.startswith((_HOUSE, _JAX, *_STDLIB, *_GENERATED)) or _PACKAGES.search(path):
+        return False
+    # A dataclass of a library has functions from a string.
+    if path == "<string>" and function.startswith("__create_fn__"):
+        return False
+    return not _is_installed(Path(path))
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a file is of a package that `pip install --target` put into a folder.
+
+    An editable install is not: its metadata lie elsewhere.
+    """
+    top = path
+    while top.parent != top and (top.parent / "__init__.py").exists():
+        top = top.parent
+    return any(top.parent.glob(f"{glob.escape(top.stem)}-*.dist-info"))
+
+
+def _jax_function(frames: Sequence[tuple[str, int, str]]) -> str:
+    """JAX's function that made an equation; "" where other libraries took part."""
+    if any(not path.startswith((_JAX, *_STDLIB, *_GENERATED)) for path, _, _ in frames):
+        return ""
+    for path, _, function in frames:
+        path = path.removeprefix(_JAX)
+        if not os.path.isabs(path) and not _MACHINERY.match(path):
+            module = ".".join(Path(path).with_suffix("").parts).removeprefix("_src.")
+            return f"jax.{module} ({function.rsplit('<locals>.', 1)[-1]})"
+    return ""
 
 
 def rows(xs: Sequence[Any]) -> list[Any]:
