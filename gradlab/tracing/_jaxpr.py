@@ -228,7 +228,8 @@ class _Marker(_Made):
     invars = outvars = ()
 
     def __init__(self, kind: str, first: Any, parts: ParallelParts | None) -> None:
-        super().__init__(lambda values, _: values[len(values) - len(parts.leaves) :])
+        states = len(parts.leaves) if parts else 0
+        super().__init__(lambda values, _: values[len(values) - states :])
         self.primitive = types.SimpleNamespace(name=kind)
         self.parts = parts
         self.source_info = first.source_info

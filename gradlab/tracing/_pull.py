@@ -178,8 +178,8 @@ class Pull:
         unit = self._unit_of_chunk(mu, e, dtype)
         mu = [_norms.scale(m, e - unit, axis) for m in mu]
         carry = mu, unit, lost, late, grads
-        after, passed, results, sums = self._run_in_one_unit(carry, rows, length)
-        logs, good = self._record_rows(unit, lost, *passed, length, dtype)
+        after, (arriving, direct), results, sums = self._run_in_one_unit(carry, rows, length)
+        logs, good = self._record_rows(unit, lost, arriving, direct, length, dtype)
         once, xs_ct, kept = sums
         for part, new in zip(self._parts, kept, strict=True):
             once = part.finish(once, new, rows[0])
@@ -495,7 +495,7 @@ class _Part:
             rows={s: grow(row) if s in self.linear else row for s, row in pulled.rows.items()},
         )
 
-    def finish(self, grads: list[Any], kept: dict[int, Any], stored: _Rows) -> list[Any]:
+    def finish(self, grads: list[Any], kept: dict[int, Any], stored: Rows) -> list[Any]:
         """Add the sums over a chunk of steps to the gradients."""
         rows = {slot: stored[kind][i] for slot, (kind, i) in self.stored.items()} | kept
         sums = iter(self.sums.finish(rows, self.consts))

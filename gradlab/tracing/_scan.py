@@ -108,7 +108,7 @@ def _pull_parallel(
     own_names = pick(pick(is_float, observed), names)
     states = pick(observed, states)
     good = jax.vmap(lambda row: _norms.finite(row, options.axis))(
-        pick(map(_linear.is_inexact, states), states)
+        [x for x in states if _linear.is_inexact(x)]
     )
     shown = wants
     if options.log_param and not any(shown):

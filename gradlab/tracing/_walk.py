@@ -492,7 +492,7 @@ class Walk:
 
         def single(x: Any, layout: Any) -> Any:
             """One row, arranged as an operand of the step."""
-            return jnp.transpose(jnp.expand_dims(x, layout.axis), np.argsort(layout.old))
+            return jnp.transpose(jnp.expand_dims(x, layout.axis), np.argsort(layout.old).tolist())
 
         observed = [self._is_observed(parts, i) for i in range(len(parts.leaves))]
         nodes = _jaxpr.needed(parts.step.nodes, pick(observed, parts.step.outs))
