@@ -15,6 +15,7 @@ from gradlab.cells.lstm import LSTMState, lstm, lstm_peephole, lstm_projected
 from gradlab.cells.min_gated import min_gru, min_lstm
 from gradlab.cells.one_gate import fastgrnn, janet, mgu, minimal_rnn, ugrnn
 from gradlab.cells.orthogonal import orthogonal
+from gradlab.cells.parallel import LinearRecurrence, parallel
 from gradlab.cells.slstm import SLSTMState, slstm
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "CoRNNState",
     "LEMState",
     "LSTMState",
+    "LinearRecurrence",
     "SLSTMState",
     "antisymmetric",
     "cornn",
@@ -56,6 +58,7 @@ __all__ = [
     "names",
     "options",
     "orthogonal",
+    "parallel",
     "register",
     "slstm",
     "ugrnn",

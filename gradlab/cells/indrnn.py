@@ -16,6 +16,7 @@ from gradlab.cells.base import (
     gate_init,
     register_family,
 )
+from gradlab.cells.parallel import LinearRecurrence
 from gradlab.initializers import Initializer
 
 RECURRENT = jax.nn.initializers.uniform(1.0)
@@ -39,6 +40,8 @@ def indrnn(
             cell; their networks for sequences of length T draw from U(0, a^(1/T)), a = 2 or 5, and
             keep |u_i| below that bound.
 
+    With `activation="linear"`, `parallel` gives all states at once.
+
     >>> cell = indrnn(inputs=3, hidden=2, recurrent=jax.nn.initializers.constant(0.5))
     >>> cell.matrices(cell.init(jax.random.key(0))).tolist()
     [[[0.5, 0.0], [0.0, 0.5]]]
@@ -58,10 +61,16 @@ def indrnn(
         u = jax.vmap(own)(jax.random.split(units_key, hidden))
         return params | {"recurrent": u.reshape(hidden)}
 
+    def coefficients(params: Params, drive: Array) -> tuple[Array, Array]:
+        return params["recurrent"], drive
+
+    linear = LinearRecurrence(coefficients)
+
     def advance(params: Params, h: Array, drive: Array) -> Array:
-        return phi(params["recurrent"] * h + drive)
+        return phi(linear(params, h, drive))
 
     def matrices(params: Params) -> Array:
         return jnp.diag(params["recurrent"])[None]
 
-    return Cell(inputs, hidden, init, advance, name="indrnn", matrices=matrices)
+    step = linear if activation == "linear" else advance
+    return Cell(inputs, hidden, init, step, name="indrnn", matrices=matrices)

@@ -17,6 +17,7 @@ from gradlab.cells.base import (
     gate_init,
     register_family,
 )
+from gradlab.cells.parallel import LinearRecurrence
 from gradlab.initializers import Initializer
 
 
@@ -105,8 +106,8 @@ def lru(
         gamma = jnp.exp(params["gamma_log"])
         return jax.lax.complex(gamma * re, gamma * im)
 
-    def advance(params: Params, s: Array, drive: Array) -> Array:
-        return prepare(params)["eigenvalues"] * s + drive
+    def coefficients(params: Params, drive: Array) -> tuple[Array, Array]:
+        return prepare(params)["eigenvalues"], drive
 
     def read(s: Array) -> Array:
         return s.real
@@ -121,7 +122,7 @@ def lru(
         inputs,
         hidden,
         init,
-        advance,
+        LinearRecurrence(coefficients),
         name="lru",
         gates=("s",),
         start=start,

@@ -20,6 +20,7 @@ from gradlab.cells.base import (
     keep_leaves,
     register_family,
 )
+from gradlab.cells.parallel import LinearRecurrence
 from gradlab.initializers import Initializer
 
 
@@ -47,8 +48,8 @@ def min_gru(
     """minGRU, h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ φ(U_h x_t + b_h); the state is h.
 
     With z_t = σ(U_z x_t + b_z) and σ the logistic function. The recurrence is linear in h, and no
-    weight reads h: `project` gives the pair (1 - z_t, z_t ⊙ φ(U_h x_t + b_h)), which an
-    associative scan can take too.
+    weight reads h: `project` gives the pair (1 - z_t, z_t ⊙ φ(U_h x_t + b_h)), and `parallel` all
+    states at once.
 
     Args:
         candidate: φ, `"linear"`, the identity, or `"positive"`, a + 1/2 where a ≥ 0 and σ(a)
@@ -82,7 +83,7 @@ def min_gru(
         inputs,
         hidden,
         _init(inputs, hidden, input, bias, 2),
-        _advance,
+        LinearRecurrence(_coefficients),
         name="min_gru",
         gates=("z", "h"),
         project=project,
@@ -104,8 +105,8 @@ def min_lstm(
 
     With the gates f = σ(U_f x_t + b_f) and i = σ(U_i x_t + b_i), σ the logistic function, scaled
     to sum to 1: f' = f / (f + i), i' = i / (f + i). The recurrence is linear in h, and no weight
-    reads h: `project` gives the pair (f'_t, i'_t ⊙ φ(U_h x_t + b_h)), which an associative scan
-    can take too.
+    reads h: `project` gives the pair (f'_t, i'_t ⊙ φ(U_h x_t + b_h)), and `parallel` all states at
+    once.
 
     Args:
         candidate: φ, as in `min_gru`.
@@ -146,7 +147,7 @@ def min_lstm(
         inputs,
         hidden,
         _init(inputs, hidden, input, bias, 3),
-        _advance,
+        LinearRecurrence(_coefficients),
         name="min_lstm",
         gates=("f", "i", "h"),
         project=project,
@@ -160,9 +161,8 @@ def _init(inputs: int, hidden: int, input: Initializer, bias: Initializer, gates
     return keep_leaves(blocks, None, "input", "bias")
 
 
-def _advance(params: Params, h: Array, drive: tuple[Array, Array]) -> Array:
-    retention, new = drive
-    return retention * h + new
+def _coefficients(params: Params, drive: tuple[Array, Array]) -> tuple[Array, Array]:
+    return drive
 
 
 def _at_no_input(

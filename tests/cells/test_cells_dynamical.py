@@ -171,22 +171,6 @@ def test_lru_in_single_precision_never_draws_an_infinite_parameter():
             assert np.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize("name", ["min_gru", "min_lstm"])
-def test_an_associative_scan_gives_the_steps(name):
-    cell, params = drawn(name, bias=jax.nn.initializers.normal(0.5))
-    xs = jnp.asarray(np.random.default_rng(3).normal(size=(17, INPUTS)))
-    kept, new = jax.vmap(cell.project, in_axes=(None, 0))(params, xs)
-
-    def after(one, other):
-        return one[0] * other[0], other[0] * one[1] + other[1]
-
-    _, at_once = jax.jit(functools.partial(jax.lax.associative_scan, after))((kept, new))
-    _, in_turn = jax.lax.scan(
-        lambda h, x: (cell.step(params, h, x),) * 2, cell.start(jnp.float64), xs
-    )
-    np.testing.assert_allclose(at_once, in_turn, rtol=1e-12, atol=1e-14)
-
-
 def test_min_lstm_gates_that_underflow_still_sum_to_one():
     cell, params = drawn("min_lstm")
     zero = jnp.zeros(INPUTS, jnp.float32)
