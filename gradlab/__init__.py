@@ -8,6 +8,7 @@ from gradlab import initializers as initializers
 from gradlab import meanfield as meanfield
 from gradlab import spectrum as spectrum
 from gradlab import tasks as tasks
+from gradlab.checking import check as check
 from gradlab.tracing import ScanTrace as ScanTrace
 from gradlab.tracing import TapTrace as TapTrace
 from gradlab.tracing import Trace as Trace
@@ -32,6 +33,7 @@ __all__ = [
     "TapTrace",
     "Trace",
     "cells",
+    "check",
     "decay",
     "figures",
     "frame",

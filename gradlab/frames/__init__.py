@@ -5,6 +5,7 @@ logarithms: `-inf` is an exact zero, `NaN` a norm that is not finite.
 """
 
 from gradlab.frames.axes import Axis as Axis
+from gradlab.frames.checks import check_frame as check_frame
 from gradlab.frames.comparison import compare as compare
 from gradlab.frames.gradients import AUDITS as AUDITS
 from gradlab.frames.gradients import GRADIENTS as GRADIENTS
@@ -31,6 +32,7 @@ from gradlab.frames.reading import read_manifest as read_manifest
 from gradlab.frames.reading import read_summary as read_summary
 from gradlab.frames.reading import to_csv as to_csv
 from gradlab.frames.reading import warn_unfinished as warn_unfinished
+from gradlab.frames.schema import CHECK as CHECK
 from gradlab.frames.schema import METRICS as METRICS
 from gradlab.frames.schema import TRACE as TRACE
 from gradlab.frames.schema import Column as Column

@@ -175,6 +175,23 @@ TRACE: dict[str, Column] = {
     ),
 }
 
+CHECK: dict[str, Column] = {
+    "quantity": Column("str", "", "value, gradient, state or adjoint", True),
+    "scan": Column("str", "", "the plain form's scan or tap; empty for value and gradient", True),
+    "partner": Column("str", "", "the fast form's scan or tap; empty for value and gradient", True),
+    "leaf": Column("str", "", "of the state, or the gradient's path in the arguments", True),
+    "sample": Column("Int64", "1", "index along batch_axis; present for batched checks only"),
+    "step": Column("Int64", "steps", "t = 1..T; missing for value and gradient"),
+    "log_plain": Column("float64", "nats", "ln of the norm in the plain form", True),
+    "log_fast": Column("float64", "nats", "ln of the norm in the fast form", True),
+    "difference": Column(
+        "float64", "1", "norm of the difference over the plain form's; NaN where not compared", True
+    ),
+    "allowed": Column("float64", "1", "the largest difference that rounding explains", True),
+    "agrees": Column("boolean", "", "whether it is not larger; missing where not compared"),
+}
+"""What `gradlab.check` compares: a row per quantity and step."""
+
 METRICS: dict[str, Column] = {
     "training_step": Column("int64", "updates", "the updates made, this one included", True),
     "loss": Column("float64", "task", "the batch's loss before the update", True),

@@ -48,6 +48,7 @@ def results():
         frames.RUNS,
         frames.STEPS,
         frames.TRACE,
+        frames.CHECK,
         frames.TRAINED,
         frames.CURVES,
         frames.TRAINING_STEPS,

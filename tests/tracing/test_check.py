@@ -1,0 +1,233 @@
+"""`gl.check` finds planted faults and names their places, and reports no form that is right.
+
+The forms are those of `planted`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import planted
+import pytest
+
+import gradlab as gl
+from gradlab import frames
+from gradlab.checking import _check, _rounding
+
+LENGTH, SIZE = 6, 3
+RIGHT, FAULTS = planted.rights(SIZE, LENGTH), planted.faults(SIZE, LENGTH)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs():
+    """Most cases have the plain form of another one: compile it once."""
+    runner, _check.runner = _check.runner, functools.cache(_check.runner)
+    yield
+    _check.runner = runner
+
+
+def report(cell, fast, plain, batch_axis=None, **needs):
+    return gl.check(fast, plain, batch_axis=batch_axis)(*planted.sample(cell, LENGTH, **needs))
+
+
+@pytest.mark.parametrize("name", [name for name in RIGHT if name not in planted.ALIKE])
+def test_a_right_form_agrees(name):
+    cell, fast, plain, needs = RIGHT[name]
+    found = report(cell, fast, plain, **needs)
+    assert found.ok and found, str(found)
+    assert str(found).startswith("the two forms agree to rounding")
+    # A state that is held against nothing is named.
+    pairs = {each.recurrence for each in found.comparisons if each.quantity == "state"}
+    assert pairs or any("which differ from the first" in s or "shows none" in s
+                        for s in found.skipped)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if name not in planted.ALIKE])
+def test_a_fault_is_found_and_its_place_named(name):
+    cell, fast, plain, needs, places = FAULTS[name]
+    found = report(cell, fast, plain, **needs)
+    assert not found.ok and not found
+    first = str(found).splitlines()[0]
+    assert any(place in first for place in places), first
+
+
+def test_the_frame_has_every_step_and_says_where_they_part():
+    cell, fast, plain, needs, _ = FAULTS["border without gradient"]
+    found = report(cell, fast, plain, **needs)
+    rows = found.frame
+    assert list(rows.columns) == [name for name in frames.CHECK if name != "sample"]
+    adjoint = rows[(rows.quantity == "adjoint") & (rows.leaf == "c")]
+    assert adjoint.step.tolist() == list(range(1, LENGTH + 1))
+    # Behind the border all is right, and before it the fast form has an exact zero.
+    assert adjoint.agrees.tolist() == [t > SIZE for t in range(1, LENGTH + 1)]
+    assert np.isneginf(adjoint.log_fast[:SIZE]).all()
+    assert np.isfinite(adjoint.log_plain[:-1]).all()
+    assert rows[rows.quantity == "state"].agrees.all()
+
+
+def test_a_sample_is_held_against_its_own_norm():
+    """In the mean over samples a fault of a faint sample is hidden, by itself it is not."""
+
+    def form(turn):
+        def loss(w, xs):
+            def step(h, x):
+                return jnp.tanh(h @ w + x), None
+
+            h, _ = jax.lax.scan(step, jnp.zeros_like(xs[:, 0]), jnp.moveaxis(xs, 1, 0))
+            return jnp.sum(h[0]) + 1e-12 * turn * jnp.sum(h[1])
+
+        return loss
+
+    args = 0.5 * jnp.eye(3, dtype=jnp.float32), jnp.full((2, 4, 3), 0.5, jnp.float32)
+    wrong, right = form(-1.0), form(1.0)
+    assert gl.check(wrong, right)(*args).ok
+    found = gl.check(wrong, right, batch_axis=0)(*args)
+    assert "adjoint at step 4 of 4, sample 1" in str(found).splitlines()[0]
+    rows = found.frame
+    assert rows[rows["sample"] == 0].agrees.all()
+    assert not rows[(rows["sample"] == 1) & (rows.quantity == "adjoint")].agrees.any()
+
+
+def test_far_below_the_float_s_range_a_difference_is_seen():
+    """Adjoints of 0.1^1000: values and gradients of both forms are the same."""
+
+    def form(border):
+        def loss(w, xs):
+            def step(h, row):
+                t, x = row
+                h = jnp.where(t == border, jax.lax.stop_gradient(h), h)
+                return w * h + x, None
+
+            return jax.lax.scan(step, jnp.ones_like(xs[0]), (jnp.arange(1, 1001), xs))[0]
+
+        return loss
+
+    args = jnp.float32(0.1), jnp.ones(1000, jnp.float32)
+    right = form(0)
+    found = gl.check(form(301), right)(*args)
+    assert [each.quantity for each in found.comparisons if each.parts.any()] == ["adjoint"]
+    assert "adjoint at step 300 of 1000" in str(found).splitlines()[0]
+    assert gl.check(right, right)(*args).ok
+
+
+def test_rtol_replaces_the_allowance():
+    cell, fast, plain, needs, _ = FAULTS["bfloat16"]
+    args = planted.sample(cell, LENGTH, **needs)
+    assert gl.check(fast, plain, rtol=0.1)(*args).ok
+    assert not gl.check(fast, plain, rtol=1e-4)(*args).ok
+    with pytest.raises(ValueError, match="rtol=-1"):
+        gl.check(fast, plain, rtol=-1)
+
+
+def test_what_rounding_may_change_altogether_is_named():
+    """Chaos: h_t = 3.9 h (1 - h) multiplies an error by e^(0.5 t)."""
+
+    def form(order):
+        def loss(r, xs):
+            def step(h, x):
+                new = r * h * (1 - h) if order else r * (h - h * h)
+                return new, None
+
+            return jax.lax.scan(step, xs[0], xs)[0]
+
+        return loss
+
+    args = jnp.float32(3.9), jnp.full(100, 0.3, jnp.float32)
+    found = gl.check(form(True), form(False))(*args)
+    assert found.ok
+    (line,) = found.skipped
+    assert line.startswith("value, gradients, adjoints and later states, since rounding alone")
+    rows = found.frame
+    assert rows[rows.quantity != "state"].agrees.isna().all()
+    assert rows[(rows.quantity == "state") & (rows.step < 10)].agrees.all()
+
+
+def test_narrow_arguments_do_not_excuse_narrow_sums():
+    """Arithmetic counts, not the type in which numbers come."""
+
+    def form(dtype):
+        def loss(w, xs):
+            def step(h, x):
+                h = (h + x.astype(dtype)).astype(dtype)
+                return h, None
+
+            start = jnp.zeros(xs.shape[1:], dtype)
+            return jnp.sum(w * jax.lax.scan(step, start, xs)[0].astype(jnp.float32))
+
+        return loss
+
+    xs = jnp.asarray(np.random.default_rng(0).uniform(size=(20, 3)), jnp.bfloat16)
+    args = jnp.ones(3, jnp.float32), xs
+    assert _rounding.epsilons(form(jnp.float32), args, {})[0] == 2.0**-23
+    assert _rounding.epsilons(form(jnp.bfloat16), args, {})[0] == 2.0**-7
+    assert not gl.check(form(jnp.bfloat16), form(jnp.float32))(*args).ok
+
+
+def test_nan_and_infinity():
+    def form(last):
+        def loss(w, xs):
+            h, hs = jax.lax.scan(lambda h, x: (w * h + x,) * 2, jnp.zeros_like(xs[0]), xs)
+            return jnp.where(last, jnp.nan, 1) * h + 0 * hs[0]
+
+        return loss
+
+    args = jnp.float32(0.5), jnp.ones(3, jnp.float32)
+    spoilt, sound = form(True), form(False)
+    assert gl.check(spoilt, spoilt)(*args).ok
+    assert not gl.check(spoilt, sound)(*args).ok
+    assert not gl.check(sound, spoilt)(*args).ok
+    big = jnp.float32(1e30), jnp.ones(3, jnp.float32)
+    assert gl.check(sound, sound)(*big).ok
+
+
+def test_taps_stand_for_recurrences_that_cannot_be_seen():
+    def plain(w, xs):
+        return jax.lax.scan(lambda h, x: (w * h + x, None), jnp.zeros_like(xs[0]), xs)[0]
+
+    def looped(wrong):
+        def loss(w, xs):
+            h = 0.0
+            for t, x in enumerate(xs):
+                h = gl.tap(w * (jax.lax.stop_gradient(h) if t == wrong else h) + x, "h")
+            return h
+
+        return loss
+
+    args = jnp.float32(0.5), jnp.ones(4, jnp.float32)
+    right = gl.check(looped(0), plain)(*args)
+    assert right.ok and {each.quantity for each in right.comparisons} >= {"adjoint"}
+    found = gl.check(looped(2), plain)(*args)
+    assert "adjoint at step 2 of 4" in str(found).splitlines()[0]
+
+
+def test_aux_several_arguments_and_no_gradients():
+    def form(scale):
+        def loss(params, xs, text, factor=1.0):
+            assert text == "text"
+            hs = jax.lax.scan(lambda h, x: (params["w"] * h + x,) * 2, 0 * xs[0], xs)[1]
+            return scale * factor * jnp.sum(hs), {"states": hs, "name": text}
+
+        return loss
+
+    args = {"w": jnp.float32(0.5)}, jnp.ones(3, jnp.float32), "text"
+    right, wrong = form(1.0), form(-1.0)
+    both = gl.check(right, right, argnums=(0, 1), has_aux=True)(*args, factor=2.0)
+    leaves = [each.leaf for each in both.comparisons if each.quantity == "gradient"]
+    assert both.ok and leaves == ["0/w", "1"]
+    found = gl.check(wrong, right, argnums=(), has_aux=True)(*args)
+    assert "the adjoint at step 3 of 3" in str(found).splitlines()[0]
+    assert not [each for each in found.comparisons if each.quantity == "gradient"]
+
+
+def test_bad_requests_name_the_form():
+    def right(w, xs):
+        return jnp.sum(w * xs)
+
+    args = jnp.ones(2), jnp.ones(2)
+    with pytest.raises(TypeError, match="the fast form of the model: trace needs a loss"):
+        gl.check(lambda w, xs: w * xs, right)(*args)
+    with pytest.raises(TypeError, match="the plain form of the model: trace needs a loss"):
+        gl.check(right, lambda w, xs: w * xs)(*args)
+    with pytest.raises(ValueError, match="the plain form of the model: argnums=2"):
+        gl.check(right, right, argnums=2)(*args)
