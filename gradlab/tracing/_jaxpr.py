@@ -339,7 +339,10 @@ def stack_of(flat: Program, ref: int | Lit, axis: int) -> int | None:
     return None
 
 
-_FORMS = frozenset("convert_element_type copy expand_dims reshape squeeze transpose".split())
+_FORMS = frozenset(
+    "convert_element_type copy expand_dims reshape reshard sharding_constraint squeeze "
+    "transpose".split()
+)
 
 
 def _compose(
@@ -356,6 +359,8 @@ def _inverse(node: Node, source: Any) -> Callable[[Any], Any] | None:
         return lambda x: jnp.transpose(x, back)
     if node.kind in ("reshape", "squeeze", "expand_dims"):
         return lambda x: jnp.reshape(x, source.shape)
+    if node.kind in ("reshard", "sharding_constraint"):
+        return lambda x: reshard(x, source)
     if node.kind == "convert_element_type":
         if _holds_all(node.params["new_dtype"], source.dtype):
             # A narrow value is held as the float32 of the same number (see `_narrow`).
@@ -433,6 +438,7 @@ def product_over_rows(node: Node, left: Any, right: Any) -> Any:
         (((0, *moved(left_sum)), (0, *moved(right_sum))), (moved(left_batch), moved(right_batch))),
         precision=node.params["precision"],
         preferred_element_type=node.params["preferred_element_type"],
+        out_sharding=sharding(node.eqn.outvars[0].aval),
     )
 
 
@@ -569,7 +575,7 @@ def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
     cotangents.
     """
     function, floats, others = _of_floats(node)
-    cotangents = jax.eval_shape(function, floats, others)
+    cotangents = result_types(function, floats, others)
     closed = jax.make_jaxpr(
         lambda floats, others, cts: jax.vjp(lambda x: function(x, others), floats)[1](cts)
     )(floats, others, cotangents)
@@ -591,7 +597,7 @@ def pushforward(node: Node) -> tuple[Program, tuple[int, ...]]:
 
 def _of_floats(node: Node) -> tuple[Callable[..., list[Any]], list[Any], list[Any]]:
     """An equation as a function of its float operands and of the others, and the types of both."""
-    operands = [jax.eval_shape(functools.partial(zeros, var.aval)) for var in node.eqn.invars]
+    operands = [var.aval for var in node.eqn.invars]
     is_float = [jnp.issubdtype(x.dtype, jnp.inexact) for x in operands]
 
     def function(floats: list[Any], others: list[Any]) -> list[Any]:
@@ -655,7 +661,18 @@ def rebuild_shard_map(node: Node, function: Callable[..., Any]) -> Callable[...,
     """shard_map of function(operands, more), `more` having one row for each shard."""
     params = node.params
     per_shard = jax.sharding.PartitionSpec(_manual(node))
-    return jax.shard_map(
+    mesh = params["mesh"]
+    types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    explicit = tuple(a for a in _manual(node) if types[a] == jax.sharding.AxisType.Explicit)
+
+    def call(operands: list[Any], more: Any) -> Any:
+        if explicit:
+            # Explicit axes have to be split as `in_specs` says before the call.
+            where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(explicit))
+            more = jax.tree.map(lambda x: jax.sharding.reshard(x, where), more)
+        return mapped(operands, more)
+
+    mapped = jax.shard_map(
         function,
         mesh=params["mesh"],
         in_specs=(list(params["in_specs"]), per_shard),
@@ -663,6 +680,7 @@ def rebuild_shard_map(node: Node, function: Callable[..., Any]) -> Callable[...,
         axis_names=set(_manual(node)),
         check_vma=params["check_vma"],
     )
+    return call
 
 
 def varies_over(aval: Any) -> frozenset[str]:
@@ -676,9 +694,58 @@ def vary(x: Any, axes: Iterable[str]) -> Any:
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 
 
+def sharding(aval: Any) -> Any:
+    """How a value lies on the explicit axes of a mesh; None where there are none."""
+    found = getattr(aval, "sharding", None)
+    types = getattr(getattr(found, "mesh", None), "axis_types", ())
+    return found if jax.sharding.AxisType.Explicit in types else None
+
+
+def _at(split: Any, axes: Sequence[Any]) -> Any:
+    """The sharding with other axes of the mesh for the axes of a value."""
+    spec = split.spec
+    new = jax.sharding.PartitionSpec(*axes, unreduced=spec.unreduced, reduced=spec.reduced)
+    return split.update(spec=new)
+
+
+def reshard(x: Any, aval: Any) -> Any:
+    """A value whose last axes are split over explicit axes of a mesh as those of this type are."""
+    split = sharding(aval)
+    if split is None:
+        return x
+    return jax.sharding.reshard(x, _at(split, (*(None,) * (x.ndim - aval.ndim), *split.spec)))
+
+
+def gather(x: Any) -> Any:
+    """A value as a whole on every device of explicit mesh axes.
+
+    Small numbers are held so: values that are split over different axes do not go together.
+    """
+    split = sharding(jax.typeof(x))
+    whole = split and split.update(spec=jax.sharding.PartitionSpec(*(None,) * jnp.ndim(x)))
+    return x if whole == split else jax.sharding.reshard(x, whole)
+
+
 def zeros(aval: Any) -> jax.Array:
     """Zeros of a type."""
-    return vary(jnp.zeros(aval.shape, aval.dtype), varies_over(aval))
+    return vary(reshard(jnp.zeros(aval.shape, aval.dtype), aval), varies_over(aval))
+
+
+def row_type(aval: Any, axis: int) -> Any:
+    """The type of one row along an axis."""
+    shape = (*aval.shape[:axis], *aval.shape[axis + 1 :])
+    split = aval.sharding
+    axes = (*split.spec, *(None,) * (aval.ndim - len(split.spec)))
+    return aval.update(shape=shape, sharding=_at(split, (*axes[:axis], *axes[axis + 1 :])))
+
+
+def result_types(function: Callable[..., Any], *args: Any) -> Any:
+    """The types of what a function returns for arguments of these types.
+
+    `jax.eval_shape` does not say how a value lies on the explicit axes of a mesh that has others.
+    """
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    return jax.tree.unflatten(jax.tree.structure(shapes), closed.out_avals)
 
 
 _KEY = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]|\[<flat index (\d+)>\]")
@@ -781,4 +848,4 @@ def _jax_function(frames: Sequence[tuple[str, int, str]]) -> str:
 
 def rows(xs: Sequence[Any]) -> list[Any]:
     """The types of one row of each stacked input, as `make_jaxpr` takes them."""
-    return jax.eval_shape(lambda xs: [x[0] for x in xs], list(xs))
+    return [row_type(jax.typeof(x), 0) for x in xs]

@@ -28,7 +28,7 @@ _CHEAP = frozenset(
 # Linear, and what they give of a sum is the sum of what they give.
 _LINEAR = frozenset(
     "add_any broadcast_in_dim concatenate expand_dims neg pad psum psum_invariant reduce_sum "
-    "reshape slice squeeze transpose".split()
+    "reshape reshard sharding_constraint slice squeeze transpose".split()
 )
 
 
@@ -142,7 +142,8 @@ def linearize(
     found: dict[str, Any] = {}
 
     def forward(consts: Any, carry: Any, x: Any) -> Any:
-        inner_t = jax.tree.map(lambda slot: jnp.zeros_like(slot, shape=slot.shape[1:]), inner)
+        rows = jax.tree.map(lambda slot: _jaxpr.row_type(jax.typeof(slot), 0), inner)
+        inner_t = jax.tree.map(_jaxpr.zeros, rows)
 
         def advance(c: Any, h: Any, x_: Any, inner_t: Any) -> Any:
             new, kept = step.advance(

@@ -37,6 +37,8 @@ def real_dtype(leaves: Sequence[Any]) -> Any:
 
 def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
     """The size of the vector whose parts are `leaves`."""
+    if are_split(leaves):
+        return _careful(axis, dtype, leaves)
     # A sum of squares is enough, at a tenth of the cost, unless it leaves the float's range.
     squares = tuple(_sum_of_squares(x, axis, dtype) for x in leaves)
     healthy = _is_healthy(squares, dtype)
@@ -129,18 +131,29 @@ def _sum_of_squares(x: jax.Array, axis: int | None, dtype: Any) -> jax.Array:
 
 def finite(leaves: Sequence[jax.Array], axis: int | None) -> jax.Array:
     """Whether every entry is finite, per sample where `axis` is given."""
+
+    def look(leaves: Sequence[jax.Array]) -> jax.Array:
+        each = [_over(jnp.all, jnp.isfinite(x), axis) for x in leaves]
+        return functools.reduce(jnp.logical_and, each)
+
+    if are_split(leaves):
+        return look(leaves)
     dtype = real_dtype(leaves)
     squares = [_sum_of_squares(x, axis, dtype) for x in leaves]
     good = functools.reduce(jnp.logical_and, [jnp.isfinite(s) for s in squares])
     # The squares of large finite numbers overflow too.
     return jax.lax.cond(
-        everywhere(jnp.all(good)),
-        lambda _: jnp.ones_like(good),
-        lambda leaves: functools.reduce(
-            jnp.logical_and, [_over(jnp.all, jnp.isfinite(x), axis) for x in leaves]
-        ),
-        tuple(leaves),
+        everywhere(jnp.all(good)), lambda _: jnp.ones_like(good), look, tuple(leaves)
     )
+
+
+def are_split(leaves: Sequence[jax.Array]) -> bool:
+    """Whether explicit axes of a mesh hold parts of the leaves.
+
+    vmap turns a cond into a choice between operands that forgets how they are split, and fails.
+    """
+    splits = [_jaxpr.sharding(jax.typeof(x)) for x in leaves]
+    return any(split is not None and any(split.spec) for split in splits)
 
 
 def power(k: jax.Array, dtype: Any) -> jax.Array:
@@ -184,7 +197,7 @@ def _along(factor: jax.Array, x: jax.Array, axis: int | None) -> jax.Array:
 
 def _over(reduce: Any, x: jax.Array, axis: int | None) -> jax.Array:
     axes = tuple(i for i in range(x.ndim) if axis is None or i != axis % x.ndim)
-    return reduce(x, axis=axes) if x.size else jnp.zeros_like(x, shape=_kept(x, axes))
+    return _jaxpr.gather(reduce(x, axis=axes) if x.size else jnp.zeros(_kept(x, axes), x.dtype))
 
 
 def _kept(x: jax.Array, axes: tuple[int, ...]) -> tuple[int, ...]:

@@ -144,7 +144,7 @@ class Pull:
         """Pull the carry (mu, e, lost, late, grads) back through `length` steps."""
         waits = any(any(part.sums.later) for part in self._parts)
 
-        in_one_unit = self.in_one_unit and length > 4 * _CHUNK
+        in_one_unit = self.in_one_unit and length > 4 * _CHUNK and not _norms.are_split(carry[0])
 
         def chunk(carry: Any, rows: Any, _: Any, length: int) -> Any:
             run = self._fast if in_one_unit else self._careful

@@ -31,7 +31,7 @@ _SUMS = frozenset(
     "add add_any all_gather all_to_all broadcast_in_dim complex concatenate conj "
     "convert_element_type copy cumsum device_put expand_dims fft imag neg optimization_barrier pad "
     "pbroadcast pcast ppermute psum psum_invariant pvary real reduce_precision reduce_scatter "
-    "reduce_sum reduce_window_sum reshape rev sharding_constraint slice split squeeze sub "
+    "reduce_sum reduce_window_sum reshape reshard rev sharding_constraint slice split squeeze sub "
     "transpose".split()
 ) | {_jaxpr.TAP}
 # ... in one of them, the others being free of the cotangent, ...

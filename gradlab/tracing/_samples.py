@@ -100,8 +100,8 @@ _ENTRYWISE = frozenset(
     "device_put digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag "
     "integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter "
     "optimization_barrier pbroadcast pcast polygamma pow psum psum_invariant pvary real "
-    "reduce_precision regularized_incomplete_beta rem round rsqrt select_n sharding_constraint "
-    "sign sin sinh sqrt square stop_gradient sub tan tanh zeta".split()
+    "reduce_precision regularized_incomplete_beta rem reshard round rsqrt select_n "
+    "sharding_constraint sign sin sinh sqrt square stop_gradient sub tan tanh zeta".split()
 ) | {_jaxpr.TAP}
 _CALLS = frozenset(
     "checkpoint closed_call core_call custom_jvp_call custom_vjp_call jit pjit remat remat2".split()

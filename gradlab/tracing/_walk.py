@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradlab.tracing import _jaxpr, _narrow, _norms, _rules
 from gradlab.tracing._cut import cut_step
@@ -49,7 +48,8 @@ class Site(NamedTuple):
                 for name in self.logs
             },
             measured=tuple(
-                zeros((*rows, *leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(self.measured)
+                _jaxpr.reshard(zeros((*rows, *leaf.shape), leaf.dtype), leaf)
+                for leaf in jax.tree.leaves(self.measured)
             ),
             finite=zeros((*self.outer, *self.batch), self.dtype),
             visits=zeros(self.outer, self.dtype),
@@ -59,6 +59,11 @@ class Site(NamedTuple):
         """The same site as seen from outside a scan of `count` steps."""
         reverse = reverse if self.length is None and not self.outer else self.reverse
         return self._replace(outer=(count, *self.outer), reverse=reverse)
+
+    def in_shards(self, count: int) -> Site:
+        """The same site as seen from outside a shard_map, whose mesh says nothing there."""
+        types = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.measured)
+        return self._replace(outer=(count, *self.outer), varies=frozenset(), measured=types)
 
 
 _UNDIFFERENTIABLE = ("while", "pure_callback", "io_callback")
@@ -111,7 +116,9 @@ class Walk:
         if key not in self._found:
             # A library may leave no line of the user's on what it wraps: then the call's serves.
             name = _jaxpr.where(node)
-            sites = [site if site.name else site._replace(name=name) for site in self._look(node)]
+            with node.eqn.ctx.manager:  # which knows the mesh, also inside shard_map
+                found = self._look(node)
+            sites = [site if site.name else site._replace(name=name) for site in found]
             # The equation is kept beside its answer so that its id stays its own.
             self._found[key] = (node.eqn, sites)
         return self._found[key][1]
@@ -190,7 +197,7 @@ class Walk:
         sites = [site for inner in self.inside(node) for site in self.sites(inner)]
         if node.kind == "shard_map":
             shards = _jaxpr.shards(node)
-            sites = [s._replace(outer=(shards, *s.outer), varies=frozenset()) for s in sites]
+            sites = [site.in_shards(shards) for site in sites]
         return sites
 
     def _look_at_tap(self, node: _jaxpr.Node) -> Site:
@@ -244,7 +251,7 @@ class Walk:
             return []
         # The program does not hold the names of the elements, only their order.
         floats = {
-            i: (str(i), aval.update(shape=np.delete(aval.shape, layout.axis)))
+            i: (str(i), _jaxpr.row_type(aval, layout.axis))
             for i, (aval, layout) in enumerate(zip(parts.leaves, parts.layouts, strict=True))
             if jnp.issubdtype(aval.dtype, jnp.inexact)
         }
@@ -270,7 +277,7 @@ class Walk:
     ) -> Site:
         """The site of a recurrence whose state has these float leaves."""
         names = tuple(leaf for leaf, _ in floats)
-        types = [jax.ShapeDtypeStruct(a.shape, _narrow.widen(a).dtype) for _, a in floats]
+        types = [_narrow.widen(aval) for _, aval in floats]
         return Site(
             name=name,
             length=length,
@@ -286,7 +293,8 @@ class Walk:
 
     def _measured(self, name: str, leaves: tuple[str, ...], types: list[Any]) -> Any:
         try:
-            return jax.eval_shape(functools.partial(measured, self.options, leaves), types, types)
+            call = functools.partial(measured, self.options, leaves)
+            return _jaxpr.result_types(call, types, types)
         except TypeError as error:
             raise TypeError(
                 f"measure at the scan at {name}: {str(error).splitlines()[0]}"
@@ -399,10 +407,19 @@ class Walk:
 
     def _rebuild_shard_map(self, node: _jaxpr.Node, values: list[Any], slots: list[Slots]) -> Any:
         """Each shard records what it holds of the state, in a row of its own."""
+        program = self.flat(node)
 
         def function(values: list[Any], slots: list[Slots]) -> Any:
             own = jax.tree.map(lambda slot: slot[0], slots)
-            return self.evaluate(self.flat(node), values, own)
+            own = [
+                slot._replace(
+                    measured=tuple(
+                        map(_jaxpr.reshard, slot.measured, jax.tree.leaves(site.measured))
+                    )
+                )
+                for site, slot in zip(self.sites(program), own, strict=True)
+            ]
+            return self.evaluate(program, values, own)
 
         return _jaxpr.rebuild_shard_map(node, function)(values, slots)
 

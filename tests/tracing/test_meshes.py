@@ -1,0 +1,59 @@
+"""Models on eight devices: the record is that of the same model on one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).parents[1] / "helpers" / "sharded.py"
+
+
+@pytest.fixture(scope="module")
+def results():
+    """One process has all devices and runs all cases."""
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM)],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines())
+
+
+NAMES = (
+    "batch",
+    "batch, all options",
+    "batch, no argument",
+    "features",
+    "batch and features",
+    "rows of the weights",
+    "sequence",
+    "layers",
+    "means",
+    "vmap",
+    "replicas",
+    "parallel scan",
+    "parallel scan, features",
+    "parallel scan, auto",
+    "taps",
+    "bfloat16",
+    "a rule that is not linear",
+    "no mesh set",
+    "explicit and auto",
+    "auto",
+    "auto, split in time",
+    "shard_map",
+    "shard_map, another axis explicit",
+    "shard_map, another axis auto",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sharding_gives_the_same_record(results, name):
+    assert results.pop(name) == "equal"
