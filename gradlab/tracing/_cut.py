@@ -18,10 +18,13 @@ import jax.numpy as jnp
 from gradlab.tracing import _jaxpr, _narrow, _rules
 from gradlab.tracing._jaxpr import Lit, Node, Program
 from gradlab.tracing._linear import Step, split
+from gradlab.tracing._moved import Moved
 
 
 class Runner(Protocol):
     """What a cut needs of the walk over the program."""
+
+    moved: Moved
 
     def sites(self, program: Program) -> list[Any]: ...
     def sites_of(self, node: Node) -> list[Any]: ...
@@ -77,7 +80,7 @@ def cut_step(walk: Runner, parts: _jaxpr.ScanParts) -> Step:
         env = walk.run(cut.readout, env | cut.boundary(carry), walk.share(body, iter(inner)))
         return [walk.read(env, ref) for ref in ys]
 
-    linear = _rules.all_linear(parts.body.nodes)
+    linear = _rules.all_linear(parts.body.nodes, walk.moved)
     return Step(advance, readout, parts.length, parts.reverse, parts.unroll, linear)
 
 
@@ -121,7 +124,7 @@ def _cut(
     busy = {
         node.outs
         for node in _jaxpr.needed(program.nodes, new)
-        if walk.sites_of(node) or not _rules.all_linear([node])
+        if walk.sites_of(node) or not _rules.all_linear([node], walk.moved)
     }
     # Walk back from the outputs to the new state, where the readout begins.
     wanted = {ref for ref in ys if not isinstance(ref, Lit)} - state

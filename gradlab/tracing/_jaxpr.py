@@ -568,13 +568,13 @@ def branches(node: Node) -> tuple[Program, ...]:
     return tuple(program(branch) for branch in node.params["branches"])
 
 
-def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
+def pullback(node: Node, moved: Sequence[bool]) -> tuple[Program, tuple[int, ...]]:
     """What reverse mode runs for an equation: operands and cotangents to cotangents.
 
-    Operands come floats first. The second result says which inputs of the program are the
-    cotangents.
+    Operands come first that are differentiated by (`moved`). The second result says which inputs
+    of the program are the cotangents.
     """
-    function, floats, others = _of_floats(node)
+    function, floats, others = _of_moved(node, moved)
     cotangents = result_types(function, floats, others)
     closed = jax.make_jaxpr(
         lambda floats, others, cts: jax.vjp(lambda x: function(x, others), floats)[1](cts)
@@ -585,7 +585,8 @@ def pullback(node: Node) -> tuple[Program, tuple[int, ...]]:
 
 def pushforward(node: Node) -> tuple[Program, tuple[int, ...]]:
     """What forward mode runs for an equation: operands and tangents to tangents, as `pullback`."""
-    function, floats, others = _of_floats(node)
+    operands = [var.aval for var in node.eqn.invars]
+    function, floats, others = _of_moved(node, list(map(is_float, operands)))
     closed = jax.make_jaxpr(
         lambda floats, others, starts: jax.jvp(lambda x: function(x, others), (floats,), (starts,))[
             1
@@ -595,24 +596,28 @@ def pushforward(node: Node) -> tuple[Program, tuple[int, ...]]:
     return pushed, pushed.ins[len(floats) + len(others) :]
 
 
-def _of_floats(node: Node) -> tuple[Callable[..., list[Any]], list[Any], list[Any]]:
-    """An equation as a function of its float operands and of the others, and the types of both."""
-    operands = [var.aval for var in node.eqn.invars]
-    is_float = [jnp.issubdtype(x.dtype, jnp.inexact) for x in operands]
+def _of_moved(
+    node: Node, moved: Sequence[bool]
+) -> tuple[Callable[..., list[Any]], list[Any], list[Any]]:
+    """An equation as a function of some operands and of the others, and the types of both."""
 
     def function(floats: list[Any], others: list[Any]) -> list[Any]:
         moving, fixed = iter(floats), iter(others)
-        outs = bind(node, [next(moving if flag else fixed) for flag in is_float])
-        return [out for out in outs if jnp.issubdtype(out.dtype, jnp.inexact)]
+        outs = bind(node, [next(moving if flag else fixed) for flag in moved])
+        return [out for out in outs if is_float(out)]
 
-    return function, *part_floats(operands)
+    return function, *part([var.aval for var in node.eqn.invars], moved)
 
 
-def part_floats(values: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """The values that are floats, and the others."""
-    is_float = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in values]
-    parts = list(zip(values, is_float, strict=True))
-    return [x for x, flag in parts if flag], [x for x, flag in parts if not flag]
+def is_float(x: Any) -> bool:
+    """Whether a value or type is one of floats."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def part(values: Sequence[Any], flags: Sequence[bool]) -> tuple[list[Any], list[Any]]:
+    """The values with a flag, and those without."""
+    pairs = list(zip(values, flags, strict=True))
+    return [x for x, flag in pairs if flag], [x for x, flag in pairs if not flag]
 
 
 def is_reversible(flat: Program, args: Sequence[Any], count: int) -> bool:

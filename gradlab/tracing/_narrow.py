@@ -20,6 +20,7 @@ import numpy as np
 
 from gradlab.tracing import _jaxpr
 from gradlab.tracing._jaxpr import Node, Program, is_narrow
+from gradlab.tracing._moved import Moved
 
 # What runs code that is compiled for its own types. Nothing can be run there in a wider one.
 _FOREIGN = frozenset(
@@ -40,15 +41,15 @@ def widen(x: Any) -> Any:
     return x.astype(np.float32)
 
 
-def holds_narrow(eqn: Any) -> bool:
+def holds_narrow(eqn: Any, moved: Moved) -> bool:
     """Whether an equation or its derivative computes in a narrow float, at any depth."""
     if _computes_narrow(eqn):
         return True
     # A rule that the user wrote may cast though the function itself does not.
-    rule = _RULES.get(eqn.primitive.name)
-    if rule and any(_computes_narrow(node.eqn) for node in rule(Node(eqn, (), ()))[0].nodes):
+    if any(_computes_narrow(node.eqn) for node in _rule(Node(eqn, (), ()), moved)):
         return True
-    return any(holds_narrow(inner) for body in _jaxpr.jaxprs(eqn.params) for inner in body.eqns)
+    inside = (inner for body in _jaxpr.jaxprs(eqn.params) for inner in body.eqns)
+    return any(holds_narrow(inner, moved) for inner in inside)
 
 
 def _computes_narrow(eqn: Any) -> bool:
@@ -59,22 +60,32 @@ def _computes_narrow(eqn: Any) -> bool:
     return any(_computes_narrow(inner) for body in _jaxpr.jaxprs(eqn.params) for inner in body.eqns)
 
 
-_RULES = {"custom_jvp_call": _jaxpr.pushforward, "custom_vjp_call": _jaxpr.pullback}
+def _rule(node: Node, moved: Moved) -> Sequence[Node]:
+    """What runs to differentiate a function with a rule of the user's."""
+    if node.kind == "custom_jvp_call":
+        return _jaxpr.pushforward(node)[0].nodes
+    if node.kind == "custom_vjp_call" and any(moved.of(node)):
+        return _jaxpr.pullback(node, moved.of(node))[0].nodes
+    return ()
 
 
 def _dtype(aval: Any) -> Any:
     return getattr(aval, "dtype", np.dtype(bool))
 
 
-def bind(node: Node, values: Sequence[Any]) -> list[Any]:
-    """Apply an equation in its own types to wide values, differentiated in float32."""
+def bind(node: Node, values: Sequence[Any], moved: Sequence[bool]) -> list[Any]:
+    """Apply an equation in its own types to wide values, differentiated in float32.
+
+    `moved` says by which operands.
+    """
     original = functools.partial(_bind_narrow, node)
     is_float = [jnp.issubdtype(_dtype(var.aval), jnp.inexact) for var in node.eqn.outvars]
     # A loop without a fixed number of steps has no derivative that goes backwards.
     if not any(is_float) or node.kind == "while" or node.eqn.effects:
         return original(*values)
-    wrap = _with_pullback if node.kind == "custom_vjp_call" else _with_pushforward
-    return wrap(node, original)(*values)
+    if node.kind == "custom_vjp_call":
+        return _with_pullback(node, original, moved)(*values)
+    return _with_pushforward(node, original)(*values)
 
 
 def _bind_narrow(node: Node, *values: Any) -> list[Any]:
@@ -109,7 +120,7 @@ def _push(node: Node, primals: Sequence[Any], tangents: Sequence[Any]) -> list[A
     """The tangents of a function with its own rule, by that rule."""
     program, starts = _jaxpr.pushforward(node)
     moving = [t for t in tangents if t.dtype != jax.dtypes.float0]
-    floats, others = _jaxpr.part_floats(primals)
+    floats, others = _jaxpr.part(primals, list(map(_jaxpr.is_float, primals)))
     slopes = iter(evaluate(program, [*floats, *others, *moving], starts))
     return [
         next(slopes)
@@ -119,19 +130,19 @@ def _push(node: Node, primals: Sequence[Any], tangents: Sequence[Any]) -> list[A
     ]
 
 
-def _with_pullback(node: Node, original: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+def _with_pullback(
+    node: Node, original: Callable[..., list[Any]], moved: Sequence[bool]
+) -> Callable[..., list[Any]]:
     @jax.custom_vjp
     def rounded(*values: Any) -> list[Any]:
         return original(*values)
 
     def backward(values: Any, cotangents: Any) -> Any:
-        program, starts = _jaxpr.pullback(node)
+        program, starts = _jaxpr.pullback(node, moved)
         moving = [ct for ct in cotangents if ct.dtype != jax.dtypes.float0]
-        floats, others = _jaxpr.part_floats(values)
+        floats, others = _jaxpr.part(values, moved)
         back = iter(evaluate(program, [*floats, *others, *moving], starts))
-        return tuple(
-            next(back) if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else None for x in values
-        )
+        return tuple(next(back) if flag else None for flag in moved)
 
     rounded.defvjp(lambda *values: (original(*values), values), backward)
     return rounded
@@ -160,7 +171,7 @@ def _bind_wide(node: Node, values: Sequence[Any], blocked: bool) -> list[Any]:
     """
     eqn = node.eqn
     values = [widen(x) for x in values]
-    if not holds_narrow(eqn):
+    if not holds_narrow(eqn, Moved(_jaxpr.callee)):
         return _jaxpr.bind(node, values)
     if node.kind == "reduce_precision":
         return list(values)

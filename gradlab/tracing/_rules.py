@@ -15,6 +15,7 @@ import numpy as np
 
 from gradlab.tracing import _jaxpr
 from gradlab.tracing._jaxpr import Lit, Node, Program
+from gradlab.tracing._moved import Moved
 
 
 class _Kind(enum.IntEnum):
@@ -54,22 +55,22 @@ _CALLS = frozenset(
 )
 
 
-def all_linear(nodes: Iterable[Node]) -> bool:
+def all_linear(nodes: Iterable[Node], moved: Moved) -> bool:
     """Whether every backward rule that a user wrote, at any depth, is linear."""
-    return all(map(_is_linear, nodes))
+    return all(_is_linear(node, moved) for node in nodes)
 
 
-def _is_linear(node: Node) -> bool:
-    if node.kind == "custom_vjp_call":
-        program, cotangents = _jaxpr.pullback(node)
+def _is_linear(node: Node, moved: Moved) -> bool:
+    if node.kind == "custom_vjp_call" and any(moved.of(node)):
+        program, cotangents = _jaxpr.pullback(node, moved.of(node))
         kinds = [_Kind.LINEAR if slot in cotangents else _Kind.FREE for slot in program.ins]
         if any(kind > _Kind.LINEAR for kind in _follow(program, kinds)):
             return False
     if node.kind == "scan":
-        return all_linear(_jaxpr.scan_parts(node).body.nodes)
+        return all_linear(_jaxpr.scan_parts(node).body.nodes, moved)
     if node.kind == "cond":
-        return all(all_linear(branch.nodes) for branch in _jaxpr.branches(node))
-    return node.kind not in _CALLS or all_linear(_jaxpr.callee(node).nodes)
+        return all(all_linear(branch.nodes, moved) for branch in _jaxpr.branches(node))
+    return node.kind not in _CALLS or all_linear(_jaxpr.callee(node).nodes, moved)
 
 
 def _follow(program: Program, ins: Sequence[_Kind]) -> list[_Kind]:

@@ -492,7 +492,9 @@ def _run(
     closed, (value_type, aux_type) = jax.make_jaxpr(flat, return_shape=True)(targets, dynamic)
     _check_scalar(value_type)
     program = _jaxpr.program(closed)
+    moves = [i < len(jax.tree.leaves(targets)) for i in range(len(program.ins))]
     walk = Walk(options)
+    walk.moved.mark(program, moves)
     walk.check_taps(program)
     sites = walk.sites(program)
     if not sites:
@@ -527,7 +529,9 @@ def _run(
                 "bounds that are Python integers"
             ) from error
         # No gradient passes there, so neither has the state's to.
-        value, aux, grads, measured = differentiate(Walk(options._replace(stop=True)))
+        walk = Walk(options._replace(stop=True))
+        walk.moved.mark(program, moves)
+        value, aux, grads, measured = differentiate(walk)
     measured = _hide_lost(walk, program, sites, measured)
     measured = [
         slots if site.total is None else _total_of(measured[i - site.total[0]], site.total[1])

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gradlab.tracing import _jaxpr, _narrow, _norms, _rules
 from gradlab.tracing._cut import cut_step
 from gradlab.tracing._linear import Step, pick, split
+from gradlab.tracing._moved import Moved
 from gradlab.tracing._record import Options, Slots, log_names, measured
 from gradlab.tracing._scan import traced_parallel, traced_scan
 
@@ -77,6 +78,7 @@ class Walk:
         self._found: dict[int, tuple[Any, list[Site]]] = {}
         self._flat: dict[int, tuple[Any, Any]] = {}
         self._narrow: dict[int, tuple[Any, bool]] = {}
+        self.moved = Moved(self.flat)
 
     def sites(self, program: _jaxpr.Program) -> list[Site]:
         """Every traced scan and tap of the program, in program order, outer before inner."""
@@ -345,14 +347,16 @@ class Walk:
 
     def _bind(self, node: _jaxpr.Node, values: Sequence[Any]) -> list[Any]:
         """Apply an equation without sites; narrow values are held as float32 (see `_narrow`)."""
-        bind = _narrow.bind if self._holds_narrow(node) else _jaxpr.bind
-        return bind(node, list(map(_narrow.widen, values)))
+        values = list(map(_narrow.widen, values))
+        if self._holds_narrow(node):
+            return _narrow.bind(node, values, self.moved.of(node))
+        return _jaxpr.bind(node, values)
 
     def _holds_narrow(self, node: _jaxpr.Node) -> bool:
         key = id(node.eqn)
         if key not in self._narrow:
             # Hold a reference to the equation so that its id is not reused.
-            self._narrow[key] = (node.eqn, _narrow.holds_narrow(node.eqn))
+            self._narrow[key] = (node.eqn, _narrow.holds_narrow(node.eqn, self.moved))
         return self._narrow[key][1]
 
     def read(self, env: dict[int, Any], ref: int | _jaxpr.Lit) -> Any:
@@ -533,7 +537,7 @@ class Walk:
             length=parts.length,
             reverse=parts.reverse,
             unroll=1,
-            linear=_rules.all_linear(parts.step.nodes),
+            linear=_rules.all_linear(parts.step.nodes, self.moved),
         )
         (own,) = slots
         recorded = traced_parallel(

@@ -9,6 +9,7 @@ import pytest
 
 import gradlab as gl
 from gradlab.tracing import _jaxpr, _rules
+from gradlab.tracing._moved import Moved
 
 STEPS, BATCH, WIDTH = 12, 3, 4
 
@@ -91,7 +92,7 @@ OTHER = {
 def test_which_rules_are_linear(rule, expected, wrap):
     f = identity_with(rule)
     closed = jax.make_jaxpr(wrap(lambda x: jnp.sin(f(x))))(jnp.ones((BATCH, WIDTH)))
-    assert _rules.all_linear(_jaxpr.program(closed).nodes) == expected
+    assert _rules.all_linear(_jaxpr.program(closed).nodes, Moved(_jaxpr.callee)) == expected
 
 
 def program(rule):
@@ -182,3 +183,50 @@ def test_a_linear_rule_keeps_the_log_domain():
 
     scan = gl.trace(loss)(jnp.ones(1)).scans[0]
     np.testing.assert_allclose(scan.log_norm, np.log(0.5) * np.arange(1999, -1, -1), atol=1e-9)
+
+
+@jax.custom_vjp
+def particular(h, c, k):
+    """tanh(c h) k, whose rule refuses to be differentiated by k, and by c where told so."""
+    return jnp.tanh(c * h) * k
+
+
+def _forward(h, c, k):
+    assert h.perturbed and not c.perturbed and not k.perturbed
+    return particular(h.value, c.value, k.value), (h.value, c.value, k.value)
+
+
+def _backward(saved, ct):
+    h, c, k = saved
+    return ct * k * c / jnp.cosh(c * h) ** 2, None, None
+
+
+particular.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float16])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint])
+def test_a_rule_is_asked_with_what_the_program_perturbs(dtype, layers, wrap):
+    def loss_of(step):
+        def loss(w, xs, c):
+            xs, c = xs.astype(dtype), c.astype(dtype)
+
+            def body(h, x):
+                h = wrap(step)(w.astype(dtype) * h + x, jnp.cos(c), jnp.ones((), dtype) * 0.9)
+                return h, h
+
+            for _ in range(layers):
+                _, xs = jax.lax.scan(body, jnp.zeros((), dtype), xs)
+            return jnp.sum(xs.astype(jnp.float32) ** 2)
+
+        return loss
+
+    args = jnp.float32(0.7), jnp.linspace(-1, 1, 4), jnp.asarray(0.3)
+    out = gl.trace(loss_of(particular))(*args)
+    plain = gl.trace(loss_of(lambda h, c, k: jnp.tanh(c * h) * k))(*args)
+    value, grad = jax.value_and_grad(loss_of(particular))(*args)
+    assert out.value == value
+    np.testing.assert_allclose(out.grads, grad, rtol=1e-2 if dtype == jnp.float16 else 1e-6)
+    for found, known in zip(out.scans, plain.scans, strict=True):
+        np.testing.assert_allclose(found.log_norm, known.log_norm, atol=1e-2)
