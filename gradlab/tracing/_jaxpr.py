@@ -397,6 +397,9 @@ def bind(node: Node, values: Sequence[Any], params: dict[str, Any] | None = None
     if isinstance(eqn, _Made):
         return list(eqn.function(values, []))
     primitive = eqn.primitive
+    if node.kind == "custom_vjp_call":
+        # A rule may index what it saved by a traced integer, which NumPy's arrays refuse.
+        values = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in values]
     with place(node), eqn.ctx.manager:
         out = primitive.bind(*values, **primitive.get_bind_params(params or eqn.params))
     return list(out) if eqn.primitive.multiple_results else [out]

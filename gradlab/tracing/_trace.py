@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import operator
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab.tracing import _jaxpr, _norms
+from gradlab.tracing._moved import Moved
 from gradlab.tracing._record import Options, Slots
+from gradlab.tracing._unseen import refusal, unseen
 from gradlab.tracing._walk import Site, Walk
 
 
@@ -497,8 +500,11 @@ def _run(
     walk.moved.mark(program, moves)
     walk.check_taps(program)
     sites = walk.sites(program)
+    found = _unrecorded(walk, program, moves)
     if not sites:
-        raise ValueError(_nothing_to_trace(walk, program))
+        raise ValueError(refusal(found) if found else _nothing_to_trace(walk, program))
+    for what in found:
+        warnings.warn(what, stacklevel=2)
 
     def differentiate(walk: Walk) -> Any:
         def evaluate(targets: list[Any], slots: list[Slots]) -> Any:
@@ -537,19 +543,28 @@ def _run(
         slots if site.total is None else _total_of(measured[i - site.total[0]], site.total[1])
         for i, (site, slots) in enumerate(zip(sites, measured, strict=True))
     ]
-    found = list(zip(_told_apart(sites), measured, strict=True))
+    results = list(zip(_told_apart(sites), measured, strict=True))
     return Trace(
         value=value,
         aux=jax.tree.unflatten(jax.tree.structure(aux_type), aux),
         grads=None if not numbers else grads[0] if single else tuple(grads),
-        scans=tuple(_result(site, slots) for site, slots in found if site.leaf_names),
-        taps=_taps([(site, slots) for site, slots in found if not site.leaf_names]),
+        scans=tuple(_result(site, slots) for site, slots in results if site.leaf_names),
+        taps=_taps([(site, slots) for site, slots in results if not site.leaf_names]),
     )
 
 
 def _total_of(slots: Slots, name: str) -> Slots:
     """What a tap on the states of a parallel scan records: their total adjoint."""
     return slots._replace(logs={"total": slots.logs[name]})
+
+
+def _unrecorded(walk: Walk, program: Any, moves: Sequence[bool]) -> list[str]:
+    """The recurrences without a record that change with the arguments, any float one if none is."""
+    if any(moves):
+        return unseen(walk, program, walk.moved)
+    moved = Moved(walk.flat)
+    moved.mark(program, [_jaxpr.is_float(program.avals[slot]) for slot in program.ins])
+    return unseen(walk, program, moved)
 
 
 def _hide_lost(

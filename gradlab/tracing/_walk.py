@@ -78,6 +78,7 @@ class Walk:
         self._found: dict[int, tuple[Any, list[Site]]] = {}
         self._flat: dict[int, tuple[Any, Any]] = {}
         self._narrow: dict[int, tuple[Any, bool]] = {}
+        self._closed: dict[int, tuple[Any, bool]] = {}
         self.moved = Moved(self.flat)
 
     def sites(self, program: _jaxpr.Program) -> list[Site]:
@@ -145,7 +146,27 @@ class Walk:
             return [self.flat(node).body]
         if node.kind == "cond":
             return self.flat(node)
-        return [self.flat(node)] if node.kind in self._CALLS else []
+        opened = node.kind in self._CALLS and not self.is_closed(node)
+        return [self.flat(node)] if opened else []
+
+    def is_closed(self, node: _jaxpr.Node) -> bool:
+        """Whether only its own backward rule can go back through a function: it holds a loop."""
+        if node.kind not in ("custom_jvp_call", "custom_vjp_call"):
+            return False
+        key = id(node.eqn)
+        if key not in self._closed:
+            self._closed[key] = (node.eqn, self._holds_loop(self.flat(node)))
+        return self._closed[key][1]
+
+    def _holds_loop(self, program: _jaxpr.Program) -> bool:
+        """Whether a while_loop takes perturbed floats to floats, at any depth."""
+        for node in program.nodes:
+            if node.kind == "while" and any(self.moved.of(node)):
+                if any(_jaxpr.is_float(program.avals[slot]) for slot in node.outs):
+                    return True
+            if self.is_closed(node) or any(map(self._holds_loop, self.inside(node))):
+                return True
+        return False
 
     def loops(self, program: _jaxpr.Program) -> Iterator[str]:
         """Where the loops over floats stand that reverse mode cannot go through."""

@@ -1,0 +1,91 @@
+"""Name the recurrences of a program that are not recorded, so that none is passed over.
+
+A kernel cannot be seen into, a loop whose backward rule somebody wrote has no steps that could be
+differentiated, and a cumulative sum is one operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from gradlab.tracing import _jaxpr
+from gradlab.tracing._jaxpr import Node, Program
+from gradlab.tracing._moved import Moved
+
+_CUMULATIVE = {
+    "cumsum": "jnp.add",
+    "cumprod": "jnp.multiply",
+    "cumlogsumexp": "jnp.logaddexp",
+    "cummax": "jnp.maximum",
+    "cummin": "jnp.minimum",
+}
+_KERNELS = frozenset(
+    "pure_callback io_callback ffi_call custom_call pallas_call tpu_custom_call rnn_fwd".split()
+)
+
+
+class Walked(Protocol):
+    """What is needed of the walk over a program."""
+
+    def inside(self, node: Node) -> Sequence[Program]: ...
+    def is_closed(self, node: Node) -> bool: ...
+
+
+def unseen(walk: Walked, program: Program, moved: Moved) -> list[str]:
+    """A sentence for each place where what is perturbed goes through an unrecorded recurrence."""
+    return list(dict.fromkeys(_find(walk, program, moved, "an unknown line")))
+
+
+def _find(walk: Walked, program: Program, moved: Moved, outer: str) -> Iterator[str]:
+    for node in _jaxpr.needed(program.nodes, program.outs):
+        # A library may leave no line of the user's on what it wraps: then the call's serves.
+        place = _jaxpr.where(node) or outer
+        if node.kind == _jaxpr.PARALLEL and node.eqn.parts is None:
+            yield _unlinked(place)
+        elif any(moved.of(node)) and any(map(_jaxpr.is_float, _results(node))):
+            yield from _name(node, place)
+            if walk.is_closed(node):
+                yield _looped(place)
+        for inner in walk.inside(node):
+            yield from _find(walk, inner, moved, place)
+
+
+def _results(node: Node) -> list[object]:
+    return [var.aval for var in node.eqn.outvars if hasattr(var.aval, "dtype")]
+
+
+def _name(node: Node, place: str) -> Iterator[str]:
+    if node.kind in _CUMULATIVE:
+        yield (
+            f"the {node.kind} at {place} is a recurrence that is not in the record; "
+            f"`jax.lax.associative_scan({_CUMULATIVE[node.kind]}, x)` in its place is recorded"
+        )
+    if node.kind in _KERNELS:
+        yield (
+            f"the {node.kind} at {place} may hold a recurrence that is not recorded, since trace "
+            "cannot see into it: use the form without a kernel (use_cudnn=False in keras), hold it "
+            "against a plain form with gl.check and trace that, or mark the states that it returns "
+            "with gl.tap"
+        )
+
+
+def _looped(place: str) -> str:
+    return (
+        f"the while_loop inside the custom derivative at {place} is not recorded: its gradients "
+        "are those of its own backward rule, and its steps have no other; mark what goes in and "
+        "comes out with gl.tap, or write the recurrence as lax.scan"
+    )
+
+
+def _unlinked(place: str) -> str:
+    return (
+        f"the associative_scan at {place} is not recorded, since its equations are not linked as "
+        "usual, as inside jax.jvp or jax.grad: write it as lax.scan, or mark its elements with "
+        "gl.tap (for h_t = a_t h_{t-1} + b_t the adjoint of b_t is that of h_t)"
+    )
+
+
+def refusal(found: Sequence[str]) -> str:
+    """Why there is nothing to trace, where only unrecorded recurrences are there."""
+    return "trace found no recurrence that it can record: " + "; ".join(found)

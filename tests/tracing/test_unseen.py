@@ -1,0 +1,135 @@
+"""Recurrences that cannot be recorded are named: beside others in a warning, alone in an error."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import ode
+from jax.experimental import pallas as pl
+
+import gradlab as gl
+
+XS = jnp.linspace(-1.0, 1.0, 5)
+W = jnp.asarray(0.7)
+
+
+def recurrence(w, xs):
+    return jax.lax.scan(lambda h, x: (jnp.tanh(w * h + x),) * 2, jnp.zeros_like(xs[0]), xs)[1]
+
+
+def with_rule(function):
+    """The function on the forward pass, with the derivative of 2 x."""
+
+    @jax.custom_vjp
+    def call(x):
+        return function(x)
+
+    call.defvjp(lambda x: (function(x), None), lambda _, ct: (2 * ct,))
+    return call
+
+
+@with_rule
+def kernel(x):
+    def run(x_ref, out_ref):
+        out_ref[...] = 2 * x_ref[...]
+
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return pl.pallas_call(run, out_shape=shape, interpret=True)(x)
+
+
+@with_rule
+def callback(x):
+    return jax.pure_callback(lambda x: 2 * np.asarray(x), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+
+@with_rule
+def loop(x):
+    return jax.lax.while_loop(lambda s: s[1] < 1, lambda s: (2 * s[0], s[1] + 1), (x, 0))[0]
+
+
+@with_rule
+def scan_in_loop(x):
+    def body(state):
+        return recurrence(1.0, state[0]), state[1] + 1
+
+    return jax.lax.while_loop(lambda s: s[1] < 1, body, (x, 0))[0]
+
+
+@with_rule
+def loop_in_scan(x):
+    return jax.lax.scan(lambda h, x: (h + loop(x), h), jnp.zeros(()), x)[1]
+
+
+def solved(x):
+    return ode.odeint(lambda y, t: -y, x, jnp.asarray([0.0, 0.1]))[-1]
+
+
+UNSEEN = {
+    "cumsum": jax.lax.cumsum,
+    "cumprod": jax.lax.cumprod,
+    "cumlogsumexp": jax.lax.cumlogsumexp,
+    "cummax": jax.lax.cummax,
+    "cummin": functools.partial(jax.lax.cummin, reverse=True),
+    "pallas_call": kernel,
+    "pure_callback": callback,
+    "while_loop": loop,
+    "while_loop around a scan": scan_in_loop,
+    "while_loop in a scan": loop_in_scan,
+    "while_loop of odeint": solved,
+}
+
+
+def loss_of(function, around=lambda f: f):
+    def loss(w, xs):
+        return jnp.sum(recurrence(w, around(function)(w * xs)) ** 2)
+
+    return loss
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_is_not_recorded_is_named_beside_what_is(name):
+    loss = loss_of(UNSEEN[name])
+    with pytest.warns(UserWarning, match=name.split(" ")[0]) as warned:
+        out = gl.trace(loss)(W, XS)
+    assert len(warned) == 1
+    # odeint compiles its own inside, which keeps no line of the user's.
+    assert "test_unseen.py" in str(warned[0].message) or "odeint" in name
+    value, grad = jax.value_and_grad(loss)(W, XS)
+    np.testing.assert_allclose((out.value, out.grads), (value, grad))
+    # The scan behind it reads the same rows, and so has the same record.
+    rows = UNSEEN[name](W * XS)
+    known = gl.trace(lambda w, rows: jnp.sum(recurrence(w, rows) ** 2))(W, rows)
+    np.testing.assert_allclose(out.scans[-1].log_norm, known.scans[0].log_norm)
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_alone_it_is_an_error_that_says_how_to_go_on(name):
+    with pytest.raises(ValueError, match=name.split(" ")[0]) as error:
+        gl.trace(lambda w, xs: jnp.sum(UNSEEN[name](w * xs) ** 2))(W, XS)
+    assert "gl.tap" in str(error.value) or "associative_scan" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["cumsum", "pallas_call"])
+@pytest.mark.parametrize(
+    "around", [jax.jit, jax.checkpoint, jax.vmap], ids=["jit", "remat", "vmap"]
+)
+def test_inside_a_step(name, around):
+    def loss(w, xs):
+        def step(h, x):
+            return jnp.tanh(around(UNSEEN[name])(w * h + x)), None
+
+        return jnp.sum(jax.lax.scan(step, jnp.zeros((2, 3)), xs)[0])
+
+    with pytest.warns(UserWarning, match=name) as warned:
+        gl.trace(loss, argnums=())(W, jnp.ones((2, 2, 3)))
+    assert len(warned) == 1
+
+
+def test_what_no_gradient_goes_through_is_not_named():
+    def loss(w, xs):
+        times, order = jnp.cumsum(jnp.ones(5)), jnp.cumsum(jnp.argsort(w * xs))
+        return jnp.sum(recurrence(w, kernel(xs) + times + order) ** 2)
+
+    gl.trace(loss)(W, XS)
