@@ -25,7 +25,7 @@ import numpy as np
 from jax.extend import core, source_info_util
 from jax.interpreters import ad, batching, mlir
 
-from gradlab.tracing import _parallel
+from gradlab.tracing import _cudnn, _parallel
 
 # Calls that only group equations: a state computed inside one must be seen from outside.
 _INLINED = ("jit", "pjit", "closed_call", "core_call")
@@ -149,7 +149,12 @@ class _Builder:
 
     def _add(self, eqn: Any, env: dict[Any, int | Lit]) -> None:
         ins = tuple(_value(atom, env) for atom in eqn.invars)
-        if eqn.primitive.name in self.inlined and not _is_sharded(eqn.params):
+        if _cudnn.is_known(eqn):
+            results = self.inline(_cudnn.replace(eqn), ins)
+        elif eqn.primitive.name == _cudnn.RULE and _cudnn.holds_known(_callee(eqn.params)):
+            # Its rule is a primitive too. JAX differentiates the scans by itself.
+            results = self.inline(_cudnn.move(_callee(eqn.params), eqn), ins)
+        elif eqn.primitive.name in self.inlined and not _is_sharded(eqn.params):
             results = self.inline(_callee(eqn.params), ins)
         else:
             results = [self.slot(var.aval) for var in eqn.outvars]
