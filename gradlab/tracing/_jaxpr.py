@@ -44,6 +44,7 @@ class Node(NamedTuple):
     eqn: Any
     ins: tuple[int | Lit, ...]
     outs: tuple[int, ...]
+    call: Node | None = None  # the call that it was inlined from
 
     @property
     def kind(self) -> str:
@@ -131,6 +132,7 @@ class _Builder:
         self.inlined = inlined
         self.avals: list[Any] = []
         self.nodes: list[Node] = []
+        self.call: Node | None = None
 
     def slot(self, aval: Any) -> int:
         self.avals.append(aval)
@@ -155,10 +157,12 @@ class _Builder:
             # Its rule is a primitive too. JAX differentiates the scans by itself.
             results = self.inline(_cudnn.move(_callee(eqn.params), eqn), ins)
         elif eqn.primitive.name in self.inlined and not _is_sharded(eqn.params):
+            outer, self.call = self.call, Node(eqn, (), (), self.call)
             results = self.inline(_callee(eqn.params), ins)
+            self.call = outer
         else:
             results = [self.slot(var.aval) for var in eqn.outvars]
-            self.nodes.append(Node(eqn, ins, tuple(results)))
+            self.nodes.append(Node(eqn, ins, tuple(results), self.call))
         env.update(zip(eqn.outvars, results, strict=True))
 
     def _mark(self, group: _parallel.Group, env: dict[Any, int | Lit]) -> None:
@@ -795,7 +799,9 @@ def where(node: Node) -> str:
     own = [frame for frame in frames if _is_users(frame[0], frame[2])]
     own += [frame for frame in frames if frame[0].startswith(_MODELS)]
     if not own:
-        return _jax_function(frames)
+        # What a library compiles keeps no line of the user's: then the line of the call serves.
+        call, name = where(node.call) if node.call else "", _jax_function(frames)
+        return f"{call} in {name}" if call and name else call or name
     path, line, function = own[0]
     function = function.rsplit("<locals>.", 1)[-1]
     for place, pattern in _UNSTABLE.items():
