@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradlab.tracing import _jaxpr, _narrow, _norms, _rules
 from gradlab.tracing._cut import cut_step
