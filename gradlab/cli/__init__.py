@@ -235,7 +235,7 @@ def reproduce(
     if grid.measurement.kind != "gradients":
         raise ValueError(f"{spec}: reproduce compares sweeps of gradients, and this one trains")
     try:
-        expected = pd.read_csv(reference, float_precision="round_trip")
+        expected = pd.read_csv(reference)
     except (OSError, ValueError) as error:
         raise ValueError(f"{reference}: no summary to compare with: {error}") from None
     with tempfile.TemporaryDirectory() as folder, _interruptible_progress() as progress:

@@ -1,12 +1,16 @@
-"""The command line, as a user runs it: in a process of its own."""
+"""The command line: commands in this process; a sweep and a mistake in one of their own."""
 
-import os
+import contextlib
+import io
 import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import pytest
+
+from gradlab import cli, figures
 
 SPEC = """
 [axes]
@@ -23,15 +27,30 @@ inputs = 3
 """
 
 
-def gradlab(*arguments, **options):
-    environment = {**os.environ, "COLUMNS": "160", **options}
-    return subprocess.run(
-        [sys.executable, "-m", "gradlab.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
+class Done(NamedTuple):
+    returncode: object
+    stdout: str
+    stderr: str
+
+
+def gradlab(*arguments):
+    """What `gradlab ARGUMENTS` says, and its status; of a new process imports take seconds."""
+    out, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gradlab", *map(str, arguments)])
+        patch.setenv("COLUMNS", "160")
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(errors),
+            pytest.raises(SystemExit) as end,
+        ):
+            cli.main()
+    return Done(end.value.code or 0, out.getvalue(), errors.getvalue())
+
+
+def process(*arguments, **options):
+    command = [sys.executable, "-m", "gradlab.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +64,13 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_second_sweep_has_nothing_to_do(folder):
+@pytest.fixture
+def no_figures(monkeypatch):
+    """What is drawn, two tests see; here it is not looked at."""
+    monkeypatch.setattr(figures, "draw", lambda *_: [])
+
+
+def test_second_sweep_has_nothing_to_do(folder, no_figures):
     again = gradlab("sweep", folder / "spec.toml", "--out", folder / "out")
     assert again.returncode == 0 and "0 of 8 runs measured now" in again.stdout
 
@@ -60,22 +85,21 @@ def test_figures_are_redrawn_from_the_frames_alone(folder):
     assert {path.name for path in drawn} > {"decay-gaussian.png", "inputs-reviews.pdf"}
 
 
-def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path):
-    (tmp_path / "spec.toml").write_text(SPEC.replace("[20]", "[20, 30, 40, 50, 60]"))
-    command = [sys.executable, "-m", "gradlab.cli", "sweep", "spec.toml", "--out", "out"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    for _ in range(600):
-        if list(tmp_path.glob("out/chunks/*.parquet")) or process.poll() is not None:
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path, no_figures):
+    (tmp_path / "spec.toml").write_text(SPEC.replace("[20]", "[20, 30, 40, 50]"))
+    child = process("sweep", "spec.toml", "--out", "out", cwd=tmp_path)
+    for _ in range(3000):
+        if list(tmp_path.glob("out/chunks/*.parquet")) or child.poll() is not None:
             break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == 130, errors
     assert "the same command goes on from there" in errors and "Traceback" not in errors
     saved = len(list(tmp_path.glob("out/chunks/*.parquet")))
     again = gradlab("sweep", tmp_path / "spec.toml", "--out", tmp_path / "out")
     assert again.returncode == 0 and saved >= 1
-    assert "40 of 40 runs measured now" not in again.stdout
+    assert "32 of 32 runs measured now" not in again.stdout
 
 
 def test_csv_export(folder):
@@ -85,7 +109,7 @@ def test_csv_export(folder):
     assert len(lines) == 9 and lines[0].startswith("run_id,cell,")
 
 
-def test_reproduce_compares_with_a_summary(folder, tmp_path):
+def test_reproduce_compares_with_a_summary(folder, tmp_path, no_figures):
     summary = folder / "out" / "summary.csv"
     agrees = gradlab("reproduce", folder / "spec.toml", summary)
     assert agrees.returncode == 0, agrees.stderr
@@ -117,3 +141,10 @@ def test_mistakes_are_one_message_and_a_status(folder, arguments, status, messag
     assert done.returncode == status
     assert message in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_process_ends_with_the_status(folder):
+    child = process("csv", folder / "nothing")
+    _, errors = child.communicate(timeout=300)
+    assert child.returncode == 1 and "no results in" in errors
+    assert len(errors.strip().splitlines()) == 1
