@@ -107,11 +107,13 @@ def consolidate(
 
 def chunk_schema(schema: Schema) -> pa.Schema:
     """The columns of a chunk: those of runs, and for each of another frame a list for each run."""
-    columns = frames.arrow_schema(schema.runs)
-    for frame, fields in schema.others.items():
-        for field in frames.arrow_schema(fields):
-            columns = columns.append(pa.field(f"{frame}.{field.name}", pa.list_(field.type)))
-    return columns
+    runs = frames.arrow_schema(schema.runs)
+    lists = [
+        pa.field(f"{frame}.{field.name}", pa.list_(field.type))
+        for frame, fields in schema.others.items()
+        for field in frames.arrow_schema(fields)
+    ]
+    return pa.schema([*runs, *lists], runs.metadata)
 
 
 def _completed(folder: Folder, names: Sequence[str], schema: Schema) -> Schema:
