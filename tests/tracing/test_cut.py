@@ -1,5 +1,6 @@
 """Bodies whose state and outputs come out of one equation, against an unrolled loop."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -146,6 +147,14 @@ def unrolled(model, total, direct, params, xs):
     return score(seen, [jnp.stack(column) for column in zip(*rows, strict=True)])
 
 
+@functools.cache
+def adjoints(model):
+    """Of all that comes after each state, and of its own step's outputs; of a model once."""
+    params, xs = arguments()
+    zeros = (jnp.zeros_like(xs),) * 2
+    return jax.jit(jax.grad(lambda t, d: unrolled(model, t, d, params, xs), (0, 1)))(zeros, zeros)
+
+
 RUNS = [(case, {}) for case in CASES]
 RUNS += [("layered", {"batch_axis": 0}), ("remat of a switch", {"segment": 4})]
 
@@ -158,9 +167,7 @@ def test_against_an_unrolled_loop(case, options):
     def loss(params, xs):
         return score(*jax.lax.scan(lambda s, x: body(params, s, x), start(), xs))
 
-    zeros = (jnp.zeros_like(xs),) * 2
-    adjoints = jax.jit(jax.grad(lambda t, d: unrolled(model, t, d, params, xs), (0, 1)))
-    total, direct = adjoints(zeros, zeros)
+    total, direct = adjoints(model)
     out = gl.trace(loss, (0, 1), **options)(params, xs)
     value, grads = jax.jit(jax.value_and_grad(loss, (0, 1)))(params, xs)
     np.testing.assert_allclose(out.value, value, rtol=1e-13)

@@ -116,7 +116,7 @@ def test_record_of_a_leaf_is_that_of_perturbing_it_alone(name):
         return score(state, jnp.stack(rows))
 
     zeros = tuple(jnp.zeros((T, *leaf.shape)) for leaf in start(name))
-    exact = jax.grad(unrolled)(zeros)
+    exact = jax.jit(jax.grad(unrolled))(zeros)
     scan = gl.trace(traced)(start(name)).scans[0]
     assert len(scan.leaves) == len(zeros)
     for log, adjoint in zip(scan.leaves.values(), exact, strict=True):
