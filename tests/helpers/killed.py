@@ -20,13 +20,9 @@ from gradlab.grid.store import decode
 from gradlab.sweeps.gradients import cost
 
 SPEC = {
-    "cell": ["elman", "gru"],
-    "init": ["normal", "orthogonal"],
-    "gain": [0.5, 1.0, 2.5],
-    "length": [30, 200],
-    "hidden": 8,
-    "inputs": 3,
-    "seeds": 8,
+    "axes": {"init": ["normal", "orthogonal"], "gain": [0.5, 1.0, 2.5], "seeds": 8},
+    "zip": [{"cell": ["elman", "gru"], "length": [30, 200]}],
+    "fixed": {"hidden": 8, "inputs": 3},
 }
 CHUNK = 4
 ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
