@@ -27,6 +27,13 @@ os.environ["KERAS_BACKEND"] = "jax"  # which Keras reads once, at its first impo
 if version("jaxlib").startswith("0.10."):
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+# For this process and those that tests start. Of programs kept, what compiles in a millisecond too:
+# to read one takes a third of what XLA takes to make it.
+os.environ |= {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 import jax
 
 # JAX makes hundreds of thousands of objects for a program: to look for cycles after each 700 of
@@ -34,11 +41,7 @@ import jax
 gc.set_threshold(50_000, 20, 50)
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# What compiles in a millisecond too: to read a program takes a third of what XLA takes to make it.
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
@@ -75,7 +78,8 @@ def pytest_configure(config):
     first = "PYTEST_XDIST_WORKER" not in os.environ
     if first and sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) > most:
         shutil.rmtree(folder)
-    jax.config.update("jax_compilation_cache_dir", str(folder / processor()))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / processor())
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.fixture

@@ -176,8 +176,10 @@ def spawned(tmp_path, name, devices, cut=":", optimized=True):
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1",
     }  # fmt: skip
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     if optimized:
         environment.pop("XLA_FLAGS", None)
+        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
     script = SCRIPT.format(setup=setup, cut=cut)
     folder = str(tmp_path / f"compiled-{optimized}")
     done = subprocess.run(
