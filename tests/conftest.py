@@ -54,6 +54,10 @@ _style.STYLE["pdf.fonttype"] = 3
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# Files of many processes or many programs: they start first, so that none is left at the end for
+# one worker alone.
+LONG = ("chunking", "kill", "own_code", "readme", "extending", "spectrum", "cost", "sweeps", "cli",
+        "cut", "libraries", "figures")  # fmt: skip
 COMPILED = "compiled", 400_000_000  # the folder in .pytest_cache, and the bytes it may grow to
 
 
@@ -80,6 +84,11 @@ def pytest_configure(config):
         shutil.rmtree(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / processor())
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture
