@@ -80,7 +80,7 @@ lint: $(STAMP) ## ruff, pyright and the import contracts
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## tables of what it costs (ARGS="sweep starts cost torch long compile spectrum training")
+bench: $(STAMP) ## tables of what it costs (ARGS="sweep starts cost parallel torch long compile spectrum training")
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python $(PIP) torch==2.13.0
 	@$(if $(filter-out sweep starts,$(or $(ARGS),all)),$(BIN)/python experiments/bench.py $(filter-out sweep starts,$(ARGS)))
 	@$(if $(filter sweep,$(or $(ARGS),sweep)),$(BIN)/python experiments/bench_sweep.py)

@@ -1,6 +1,7 @@
-"""What `trace`, `spectrum` and `train` cost, in six tables.
+"""What `trace`, `spectrum` and `train` cost, in seven tables.
 
 cost: time and memory of `jax.jit(gl.trace(loss))` against `jax.jit(jax.value_and_grad(loss))`.
+parallel: the same for parallel scans, and the time to trace their programs.
 torch: PyTorch's ways to the same norms, and how near the hardware's limit gradlab's cells are.
 long: memory and time of sequences of up to 1,000,000 steps, with `segment=`.
 compile: compilations in a second call, and the time to trace a large program.
@@ -38,6 +39,7 @@ BATCH, WIDTH, INPUTS, LENGTH, ROUNDS, CORES = 32, 128, 32, 512, 15, 2
 CELLS = ("elman", "lstm", "gru")
 LENGTHS, SEGMENT, FITS = (10_000, 100_000, 1_000_000), 1000, 100_000
 EQUATIONS = 500
+PARALLEL = 10_000
 SQUARE = 2048
 TRAINED, UPDATES = 200, 10
 WAYS = {
@@ -189,6 +191,53 @@ def cost_tables() -> Iterator[Table]:
         "call raises the peak of a process of its own."
     )
     yield Table("cost", note, rows)
+
+
+def parallel_tables() -> Iterator[Table]:
+    """Parallel scans of T = PARALLEL steps against value_and_grad."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    b = jax.random.normal(keys[1], (PARALLEL, WIDTH))
+    decay = jax.random.uniform(keys[0], b.shape, minval=0.8)
+    elements = {
+        "real": (decay, b),
+        "complex": (decay * jnp.exp(1j * decay), b + 1j * decay),
+        "real, 8 samples": (
+            jnp.broadcast_to(decay[:, None], (PARALLEL, 8, WIDTH)),
+            jax.random.normal(keys[1], (PARALLEL, 8, WIDTH)),
+        ),
+    }
+
+    def combine(p, q):
+        return p[0] * q[0], q[0] * p[1] + q[1]
+
+    def new_loss():  # a new function each time, which JAX has not traced yet
+        return lambda a, b: jnp.tanh(jax.lax.associative_scan(combine, (a, b))[1].real).sum()
+
+    ways = {way: make for way, make in WAYS.items() if "samples" not in way}
+    rows = []
+    for form, args in elements.items():
+        programs = {way: compiled(make(new_loss()), *args) for way, make in ways.items()}
+        times = in_turn({way: functools.partial(run, *args) for way, (run, _) in programs.items()})
+        traced = in_turn(
+            {
+                way: lambda make=make, args=args: jax.make_jaxpr(make(new_loss()))(*args)
+                for way, make in ways.items()
+            }
+        )
+        for way in ways:
+            rows.append(
+                {"form": form, "way": way, "ms": times[way].median()}
+                | ratio(times[way], times[PLAIN])
+                | {"make_jaxpr s": traced[way].median() / 1e3}
+                | {"make_jaxpr ratio": (traced[way] / traced[PLAIN]).median()}
+                | {"compile s": programs[way][1]}
+            )
+    note = (
+        f"h_t = a_t h_(t-1) + b_t by associative_scan: batch 1, width {WIDTH}, T = {PARALLEL}. "
+        f"Ratios are to value_and_grad: medians of {ROUNDS} rounds with quartiles q1 and q3. "
+        "make_jaxpr traces a new function in each round, without XLA."
+    )
+    yield Table("parallel", note, rows)
 
 
 def planned_mb(program: Any) -> float:
@@ -520,6 +569,7 @@ def main() -> None:
     """Print the tables asked for and write each as NAME.csv and NAME.md."""
     tables = {
         "cost": cost_tables,
+        "parallel": parallel_tables,
         "torch": torch_tables,
         "long": long_tables,
         "compile": compile_tables,
