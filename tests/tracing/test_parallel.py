@@ -273,16 +273,19 @@ def test_what_a_step_closes_over():
     np.testing.assert_allclose(got[1:], want, atol=1e-5)
 
 
+LONG = 300
+
+
+@gl.trace
+def far(b, decay):
+    a = jnp.full((LONG, 2), jnp.exp(decay))
+    return associative_scan(combine, (a, b))[1][-1].sum()
+
+
 @pytest.mark.parametrize("rate", [-3.0, -0.3, 0.0, 0.2])
 def test_far_outside_the_range_of_the_float(rate):
-    length = 300
-
-    def loss(b, decay):
-        a = jnp.full((length, 2), jnp.exp(decay))
-        return associative_scan(combine, (a, b))[1][-1].sum()
-
-    scan = gl.trace(loss)(jnp.ones((length, 2)), rate).scans[0]
-    lag = length - np.arange(1, length + 1)
+    scan = far(jnp.ones((LONG, 2)), rate).scans[0]
+    lag = LONG - np.arange(1, LONG + 1)
     np.testing.assert_allclose(scan.log_norm, np.log(2) / 2 + lag * rate, atol=1e-3)
     np.testing.assert_allclose(scan.log_norm[:-1], scan.log_transported[:-1])
     assert np.all(np.isneginf(scan.log_direct[:-1])) and np.isfinite(scan.log_direct[-1])
