@@ -595,10 +595,9 @@ def pullback(node: Node, moved: Sequence[bool]) -> tuple[Program, tuple[int, ...
     return pulled, pulled.ins[len(floats) + len(others) :]
 
 
-def pushforward(node: Node) -> tuple[Program, tuple[int, ...]]:
+def pushforward(node: Node, moved: Sequence[bool]) -> tuple[Program, tuple[int, ...]]:
     """What forward mode runs for an equation: operands and tangents to tangents, as `pullback`."""
-    operands = [var.aval for var in node.eqn.invars]
-    function, floats, others = _of_moved(node, list(map(is_float, operands)))
+    function, floats, others = _of_moved(node, moved)
     closed = jax.make_jaxpr(
         lambda floats, others, starts: jax.jvp(lambda x: function(x, others), (floats,), (starts,))[
             1

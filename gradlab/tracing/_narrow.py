@@ -62,11 +62,11 @@ def _computes_narrow(eqn: Any) -> bool:
 
 def _rule(node: Node, moved: Moved) -> Sequence[Node]:
     """What runs to differentiate a function with a rule of the user's."""
-    if node.kind == "custom_jvp_call":
-        return _jaxpr.pushforward(node)[0].nodes
-    if node.kind == "custom_vjp_call" and any(moved.of(node)):
-        return _jaxpr.pullback(node, moved.of(node))[0].nodes
-    return ()
+    ask = {"custom_jvp_call": _jaxpr.pushforward, "custom_vjp_call": _jaxpr.pullback}
+    if node.kind not in ask or not any(moved.of(node)):
+        return ()
+    # A rule may refuse a change of what the program does not change.
+    return ask[node.kind](node, moved.of(node))[0].nodes
 
 
 def _dtype(aval: Any) -> Any:
@@ -118,7 +118,9 @@ def _with_pushforward(node: Node, original: Callable[..., list[Any]]) -> Callabl
 
 def _push(node: Node, primals: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
     """The tangents of a function with its own rule, by that rule."""
-    program, starts = _jaxpr.pushforward(node)
+    program, starts = _jaxpr.pushforward(
+        node, [_jaxpr.is_float(var.aval) for var in node.eqn.invars]
+    )
     moving = [t for t in tangents if t.dtype != jax.dtypes.float0]
     floats, others = _jaxpr.part(primals, list(map(_jaxpr.is_float, primals)))
     slopes = iter(evaluate(program, [*floats, *others, *moving], starts))

@@ -204,6 +204,30 @@ def _backward(saved, ct):
 particular.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
+@jax.custom_jvp
+def unmoved(c):
+    return c
+
+
+@unmoved.defjvp
+def _(primals, tangents):
+    raise RuntimeError("a change of this is refused")
+
+
+def test_a_rule_that_refuses_what_the_program_does_not_change_is_not_asked():
+    def loss(w, xs, c):
+        def body(h, x):
+            h = jnp.tanh(w * h + x) * unmoved(jnp.cos(c))
+            return h, h
+
+        return jnp.sum(jax.lax.scan(body, jnp.zeros_like(w), xs)[1])
+
+    args = jnp.asarray(0.7), jnp.linspace(-1, 1, 4), jnp.asarray(0.3)
+    out = gl.trace(loss)(*args)
+    np.testing.assert_allclose(out.grads, jax.grad(loss)(*args), rtol=1e-6)
+    assert np.all(np.isfinite(out.scans[0].log_norm))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float16])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint])
