@@ -20,9 +20,10 @@ _CUMULATIVE = {
     "cummax": "jnp.maximum",
     "cummin": "jnp.minimum",
 }
-_KERNELS = frozenset(
-    "pure_callback io_callback ffi_call custom_call pallas_call tpu_custom_call rnn_fwd".split()
-)
+_KERNELS = frozenset("ffi_call custom_call pallas_call tpu_custom_call rnn_fwd".split())
+# They have no derivative, so nothing goes back through them but by a rule around them.
+_CALLBACKS = frozenset(("pure_callback", "io_callback"))
+_RULED = frozenset(("custom_jvp_call", "custom_vjp_call"))
 
 
 class Walked(Protocol):
@@ -37,31 +38,35 @@ def unseen(walk: Walked, program: Program, moved: Moved) -> list[str]:
     return list(dict.fromkeys(_find(walk, program, moved, "an unknown line")))
 
 
-def _find(walk: Walked, program: Program, moved: Moved, outer: str) -> Iterator[str]:
+def _find(
+    walk: Walked, program: Program, moved: Moved, outer: str, ruled: bool = False
+) -> Iterator[str]:
     for node in _jaxpr.needed(program.nodes, program.outs):
         # A library may leave no line of the user's on what it wraps: then the call's serves.
         place = _jaxpr.where(node) or outer
         if node.kind == _jaxpr.PARALLEL and node.eqn.parts is None:
             yield _unlinked(place)
         elif any(moved.of(node)) and any(map(_jaxpr.is_float, _results(node))):
-            yield from _name(node, place)
+            yield from _name(node, place, ruled)
             if walk.is_closed(node):
                 yield _looped(place)
         for inner in walk.inside(node):
-            yield from _find(walk, inner, moved, place)
+            yield from _find(walk, inner, moved, place, ruled or node.kind in _RULED)
 
 
 def _results(node: Node) -> list[object]:
     return [var.aval for var in node.eqn.outvars if hasattr(var.aval, "dtype")]
 
 
-def _name(node: Node, place: str) -> Iterator[str]:
+def _name(node: Node, place: str, ruled: bool) -> Iterator[str]:
     if node.kind in _CUMULATIVE:
+        # Whichever of JAX's functions made it, the user's line says more.
+        line = place.partition(" in ")[0]
         yield (
-            f"the {node.kind} at {place} is a recurrence that is not in the record; "
+            f"the {node.kind} at {line} is a recurrence that is not in the record; "
             f"`jax.lax.associative_scan({_CUMULATIVE[node.kind]}, x)` in its place is recorded"
         )
-    if node.kind in _KERNELS:
+    if node.kind in _KERNELS or (ruled and node.kind in _CALLBACKS):
         yield (
             f"the {node.kind} at {place} may hold a recurrence that is not recorded, since trace "
             "cannot see into it: use the form without a kernel (use_cudnn=False in keras), hold it "

@@ -140,6 +140,14 @@ def offset(cell):
     return states
 
 
+def products(a):
+    """a_1, a_1 a_2, ...: jnp.cumprod is a recurrence of its own, which `trace` names."""
+    rows = [a[0]]
+    for row in a[1:]:
+        rows.append(rows[-1] * row)
+    return jnp.stack(rows)
+
+
 def dense(cell, size):
     """Within a chunk by one product with the matrix of decays: only its last state is carried."""
 
@@ -147,11 +155,11 @@ def dense(cell, size):
         a, b = elements(cell, params, xs)
         decay = jnp.stack(
             [
-                jnp.concatenate([jnp.zeros_like(a[:i]), jnp.cumprod(a[i:].at[0].set(1), 0)])
+                jnp.concatenate([jnp.zeros_like(a[:i]), products(a[i:].at[0].set(1))])
                 for i in range(len(xs))
             ]
         )
-        return jnp.einsum("sth,sh->th", decay, b) + jnp.cumprod(a, 0) * start[None]
+        return jnp.einsum("sth,sh->th", decay, b) + products(a) * start[None]
 
     return chunked(run, size)
 
