@@ -251,7 +251,8 @@ def trace(
     h_t = f(h_{t-1}, elem_t) from h_1 = elem_1 that it computes; its value and gradients stay those
     of the parallel program. The leaves of its state are named by their place among the elements,
     "0", "1", ..., since the program does not hold more. What each returned stack is read by is the
-    direct part of that step.
+    direct part of that step. Where f(h_{t-1}, elem_t) is not the h_t that was returned, since f is
+    not associative, there is no recurrence and the record is NaN.
 
     The recursion is rescaled by powers of two, so the logarithms are right far outside the float's
     range, while value and gradients are the numbers that `jax.value_and_grad` gives. (Where plain

@@ -41,7 +41,9 @@ def unseen(walk: Walked, program: Program, moved: Moved) -> list[str]:
 def _find(
     walk: Walked, program: Program, moved: Moved, outer: str, ruled: bool = False
 ) -> Iterator[str]:
-    for node in _jaxpr.needed(program.nodes, program.outs):
+    # A parallel scan that was not understood leaves a node without results, which nothing needs.
+    unlinked = [n for n in program.nodes if n.kind == _jaxpr.PARALLEL and n.eqn.parts is None]
+    for node in (*unlinked, *_jaxpr.needed(program.nodes, program.outs)):
         # A library may leave no line of the user's on what it wraps: then the call's serves.
         place = _jaxpr.where(node) or outer
         if node.kind == _jaxpr.PARALLEL and node.eqn.parts is None:

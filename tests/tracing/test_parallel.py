@@ -321,3 +321,35 @@ def test_integers_are_no_state():
         return jnp.sum(associative_scan(jnp.add, b) * counts[:, None])
 
     assert len(gl.trace(loss)(B).scans) == 1
+
+
+def test_what_is_not_associative_has_no_record():
+    def loss(b):
+        return jnp.sum(associative_scan(lambda p, q: jnp.tanh(p) - q, b))
+
+    (scan,) = gl.trace(loss)(B).scans
+    assert np.all(np.isnan(scan.log_norm))
+
+
+def test_gates_that_only_a_reset_makes_differ_by_sample():
+    resets = jnp.arange(4)[:, None] == jnp.arange(T)[None] % 4
+
+    def loss(a, W):
+        def run(b, reset):
+            return associative_scan(resetting, (a, b, reset))[1]
+
+        return jnp.sum(jnp.tanh(jax.vmap(run)(W, resets)) ** 2)
+
+    def plain(a, W):
+        def run(b, reset):
+            def step(h, row):
+                h = jnp.where(row[2], 0.0, row[0] * h) + row[1]
+                return h, h
+
+            return jax.lax.scan(step, jnp.zeros(3), (a, b, reset))[1]
+
+        return jnp.sum(jnp.tanh(jax.vmap(run)(W, resets)) ** 2)
+
+    got, want = (gl.trace(f)(A, W).scans[0] for f in (loss, plain))
+    np.testing.assert_allclose(got.log_norm, want.log_norm, atol=1e-6)
+    np.testing.assert_allclose(got.log_transported, want.log_transported, atol=1e-6)

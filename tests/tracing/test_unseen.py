@@ -66,7 +66,17 @@ def solved(x):
     return ode.odeint(lambda y, t: -y, x, jnp.asarray([0.0, 0.1]))[-1]
 
 
+def pushed(x):
+    """A parallel scan inside a forward derivative, whose equations lie between others."""
+
+    def scan(x):
+        return jax.lax.associative_scan(jnp.multiply, jnp.cos(x))
+
+    return jax.jvp(scan, (x,), (jnp.ones_like(x),))[1]
+
+
 UNSEEN = {
+    "associative_scan in jvp": pushed,
     "cumsum": jax.lax.cumsum,
     "cumsum of jnp": jnp.cumsum,  # which is compiled, and may keep another caller's line
     "cumprod": jax.lax.cumprod,
