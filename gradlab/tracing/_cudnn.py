@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core
 
 FORWARD = "rnn_fwd"
 RULE = "custom_vjp_call"
@@ -54,8 +53,11 @@ def replace(eqn: Any) -> Any:
 
 def move(closed: Any, eqn: Any) -> Any:
     """The program, as if its equations stood where this one does in the user's source."""
-    eqns = [new.replace(source_info=eqn.source_info, ctx=eqn.ctx) for new in closed.jaxpr.eqns]
-    return core.ClosedJaxpr(closed.jaxpr.replace(eqns=eqns), closed.consts)
+    # A closed jaxpr holds the open one, or is it, by the version of JAX.
+    inner = getattr(closed, "jaxpr", closed)
+    eqns = [new.replace(source_info=eqn.source_info, ctx=eqn.ctx) for new in inner.eqns]
+    moved = inner.replace(eqns=eqns)
+    return moved if inner is closed else closed.replace(jaxpr=moved)
 
 
 def _unpack(weights: Any, params: dict[str, Any]) -> list[list[Any]]:

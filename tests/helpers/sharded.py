@@ -1,7 +1,7 @@
 """Trace models on eight simulated devices, and compare with the same models on one.
 
-Run as a program, in a process that has not chosen its number of devices yet. It prints a line for
-each case: its name and what is wrong, or "equal".
+Run as a program with JAX_NUM_CPU_DEVICES=8 and JAX_ENABLE_X64=1. It prints a line for each case:
+its name and what is wrong, or "equal".
 """
 
 import contextlib
@@ -16,10 +16,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import gradlab as gl
-
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_disable_most_optimizations", True)
 
 LENGTH, BATCH, WIDTH = 8, 8, 8
 KEYS = jax.random.split(jax.random.key(0), 4)

@@ -186,7 +186,7 @@ def test_seven_kinds_are_added_by_these_edits_alone(tmp_path):
 @pytest.mark.parametrize(
     ("package", "shared"),
     [
-        (cells, {"base", "convert"}),
+        (cells, {"base", "convert", "parallel", "_torch_weights"}),
         (initializers, {"base", "audits"}),
         (tasks, {"base", "_checks", "network", "probe", "imdb"}),
     ],

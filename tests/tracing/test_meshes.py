@@ -17,7 +17,7 @@ def results():
     path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(PROGRAM)],
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": path, "JAX_NUM_CPU_DEVICES": "8", "JAX_ENABLE_X64": "1"},
         capture_output=True,
         text=True,
         check=False,
