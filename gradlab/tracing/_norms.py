@@ -36,12 +36,14 @@ def real_dtype(leaves: Sequence[Any]) -> Any:
 
 
 def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
-    """The size of the vector whose parts are `leaves`."""
+    """The size of the vector whose parts are `leaves`; vmap it for the rows of stacked vectors."""
     if are_split(leaves):
         return _careful(axis, dtype, leaves)
     # A sum of squares is enough, at a tenth of the cost, unless it leaves the float's range.
     squares = tuple(_sum_of_squares(x, axis, dtype) for x in leaves)
-    healthy = _is_healthy(squares, dtype)
+    limit = jnp.finfo(dtype).maxexp // 2
+    low, high = 2.0**-limit, 2.0**limit
+    healthy = functools.reduce(jnp.logical_and, [jnp.all((low < s) & (s < high)) for s in squares])
     # Inside shard_map both branches must say the same of where their results may differ.
     axes = frozenset().union(*(_jaxpr.varies_over(jax.typeof(x)) for x in leaves))
 
@@ -55,25 +57,6 @@ def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
         squares,
         tuple(leaves),
     )
-
-
-def size_of_rows(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
-    """The size of each row of stacked vectors."""
-    squares = tuple(jax.vmap(lambda row: _sum_of_squares(row, axis, dtype))(x) for x in leaves)
-    return jax.lax.cond(
-        everywhere(_is_healthy(squares, dtype)),
-        lambda squares, _: _quick(dtype, squares),
-        lambda _, leaves: jax.vmap(lambda rows: _careful(axis, dtype, rows))(leaves),
-        squares,
-        tuple(leaves),
-    )
-
-
-def _is_healthy(squares: Sequence[jax.Array], dtype: Any) -> jax.Array:
-    """Whether no square left the float's range."""
-    limit = jnp.finfo(dtype).maxexp // 2
-    low, high = 2.0**-limit, 2.0**limit
-    return functools.reduce(jnp.logical_and, [jnp.all((low < s) & (s < high)) for s in squares])
 
 
 @jax.custom_batching.custom_vmap

@@ -143,7 +143,6 @@ class Pull:
     def rows(self, carry: Any, rows: Rows, arrived: Sequence[Any], length: int) -> Any:
         """Pull the carry (mu, e, lost, late, grads) back through `length` steps."""
         waits = any(any(part.sums.later) for part in self._parts)
-
         in_one_unit = self.in_one_unit and length > 4 * _CHUNK and not _norms.are_split(carry[0])
 
         def chunk(carry: Any, rows: Any, _: Any, length: int) -> Any:
@@ -258,17 +257,18 @@ class Pull:
         """The logarithms of all rows, and whether one unit was right for them."""
         axis = self.plan.options.axis
         logs: dict[str, Any] = {}
-        sizes = _norms.size_of_rows(mu, axis, dtype)
+        size = jax.vmap(functools.partial(_norms.size, axis=axis, dtype=dtype))
+        sizes = size(mu)
         top = sizes.top
         if direct:
             self._log(logs, "transported", sizes, e, dtype)
-            own = _norms.size_of_rows(direct, axis, dtype)
+            own = size(direct)
             self._log(logs, "direct", own, jnp.zeros_like(e), dtype)
             top = jnp.maximum(top, own.top - e)
             total = jax.vmap(
                 lambda mu, direct: sum_terms([(mu, jnp.zeros_like(e)), (direct, -e)], axis)
             )(mu, direct)
-            sizes = _norms.size_of_rows(total, axis, dtype)
+            sizes = size(total)
         self._log(logs, "total", sizes, e, dtype)
         if self.plan.mixes:
             top = jnp.max(top, axis=-1)
