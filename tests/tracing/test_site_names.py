@@ -86,12 +86,12 @@ def test_a_package_in_a_folder_of_its_own_is_a_library(tmp_path):
 
 
 CELLS = {
-    "ipykernel": ("/tmp/ipykernel_123/990764701.py", "/tmp/ipykernel_123/103462507.py"),
+    "ipykernel": ("/folder/ipykernel_123/990764701.py", "/folder/ipykernel_123/103462507.py"),
     "ipykernel-on-windows": (
         r"C:\Temp\ipykernel_5\990764701.py",
         r"C:\Temp\ipykernel_6\1.py",
     ),
-    "xeus": ("/tmp/xpython_4/990764701.py", "/tmp/xpython_4/2.py"),
+    "xeus": ("/folder/xpython_4/990764701.py", "/folder/xpython_4/2.py"),
     "ipython": ("<ipython-input-3-0a1b2c3d4e5f>", "<ipython-input-4-ffffffffffff>"),
 }
 
@@ -108,7 +108,7 @@ def test_scans_of_one_cell_are_told_apart():
     source = RNN.replace(
         "(step, xs[0], xs)[0])", "(step, jax.lax.scan(step, xs[0], xs)[0], xs)[0])"
     )
-    assert names(load("/tmp/ipykernel_1/2.py", source)["rnn"]) == [
+    assert names(load("/folder/ipykernel_1/2.py", source)["rnn"]) == [
         "notebook (rnn)",
         "notebook (rnn) #2",
     ]
