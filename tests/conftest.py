@@ -3,12 +3,9 @@
 import atexit
 import gc
 import os
-import platform
 import shutil
 import tempfile
-import zlib
 from importlib.metadata import version
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -46,6 +43,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 from gradlab.figures import _style  # noqa: E402  (after JAX has its options)
+from gradlab.grid._compiled import processor  # noqa: E402
 
 # Most of a figure's time goes into cutting TrueType fonts to the glyphs in use.
 _style.STYLE["pdf.fonttype"] = 3
@@ -59,14 +57,6 @@ hypothesis.settings.load_profile("untimed")
 LONG = ("chunking", "kill", "own_code", "readme", "extending", "spectrum", "cost", "sweeps", "cli",
         "cut", "libraries", "figures")  # fmt: skip
 COMPILED = "compiled", 400_000_000  # the folder in .pytest_cache, and the bytes it may grow to
-
-
-def processor():
-    """A name for what XLA compiles for: a program of another machine's might not run here."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
-    kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    return f"{zlib.crc32(chr(10).join(kind or lines).encode()):08x}"
 
 
 def pytest_configure(config):

@@ -26,7 +26,7 @@ def cached(folder: str | Path | None = None) -> Iterator[None]:
         yield
         return
     wanted = {
-        "jax_compilation_cache_dir": str(folder or _files.cache() / "compiled" / _processor()),
+        "jax_compilation_cache_dir": str(folder or _files.cache() / "compiled" / processor()),
         # JAX leaves out what compiles within a second, and all of these do somewhere.
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -46,7 +46,8 @@ def cached(folder: str | Path | None = None) -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def _processor() -> str:
+def processor() -> str:
+    """A name for what XLA compiles for: a program of another machine's might not run here."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
     kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
