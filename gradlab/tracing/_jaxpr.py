@@ -29,6 +29,10 @@ from gradlab.tracing import _cudnn, _parallel
 
 # Calls that only group equations: a state computed inside one must be seen from outside.
 _INLINED = ("jit", "pjit", "closed_call", "core_call")
+# What runs one program, `callee`; of those above, a jit that says where values lie is left.
+CALLS = frozenset(
+    (*_INLINED, "checkpoint", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "shard_map")
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,11 +14,6 @@ import jax.numpy as jnp
 from gradlab.tracing import _jaxpr
 from gradlab.tracing._jaxpr import Lit, Node, Program
 
-_CALLS = frozenset(
-    "checkpoint closed_call core_call custom_jvp_call custom_vjp_call jit pjit remat remat2 "
-    "shard_map".split()
-)
-
 
 class Moved:
     """The operands of equations that are perturbed, for every equation that was marked."""
@@ -64,10 +59,10 @@ class Moved:
             return [any(each) for each in zip(*results, strict=True)]
         if node.kind == _jaxpr.PARALLEL and node.eqn.parts is not None:
             parts = node.eqn.parts
-            state = [_is_float(aval) for aval in parts.leaves]
+            state = [_jaxpr.is_float(aval) for aval in parts.leaves]
             self.mark(parts.step, [*flags[: parts.num_consts], *state, *state])
             return flags[-len(state) :]
-        if node.kind in _CALLS:
+        if node.kind in _jaxpr.CALLS:
             return self.mark(self._flat(node), flags)
         return [any(flags)] * len(node.outs)
 
@@ -75,10 +70,7 @@ class Moved:
         parts = self._flat(node)
         first = parts.num_consts + parts.num_carry
         # A record needs the derivative by every float leaf of the state.
-        carry = [_is_float(parts.body.avals[s]) for s in parts.body.ins[parts.num_consts : first]]
+        state = parts.body.ins[parts.num_consts : first]
+        carry = [_jaxpr.is_float(parts.body.avals[slot]) for slot in state]
         outs = self.mark(parts.body, [*flags[: parts.num_consts], *carry, *flags[first:]])
         return [*carry, *outs[parts.num_carry :]]
-
-
-def _is_float(aval: Any) -> bool:
-    return jnp.issubdtype(aval.dtype, jnp.inexact)

@@ -49,10 +49,6 @@ _INDEXED = {
     "select_n": slice(0, 1),
     "triangular_solve": slice(0, 1),
 }
-_CALLS = frozenset(
-    "checkpoint closed_call core_call custom_jvp_call custom_vjp_call jit pjit remat remat2 "
-    "shard_map".split()
-)
 
 
 def all_linear(nodes: Iterable[Node], moved: Moved) -> bool:
@@ -70,7 +66,7 @@ def _is_linear(node: Node, moved: Moved) -> bool:
         return all_linear(_jaxpr.scan_parts(node).body.nodes, moved)
     if node.kind == "cond":
         return all(all_linear(branch.nodes, moved) for branch in _jaxpr.branches(node))
-    return node.kind not in _CALLS or all_linear(_jaxpr.callee(node).nodes, moved)
+    return node.kind not in _jaxpr.CALLS or all_linear(_jaxpr.callee(node).nodes, moved)
 
 
 def _follow(program: Program, ins: Sequence[_Kind]) -> list[_Kind]:
@@ -93,7 +89,7 @@ def _apply(node: Node, ins: list[_Kind]) -> Sequence[_Kind]:
         return _loop(node, ins)
     if node.kind == "cond":
         return _choice(node, ins)
-    if node.kind in _CALLS:
+    if node.kind in _jaxpr.CALLS:
         return _follow(_jaxpr.callee(node), ins)
     kind = _one(node.kind, ins)
     exact = any(not jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in node.eqn.outvars)

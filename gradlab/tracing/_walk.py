@@ -147,7 +147,7 @@ class Walk:
             return [self.flat(node).body]
         if node.kind == "cond":
             return self.flat(node)
-        opened = node.kind in self._CALLS and not self.is_closed(node)
+        opened = node.kind in _jaxpr.CALLS and not self.is_closed(node)
         return [self.flat(node)] if opened else []
 
     def is_closed(self, node: _jaxpr.Node) -> bool:
@@ -585,9 +585,6 @@ class Walk:
         )
         return [*carry, *ys]
 
-    _CALLS: ClassVar[frozenset[str]] = frozenset(
-        "jit pjit shard_map checkpoint remat remat2 custom_jvp_call custom_vjp_call".split()
-    )
     # What is opened wherever it holds narrow floats, also without a site inside.
     _OPENED: ClassVar[frozenset[str]] = frozenset(
         "scan cond jit pjit shard_map checkpoint remat remat2".split()
