@@ -110,21 +110,14 @@ def _pull_parallel(
     good = jax.vmap(lambda row: _norms.finite(row, options.axis))(
         [x for x in states if _linear.is_inexact(x)]
     )
-    shown = wants
-    if options.log_param and not any(shown):
-        shown = tuple(map(_linear.is_inexact, consts))
     if not options.log_param:
-        shown = (False,) * len(consts)
+        wants = (False,) * len(consts)
     first = [state[0] for state in states]
-    linear = _linear.linearize(
-        step, consts, first, elems, [], (shown, (False,) * len(elems)), options.measure is not None
+    nothing = [(False,) * len(leaves) for leaves in (states, elems)]
+    plan = _plan(
+        step, options, own_names, (consts, first, elems, []), (wants, *nothing), varies, True
     )
-    mixes = options.axis is not None and not _stay_apart(linear.advance, options.axis)
-    nothing = (False,) * len(states)
-    plan = Plan(
-        step, options, tuple(own_names), linear, shown, nothing, varies, mixes, in_one_unit=True
-    )
-
+    linear = plan.linear
     outside = dict(zip(linear.forward.ins, consts, strict=False))
     before = _jaxpr.run(linear.storage.before, dict(outside))
     nodes = _jaxpr.needed(linear.forward.nodes, linear.storage.own)
@@ -214,15 +207,9 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
     wants = [
         tuple(p.perturbed and _linear.is_inexact(p.value) for p in group) for group in primals[:3]
     ]
-    shown = wants[0]
-    if options.log_param and not any(shown):
-        shown = tuple(map(_linear.is_inexact, consts))
-    linear = _linear.linearize(
-        step, consts, init, xs, inner, (shown, wants[2]), options.measure is not None
-    )
     varies = _jaxpr.varies_over(jax.typeof(slots.visits))
-    mixes = options.axis is not None and not _stay_apart(linear.advance, options.axis)
-    plan = Plan(step, options, names, linear, wants[0], wants[1], varies, mixes, in_one_unit=False)
+    plan = _plan(step, options, names, (consts, init, xs, inner), wants, varies, False)
+    linear = plan.linear
     outside = dict(zip(linear.forward.ins, consts, strict=False))
     before = _jaxpr.run(linear.storage.before, dict(outside))
 
@@ -250,6 +237,30 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
         finite=finite[0],
     )
     return (final, ys), jax.tree_util.Partial(functools.partial(_backward, plan), saved)
+
+
+def _plan(
+    step: Step,
+    options: Options,
+    names: Sequence[str],
+    values: tuple[Any, Any, Any, Any],
+    wants: Sequence[tuple[bool, ...]],
+    varies: frozenset[str],
+    in_one_unit: bool,
+) -> Plan:
+    """Linearize a step; `values` are its consts, initial state, inputs and slots inside.
+
+    `wants` says which of the first three get a cotangent.
+    """
+    consts, init, xs, inner = values
+    shown = wants[0]
+    if options.log_param and not any(shown):
+        shown = tuple(map(_linear.is_inexact, consts))
+    linear = _linear.linearize(
+        step, consts, init, xs, inner, (shown, wants[2]), options.measure is not None
+    )
+    mixes = options.axis is not None and not _stay_apart(linear.advance, options.axis)
+    return Plan(step, options, tuple(names), linear, wants[0], wants[1], varies, mixes, in_one_unit)
 
 
 def _stay_apart(advance: _linear.Transposed, axis: int) -> bool:
