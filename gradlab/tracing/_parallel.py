@@ -27,13 +27,14 @@ Dims = tuple[int | None, ...]
 class Layout(NamedTuple):
     """How the axes of a leaf are arranged; where vmap adds one, it may also move them.
 
-    `elem`, `old` and `new` take an element, an operand and a result of the step to the arrangement
-    of the stacked states.
+    `elem`, `left`, `right` and `new` take an element, the two operands and the result of the step
+    to the arrangement of the stacked states.
     """
 
     axis: int  # of the time, in the stacked states
     elem: Dims
-    old: Dims
+    left: Dims
+    right: Dims
     new: Dims
 
 
@@ -143,7 +144,8 @@ class _Reader:
         self.right: list[Any] = []
         self.new: list[Any] = []
         self.elem_dims: list[Dims] = []  # of the elements of the whole, ...
-        self.old_dims: list[Dims] = []  # ... and of those of the deepest level
+        self.left_dims: list[Dims] = []  # ... and of the step at the deepest level
+        self.right_dims: list[Dims] = []
         self.new_dims: list[Dims] = []
 
     def form(self) -> tuple[Form, int]:
@@ -160,9 +162,9 @@ class _Reader:
             check(all(atom is not None for atom in turned))
             elems, outs = turned, [self._take("rev", atom).outvars[0] for atom in outs]
         layouts = tuple(
-            Layout(elem.index(axis), elem, old, new)
-            for axis, elem, old, new in zip(
-                axes, self.elem_dims, self.old_dims, self.new_dims, strict=True
+            Layout(elem.index(axis), elem, left, right, new)
+            for axis, elem, left, right, new in zip(
+                axes, self.elem_dims, self.left_dims, self.right_dims, self.new_dims, strict=True
             )
         )
         for leaf in zip(layouts, elems, outs, self.left, self.right, self.new, strict=True):
@@ -203,16 +205,16 @@ class _Reader:
             # At the deepest level these are the first equations that read what f gave.
             for atom in odd if half > 1 else reduced:
                 self._slice(atom, None, 0, 1, depth)
+        later = [self._slice(atom, axis, 2, 2, depth) for atom, axis in pairs]
+        again = self._skip(depth)
+        even, row_dims, third = [], [], []
         for atom, axis in pairs:
-            self._slice(atom, axis, 2, 2, depth)
-        self._skip(depth)
-        even, row_dims = [], []
-        for atom, axis in pairs:
-            row, dims = self._arrange(self._slice(atom, axis, 0, 1, depth))
-            while self._next() in _ARRANGE:
-                self.i += 1
-            even.append(self._take("concatenate", row).outvars[0])
+            row = self._slice(atom, axis, 0, 1, depth)
+            joined, (first, dims), second = self._join()
+            check(first is row)
+            even.append(joined)
             row_dims.append(dims)
+            third.append(second)  # f(out_2, elem_3), where that is all
         outs, new, new_dims = [], [], []
         for early, late in zip(even, odd, strict=True):
             early_pad, late_pad = self._take("pad", early), self._take("pad", late)
@@ -224,9 +226,17 @@ class _Reader:
             new.append(late_pad.invars[0])
             new_dims.append(dims)
             outs.append(both.outvars[0])
-        if half == 1:
-            self.new, self.old_dims, self.new_dims = new, row_dims, new_dims
         self.elem_dims = row_dims
+        if half == 1:
+            self.new, self.new_dims = new, new_dims
+            self.left_dims = self.right_dims = row_dims
+            if length == 3 and any(None in dims for dims in row_dims):
+                # Where vmap does not run over an element, out_1 has one axis less than out_2.
+                # So is the step read where f takes out_2 to out_3.
+                check(len(set(new)) == len(new))
+                self.step, self.left, self.right = again, new, later
+                self.left_dims = new_dims
+                self.new, self.new_dims = map(list, zip(*third, strict=True))
         return outs
 
     def _next(self) -> str:
@@ -259,21 +269,23 @@ class _Reader:
 
     def _arrange(self, atom: Any) -> tuple[Any, Dims]:
         """Follow a value through equations that arrange its axes."""
-        dims: Dims = tuple(range(len(atom.aval.shape)))
+        start, source = self.i, atom
         while self._next() in _ARRANGE and self.eqns[self.i].invars[0] is atom:
-            eqn = self.eqns[self.i]
-            if eqn.primitive.name == "transpose":
-                order = eqn.params["permutation"]
-            else:
-                places = eqn.params["broadcast_dimensions"]
-                order = [
-                    places.index(i) if i in places else None
-                    for i in range(len(eqn.params["shape"]))
-                ]
-            dims = tuple(None if i is None else dims[i] for i in order)
-            atom = eqn.outvars[0]
+            atom = self.eqns[self.i].outvars[0]
             self.i += 1
+        found, dims = _trace_back(atom, self.eqns[start : self.i])
+        check(found is source)
         return atom, dims
+
+    def _join(self) -> tuple[Any, tuple[Any, Dims], tuple[Any, Dims]]:
+        """Follow two values to where they are concatenated; their axes are arranged before."""
+        start = self.i
+        while self._next() in _ARRANGE:
+            self.i += 1
+        moves = self.eqns[start : self.i]
+        joined = self._take("concatenate", None)
+        first, second = (_trace_back(atom, moves) for atom in joined.invars)
+        return joined.outvars[0], first, second
 
     def _turned(self, i: int, atom: Any) -> Any:
         """What an element is the reverse of, where equation i turned it around for the scan."""
@@ -290,20 +302,38 @@ def check(condition: bool) -> None:
 _ARRANGE = ("transpose", "broadcast_in_dim")
 
 
+def _trace_back(atom: Any, moves: Sequence[Any]) -> tuple[Any, Dims]:
+    """What a value was before these equations arranged its axes, and where each comes from."""
+    dims: Dims = tuple(range(len(atom.aval.shape)))
+    for eqn in reversed(moves):
+        if eqn.outvars[0] is atom:
+            if eqn.primitive.name == "transpose":
+                order = eqn.params["permutation"]
+            else:
+                places = eqn.params["broadcast_dimensions"]
+                order = [
+                    places.index(i) if i in places else None
+                    for i in range(len(eqn.params["shape"]))
+                ]
+            dims = tuple(None if i is None else order[i] for i in dims)
+            atom = eqn.invars[0]
+    return atom, dims
+
+
 def _is_identity(dims: Dims) -> bool:
     return dims == tuple(range(len(dims)))
 
 
 def _check_leaf(layout: Layout, elem: Any, out: Any, left: Any, right: Any, new: Any) -> None:
     """A leaf that the step changes in shape or type is no state."""
+    check(None not in (*layout.left, *layout.new))
     state = list(out.aval.shape)
-    for atom, dims in ((left, layout.old), (right, layout.old), (new, layout.new)):
-        check(None not in dims)
-        shape = [atom.aval.shape[i] for i in dims if i is not None]
-        check(shape[layout.axis] == 1 and atom.aval.dtype == out.aval.dtype)
-        shape[layout.axis] = state[layout.axis]
-        check(shape == state)
-    sizes = [
-        n if i is None else elem.aval.shape[i] for i, n in zip(layout.elem, state, strict=True)
-    ]
-    check(sizes == state and elem.aval.dtype == out.aval.dtype)
+    row = [*state[: layout.axis], 1, *state[layout.axis + 1 :]]
+    for atom, dims, sizes in (
+        (left, layout.left, row),
+        (right, layout.right, row),
+        (new, layout.new, row),
+        (elem, layout.elem, state),
+    ):
+        shape = [n if i is None else atom.aval.shape[i] for i, n in zip(dims, sizes, strict=True)]
+        check(shape == sizes and atom.aval.dtype == out.aval.dtype)

@@ -533,9 +533,12 @@ class Walk:
         def rows(leaves: Sequence[Any]) -> list[Any]:
             return [jnp.moveaxis(x, each.axis, 0) for x, each in zip(leaves, layouts, strict=True)]
 
-        def single(x: Any, layout: Any) -> Any:
+        def single(x: Any, layout: Any, dims: Any) -> Any:
             """One row, arranged as an operand of the step."""
-            return jnp.transpose(jnp.expand_dims(x, layout.axis), np.argsort(layout.old).tolist())
+            x = jnp.expand_dims(x, layout.axis)
+            if None in dims:  # along which all entries are the same
+                x = x[*(0 if i is None else slice(None) for i in dims)]
+            return jnp.transpose(x, np.argsort([i for i in dims if i is not None]).tolist())
 
         observed = [self._is_observed(parts, i) for i in range(len(parts.leaves))]
         nodes = _jaxpr.needed(parts.step.nodes, pick(observed, parts.step.outs))
@@ -544,8 +547,10 @@ class Walk:
         def advance(consts: Any, carry: Any, x: Any, inner: Any) -> Any:
             own = pick(observed, layouts)
             env = dict(zip(const_ids, consts, strict=True))
-            env |= dict(zip(pick(observed, carry_ids), map(single, carry, own), strict=True))
-            env |= dict(zip(x_ids, map(single, x, layouts), strict=True))
+            carry = [single(h, layout, layout.left) for h, layout in zip(carry, own, strict=True)]
+            x = [single(row, layout, layout.right) for row, layout in zip(x, layouts, strict=True)]
+            env |= dict(zip(pick(observed, carry_ids), carry, strict=True))
+            env |= dict(zip(x_ids, x, strict=True))
             env = self.run(nodes, env, {})
             new = [self.read(env, ref) for ref in pick(observed, parts.step.outs)]
             return [

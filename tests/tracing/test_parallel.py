@@ -4,6 +4,8 @@ The oracle is a Python loop over that recurrence with a zero added to each state
 of the loss by the zero of step t is the adjoint.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -313,6 +315,37 @@ def test_short_ones(length):
         want = [jnp.linalg.norm(x) for x in later[: length - 1] + later[2:]]
         want = want[-length:] if length == 3 else [jnp.linalg.norm(1 + A[1]), want[-1]]
         np.testing.assert_allclose(scan.log_norm, jnp.log(jnp.array(want)), atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [3, 4, 5])
+def test_vmap_over_one_leaf_of_two(length):
+    """Then out_1 has an axis less in the program than out_2."""
+
+    def loss(scan, decays, inputs):
+        each = jax.vmap(lambda a: jax.vmap(lambda b: scan(a[:length], b[:length]))(inputs))(decays)
+        same = jax.vmap(lambda a: scan(a[:length], B[:length]), out_axes=1)(decays)
+        turned = jax.vmap(
+            lambda c: jax.vmap(lambda b: scan(c * b[:length], b[:length]))(inputs), out_axes=1
+        )(jnp.arange(2.0))
+        return jnp.sum(jnp.tanh(each)) + jnp.sum(same**2) + jnp.sum(turned**3)
+
+    got, want = (
+        gl.trace(functools.partial(loss, scan))(jnp.stack([A, B]), W)
+        for scan in (linear_parallel, linear_scan)
+    )
+    assert len(got.scans) == len(want.scans) == 3
+    np.testing.assert_allclose(got.grads, want.grads, rtol=1e-6)
+    for mine, theirs in zip(got.scans, want.scans, strict=True):
+        np.testing.assert_allclose(mine.log_norm, theirs.log_norm, atol=1e-4)
+        np.testing.assert_allclose(mine.log_direct, theirs.log_direct, atol=1e-4)
+
+
+def test_of_two_elements_with_vmap_over_one_leaf_there_is_no_step():
+    def loss(decays):
+        return jnp.sum(jax.vmap(lambda a: linear_parallel(a[:2], B[:2]))(decays) ** 2)
+
+    with pytest.raises(ValueError, match=r"associative_scan at test_parallel.py.* is not recorded"):
+        gl.trace(loss)(jnp.stack([A, A]))
 
 
 def test_integers_are_no_state():
