@@ -264,6 +264,7 @@ def _holds_all(wide: Any, dtype: Any) -> bool:
     return outer.nmant >= inner.nmant and outer.maxexp >= inner.maxexp
 
 
+@functools.cache
 def is_narrow(dtype: Any) -> bool:
     """Whether a type is a float of 16 bits or fewer."""
     return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from gradlab.tracing import _jaxpr
 LN2 = 0.6931471805599453
 # The exponent of an exact zero: below anything a product of steps can reach.
 ZERO = -(2**30)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Size(NamedTuple):
@@ -35,8 +36,22 @@ def real_dtype(leaves: Sequence[Any]) -> Any:
     return jnp.float64 if wide else jnp.float32
 
 
+def _traced_once(*static: str) -> Callable[[_Function], _Function]:
+    """Let JAX keep what a function does for operands of a type, only for the speed of tracing.
+
+    A program with a recurrence holds these equations at ten places, and jnp takes a millisecond to
+    write a few of them. They are written into the program as without it.
+    """
+    return cast(Any, functools.partial(jax.jit, static_argnames=static, inline=True))
+
+
 def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
     """The size of the vector whose parts are `leaves`; vmap it for the rows of stacked vectors."""
+    return _size(tuple(leaves), axis=axis, dtype=dtype)
+
+
+@_traced_once("axis", "dtype")
+def _size(leaves: tuple[jax.Array, ...], axis: int | None, dtype: Any) -> Size:
     if are_split(leaves):
         return _careful(axis, dtype, leaves)
     # A sum of squares is enough, at a tenth of the cost, unless it leaves the float's range.
@@ -55,7 +70,7 @@ def size(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> Size:
         lambda squares, _: varying(_quick(dtype, squares)),
         lambda _, leaves: varying(_careful(axis, dtype, leaves)),
         squares,
-        tuple(leaves),
+        leaves,
     )
 
 
@@ -148,6 +163,7 @@ def power(k: jax.Array, dtype: Any) -> jax.Array:
     return jax.lax.bitcast_convert_type(bits, dtype)
 
 
+@_traced_once("axis")
 def scale(x: jax.Array, k: jax.Array, axis: int | None) -> jax.Array:
     """2^k x, exactly; per sample where `axis` is given."""
     dtype = real_dtype([x])

@@ -23,6 +23,7 @@ _CUMULATIVE = {
 _KERNELS = frozenset("ffi_call custom_call pallas_call tpu_custom_call rnn_fwd".split())
 # They have no derivative, so nothing goes back through them but by a rule around them.
 _CALLBACKS = frozenset(("pure_callback", "io_callback"))
+_NAMED = frozenset((*_CUMULATIVE, *_KERNELS, *_CALLBACKS, _jaxpr.PARALLEL))
 _RULED = frozenset(("custom_jvp_call", "custom_vjp_call"))
 
 
@@ -44,15 +45,18 @@ def _find(
     # A parallel scan that was not understood leaves a node without results, which nothing needs.
     unlinked = [n for n in program.nodes if n.kind == _jaxpr.PARALLEL and n.eqn.parts is None]
     for node in (*unlinked, *_jaxpr.needed(program.nodes, program.outs)):
+        closed, inside = walk.is_closed(node), walk.inside(node)
+        if not (closed or inside or node.kind in _NAMED):
+            continue  # to find the line of every equation would take longer than all else here
         # A library may leave no line of the user's on what it wraps: then the call's serves.
         place = _jaxpr.where(node) or outer
         if node.kind == _jaxpr.PARALLEL and node.eqn.parts is None:
             yield _unlinked(place)
         elif any(moved.of(node)) and any(map(_jaxpr.is_float, _results(node))):
             yield from _name(node, place, ruled)
-            if walk.is_closed(node):
+            if closed:
                 yield _looped(place)
-        for inner in walk.inside(node):
+        for inner in inside:
             yield from _find(walk, inner, moved, place, ruled or node.kind in _RULED)
 
 

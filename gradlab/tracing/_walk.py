@@ -118,11 +118,12 @@ class Walk:
         """The sites of one equation: its own first, then those inside it."""
         key = id(node.eqn)
         if key not in self._found:
-            # A library may leave no line of the user's on what it wraps: then the call's serves.
-            name = _jaxpr.where(node)
             with node.eqn.ctx.manager:  # which knows the mesh, also inside shard_map
-                found = self._look(node)
-            sites = [site if site.name else site._replace(name=name) for site in found]
+                sites = self._look(node)
+            if any(not site.name for site in sites):
+                # A library may leave no line of the user's on what it wraps: the call's serves.
+                name = _jaxpr.where(node)
+                sites = [site if site.name else site._replace(name=name) for site in sites]
             # The equation is kept beside its answer so that its id stays its own.
             self._found[key] = (node.eqn, sites)
         return self._found[key][1]
