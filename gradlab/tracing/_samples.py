@@ -131,6 +131,8 @@ def _reshape(node: Node, ins: Sequence[Layout]) -> Layout:
     # Count entries from the last axis on: a sample has every so many neighbours in the order.
     stride = have.inner * math.prod(_shape(node)[have.axis + 1 :])
     shape = node.eqn.outvars[0].aval.shape
+    if 0 in shape:
+        return None  # there is no entry that could depend on a sample
     for axis in reversed(range(len(shape))):
         rest = math.prod(shape[axis + 1 :])
         fits = stride % rest == 0 and shape[axis] % (stride // rest * have.count) == 0
