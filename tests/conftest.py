@@ -42,11 +42,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
-from gradlab.figures import _style  # noqa: E402  (after JAX has its options)
-from gradlab.grid._compiled import processor  # noqa: E402
-
-# Most of a figure's time goes into cutting TrueType fonts to the glyphs in use.
-_style.STYLE["pdf.fonttype"] = 3
+from gradlab.grid._compiled import processor  # noqa: E402  (after JAX has its options)
 
 # No test is timed: what a busy machine takes longer for is not wrong.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -194,19 +194,22 @@ def status(dir: Address) -> None:
 
 
 @app.command()
-def figures(dir: Address) -> None:
+def figures(
+    dir: Address,
+    pdf: Annotated[bool, typer.Option("--pdf", help="a PDF of each beside its PNG")] = False,
+) -> None:
     """Redraw the figures of DIR from its dataframes, running nothing."""
     from gradlab import figures as drawing
     from gradlab import frames
 
-    folder = Folder(dir)
+    folder, formats = Folder(dir), ("png", "pdf") if pdf else ("png",)
     frames.warn_unfinished(folder, frames.read_manifest(folder))
     if folder.local is not None:
-        for path in drawing.draw(folder, folder.local / "figures"):
+        for path in drawing.draw(folder, folder.local / "figures", formats):
             print(path)
         return
     with upload_dir(folder, "figures") as here:
-        for path in drawing.draw(folder, here):
+        for path in drawing.draw(folder, here, formats):
             print(f"{folder}/figures/{path.name}")
 
 

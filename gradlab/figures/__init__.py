@@ -11,7 +11,7 @@ number: no figure drops a run silently.
 # pyright: reportArgumentType=false
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,14 +54,17 @@ RUNS, ROWS = 2**15, 2**22
 
 
 def draw(
-    results: str | Path | Folder | frames.Results | frames.TrainingResults, out_dir: str | Path
+    results: str | Path | Folder | frames.Results | frames.TrainingResults,
+    out_dir: str | Path,
+    formats: Sequence[str] = ("png",),
 ) -> list[Path]:
     """Draw every figure of `results` (frames, or a sweep's folder) into `out_dir`.
 
     For each input decay, phase, length and, where there is a theory, theory, and a comparison of
     each other input with gaussian; for each task of a training sweep learning, success and
-    gradients. A PNG (200 dots per inch) and a PDF of each. The same frames give the same bytes. A
-    figure that the runs cannot fill is skipped and the log says why. Returns the paths written.
+    gradients. A PNG (200 dots per inch) of each, or the `formats` asked for: "png", "pdf". The
+    same frames give the same bytes. A figure that the runs cannot fill is skipped and the log says
+    why. Returns the paths written.
 
     Of a folder only what is drawn is read. One of more than 32,768 runs is drawn from as many of
     the first seeds of each point as stay below, and each figure says so; where one seed is too
@@ -88,7 +91,7 @@ def draw(
     for name, make in figures.items():
         fig = make()
         headline(fig, note)
-        paths += save(fig, out_dir / name)
+        paths += save(fig, out_dir / name, formats)
     return paths
 
 

@@ -88,8 +88,8 @@ DECADES = 45.0
 """Norms are drawn to this many decades either side: what float32 can hold, and a little more."""
 
 
-def save(fig: Figure, stem: str | Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Write `fig` as `stem`.png and `stem`.pdf, without the time and the software's version."""
+def save(fig: Figure, stem: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write `fig` as `stem`.png or another of `formats`, without times and versions."""
     nothing = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},

@@ -82,7 +82,16 @@ def test_figures_are_redrawn_from_the_frames_alone(folder):
     done = gradlab("figures", folder / "out")
     assert done.returncode == 0, done.stderr
     assert sorted((folder / "out" / "figures").iterdir()) == drawn
-    assert {path.name for path in drawn} > {"decay-gaussian.png", "inputs-reviews.pdf"}
+    assert {path.name for path in drawn} > {"decay-gaussian.png", "inputs-reviews.png"}
+    assert {path.suffix for path in drawn} == {".png"}
+
+
+def test_a_pdf_of_each_figure_where_asked(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(figures, "draw", lambda *arguments: asked.append(arguments[2]) or [])
+    for option in ([], ["--pdf"]):
+        assert gradlab("figures", folder / "out", *option).returncode == 0
+    assert asked == [("png",), ("png", "pdf")]
 
 
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path, no_figures):

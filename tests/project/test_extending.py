@@ -127,8 +127,6 @@ PROGRAM = """
 import json, sys
 import gradlab as gl
 from gradlab import frames
-from gradlab.figures import _style
-_style.STYLE["pdf.fonttype"] = 3  # which cuts no fonts
 small = {"length": 6, "hidden": 4, "inputs": 2, "cell": ["lazy", "elman"], "init": "twos", "gain": 0.5}
 first = gl.sweep(small, sys.argv[1] + "/gradients")
 runs = first.results.runs

@@ -293,24 +293,10 @@ def test_plugins_of_installed_packages_are_imported(monkeypatch):
         sweeps.plugins.load_installed.cache_clear()
 
 
-# The command as it is installed, but with fonts that are not cut for each figure.
-COMMAND = f"""#!{sys.executable}
-from gradlab.cli import main
-from gradlab.figures import _style
-_style.STYLE["pdf.fonttype"] = 3
-if __name__ == "__main__":  # not where a worker of it imports this
-    main()
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the script kills a process group")
 def test_the_walk_of_the_readme(tmp_path):
     """Every kind of own code, with two workers, killed, resumed and edited."""
-    command = tmp_path / "bin" / "gradlab"
-    command.parent.mkdir()
-    command.write_text(COMMAND)
-    command.chmod(0o755)
-    environment = os.environ | {"PATH": f"{command.parent}:{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         [shutil.which("bash") or "bash", str(OWN / "walk.sh"), str(tmp_path)],
         capture_output=True,

@@ -545,7 +545,7 @@ def test_everything_is_written_and_read_back(tiny):
     assert list(results.runs.columns) == list(frames.RUNS)
     assert results.manifest["status"] == "complete"
     assert all(Path(path).exists() for path in report.paths)
-    assert (folder / "figures" / "phase-gaussian.pdf").exists()
+    assert (folder / "figures" / "phase-gaussian.png").exists()
     audited = results.runs[results.runs["init"] == "orthogonal"]
     np.testing.assert_allclose(audited["spectral_radius"], audited["gain"], rtol=1e-5)
     assert (audited["orthogonality_error"] < 1e-5).all()
