@@ -57,9 +57,8 @@ sentiment: $(STAMP) ## sentiment of the packaged review snippets (DATA=PATH for 
 test: $(STAMP) ## run the tests (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
-test-long: $(STAMP) ## thirty kills, every cell in every chunk, more programs (SEED=1), 10^8 rows, memory
-	@GRADLAB_LONG=1 $(BIN)/python -m pytest tests/sweeps/test_kill.py tests/sweeps/test_chunking.py \
-	    tests/tracing/test_trace_properties.py --hypothesis-seed=$(SEED)
+test-long: $(STAMP) ## all tests with all their cases, thirty kills, more programs (SEED=1), 10^8 rows, memory
+	@GRADLAB_LONG=1 $(BIN)/python -m pytest -n 2 --hypothesis-seed=$(SEED)
 	@$(BIN)/python experiments/memory_store.py --out build --tasks consolidate figures "read one point"
 	@$(BIN)/python experiments/memory.py --out build
 

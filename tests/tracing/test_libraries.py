@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases import some
 
 import gradlab as gl
 
@@ -405,8 +406,10 @@ def options():
 close = functools.partial(np.testing.assert_allclose, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("every", [True, False], ids=["every", "last"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name, every",
+    [*((name, True) for name in MODELS), *((name, False) for name in some(MODELS, 4))],
+)
 def test_against_brute_force(name, every):
     scans, rows = traced(name, every).scans, adjoints(name, every)
     for scan, (total, direct) in zip(scans, rows, strict=True):
