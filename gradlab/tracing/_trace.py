@@ -619,7 +619,7 @@ def _nothing_to_trace(walk: Walk, program: Any) -> str:
         )
     return (
         "trace found no lax.scan of at least one step that carries floats in this loss, no "
-        "lax.associative_scan and no tap: write the recurrence as "
+        "lax.associative_scan of at least two and no tap: write the recurrence as "
         f"`h, ys = jax.lax.scan(step, h0, xs)`, or {hint}"
     )
 

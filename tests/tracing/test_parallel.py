@@ -386,3 +386,11 @@ def test_gates_that_only_a_reset_makes_differ_by_sample():
     got, want = (gl.trace(f)(A, W).scans[0] for f in (loss, plain))
     np.testing.assert_allclose(got.log_norm, want.log_norm, atol=1e-6)
     np.testing.assert_allclose(got.log_transported, want.log_transported, atol=1e-6)
+
+
+def test_a_scan_of_one_element_is_no_recurrence():
+    def loss(xs):
+        return jnp.sum(jax.lax.associative_scan(jnp.multiply, xs))
+
+    with pytest.raises(ValueError, match="no lax.associative_scan of at least two"):
+        gl.trace(loss)(jnp.ones((1, 3)))
