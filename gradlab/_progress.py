@@ -32,6 +32,7 @@ class Bar:
         self._bar: Any = None
         self._start = self._last = time.monotonic()
         self._first: int | None = None
+        self._full = False
 
     def __enter__(self) -> Bar:
         return self
@@ -49,8 +50,8 @@ class Bar:
         text = self._describe(done, total, speed)
         if sys.stderr.isatty():
             self._draw(done, total, text, label)
-        elif now - self._last > _PAUSE or done == total:
-            self._last = now
+        elif now - self._last > _PAUSE or (done == total and not self._full):
+            self._last, self._full = now, done == total
             left = format_duration((total - done) / speed if speed else float("nan"))
             end = f": {label}" if label else ""
             print(f"{text}, time left {left}{end}", file=sys.stderr)

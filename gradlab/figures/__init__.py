@@ -57,6 +57,7 @@ def draw(
     results: str | Path | Folder | frames.Results | frames.TrainingResults,
     out_dir: str | Path,
     formats: Sequence[str] = ("png",),
+    progress: Callable[[int, int], object] = lambda i, count: None,
 ) -> list[Path]:
     """Draw every figure of `results` (frames, or a sweep's folder) into `out_dir`.
 
@@ -69,6 +70,8 @@ def draw(
     Of a folder only what is drawn is read. One of more than 32,768 runs is drawn from as many of
     the first seeds of each point as stay below, and each figure says so; where one seed is too
     much, nothing is drawn and the log says that.
+
+    Before figure i of `count` is drawn, `progress(i, count)` is called.
     """
     note = None
     if isinstance(results, str | Path | Folder):
@@ -88,7 +91,8 @@ def draw(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, make in figures.items():
+    for i, (name, make) in enumerate(figures.items(), 1):
+        progress(i, len(figures))
         fig = make()
         headline(fig, note)
         paths += save(fig, out_dir / name, formats)

@@ -92,8 +92,8 @@ def sweep(
         complete = not computed and store.is_complete(spec.model_dump(mode="json"))
         if not complete:
             store.write_manifest(spec.model_dump(), status="running", runs=total)
+        teller = _Teller(progress, finished, total)
         if computed:
-            teller = _Teller(progress, finished, total)
             watch = forecast.Watch()
             pace = sizes.Pace()
             place = _place(plan.measurement, scheduler, workers, limit, teller, watch)
@@ -102,12 +102,12 @@ def sweep(
                     chunks = _chunks(plan, store.done, fit, pace)
                     _run(measure, chunks, plan.measurement.label, store, teller, pace)
                 before = time.perf_counter()
-                _finish(store, spec, start)
+                _finish(store, spec, start, teller)
                 watch.finish = time.perf_counter() - before
             finally:
                 watch.remember()
         elif not complete:
-            _finish(store, spec, start)
+            _finish(store, spec, start, teller)
     pictures = [name for name in store.folder.names() if name.endswith(".png")]
     return Report(
         computed=computed,
@@ -246,17 +246,25 @@ def _run(
         raise KeyboardInterrupt
 
 
-def _finish(store: Store, spec: Grid, start: float) -> None:
+def _finish(store: Store, spec: Grid, start: float, teller: _Teller) -> None:
     """Make everything that follows from the chunks; the manifest comes last and says so."""
     from gradlab import figures
 
+    def tell(what: str) -> None:
+        teller(what)
+        if teller.stopping:
+            raise KeyboardInterrupt
+
+    tell("consolidating")
     with writing(store.folder):
         counts = store.consolidate()
     _check_spec(store, spec)
     # The sums of the frames, before anything reads them.
     store.write_manifest(spec.model_dump(), status="running", runs=sum(counts["status"].values()))
     with writing(store.folder), upload_dir(store.folder, "figures") as folder:
-        figures.draw(store.folder, folder)
+        figures.draw(
+            store.folder, folder, progress=lambda i, count: tell(f"drawing {i} of {count}")
+        )
     _check_spec(store, spec)
     store.write_manifest(
         spec.model_dump(),

@@ -67,7 +67,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def no_figures(monkeypatch):
     """What is drawn, two tests see; here it is not looked at."""
-    monkeypatch.setattr(figures, "draw", lambda *_: [])
+    monkeypatch.setattr(figures, "draw", lambda *_, **__: [])
 
 
 def test_second_sweep_has_nothing_to_do(folder, no_figures):

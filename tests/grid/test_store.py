@@ -36,7 +36,7 @@ RUNS = 24  # lru has no biases
 @pytest.fixture(autouse=True)
 def made_up(monkeypatch):
     """Log-norms that follow from the coordinates, in no time; chunks of four, no figures."""
-    monkeypatch.setattr(figures, "draw", lambda *_: [])
+    monkeypatch.setattr(figures, "draw", lambda *_, **__: [])
     size_of(monkeypatch, 4)
     measure_by(monkeypatch, rows)
 
@@ -156,7 +156,7 @@ def test_a_manifest_that_says_something_else_is_written_again(whole, damage):
 
 @pytest.mark.parametrize("where", ["frames", "figures"])
 def test_a_disk_that_is_full_in_the_end(whole, tmp_path, monkeypatch, where):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -238,6 +238,22 @@ def stop_at(number):
     return progress
 
 
+def test_progress_says_what_comes_after_the_last_run(tmp_path, monkeypatch):
+    def draw(folder, out, progress):
+        progress(1, 2)
+        progress(2, 2)
+
+    monkeypatch.setattr(figures, "draw", draw)
+    calls = []
+    sweeps.sweep(SPEC, tmp_path / "out", progress=lambda *call: calls.append(call))
+    after = ["consolidating", "drawing 1 of 2", "drawing 2 of 2"]
+    assert calls[-3:] == [(RUNS, RUNS, label) for label in after]
+    with pytest.raises(KeyboardInterrupt):  # there too a user may stop it, and go on later
+        sweeps.sweep(SPEC | {"seeds": 8}, tmp_path / "out", progress=stop_at(2 * RUNS))
+    assert not sweeps.status(tmp_path / "out").finished
+    assert sweeps.sweep(SPEC | {"seeds": 8}, tmp_path / "out").computed == 0
+
+
 def test_a_second_sweep_of_a_folder_is_refused_while_the_first_runs(tmp_path, monkeypatch):
     told = []
 
@@ -313,7 +329,7 @@ def test_an_estimate_is_of_what_sweeps_took(tmp_path, monkeypatch):
             clock[0] += 2.0
         return rows(runs, size, tell)
 
-    def draw(*_):
+    def draw(*_, **__):
         clock[0] += 30.0
         return []
 

@@ -35,7 +35,7 @@ LINEAR = SPEC | {"activation": "linear", "init": "orthogonal", "gain": 1.0}
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
     """No figures, and registries as they were."""
-    monkeypatch.setattr(figures, "draw", lambda *_: [])
+    monkeypatch.setattr(figures, "draw", lambda *_, **__: [])
     before = {kind: dict(registry._entries) for kind, registry in REGISTRIES.items()}
     yield
     for kind, registry in REGISTRIES.items():
