@@ -11,10 +11,12 @@ from gradlab.cells.base import (
     BIAS,
     INPUT,
     Cell,
+    Gates,
     Params,
     add_leaf,
     check_numbers,
     gate_init,
+    gates_at,
     keep_leaves,
     register_family,
 )
@@ -101,6 +103,7 @@ def gated_antisymmetric(
         h_t = h_{t-1} + ε z ⊙ tanh(M h_{t-1} + U_h x_t + b_h)
 
     The state is h; σ is the logistic function. W's diagonal cancels in M, and its gradient is 0.
+    `gate_values` gives z.
 
     Args:
         epsilon: ε > 0, the step of Euler's method, a scalar, possibly traced.
@@ -128,11 +131,14 @@ def gated_antisymmetric(
 
     init = keep_leaves(blocks, hidden, "recurrent")
 
-    def advance(params: Params, h: Array, drive: Array) -> Array:
+    def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
         h_both = h @ prepare(params)["skew"].T
         x_z, x_h = jnp.split(drive, 2)
-        z = jax.nn.sigmoid(h_both + x_z)
-        return h + jnp.asarray(epsilon, h.dtype) * z * jnp.tanh(h_both + x_h)
+        return {"z": jax.nn.sigmoid(h_both + x_z)}, jnp.tanh(h_both + x_h)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        gates, new = open_gates(params, h, drive)
+        return h + jnp.asarray(epsilon, h.dtype) * gates["z"] * new
 
     def matrices(params: Params) -> Array:
         return prepare(params)["skew"][None]
@@ -146,6 +152,7 @@ def gated_antisymmetric(
         gates=("z", "h"),
         matrices=matrices,
         prepare=prepare,
+        gate_values=gates_at(open_gates),
     )
 
 

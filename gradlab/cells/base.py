@@ -22,6 +22,7 @@ Params = dict[str, Array]
 State = Any
 Drive = Any
 Init = Callable[..., Params]
+Gates = dict[str, Array]
 Builder = Callable[..., "Cell"]
 
 # What each family starts from: W orthogonal per gate, U_ij ~ N(0, 1/inputs), b = 0. One start for
@@ -72,6 +73,7 @@ class _Fields(NamedTuple):
     matrices: Callable[[Params], Array]
     log_retention: Callable[[Params], Array] | None
     prepare: Callable[[Params], Params]
+    gate_values: Callable[[Params, State, Array], Gates]
 
 
 class Cell(_Fields):
@@ -109,6 +111,12 @@ class Cell(_Fields):
             matrix from its generator) as one more leaf. The other functions take parameters
             prepared or not; a caller prepares them once, before a scan, since in its body the same
             would be computed, and differentiated, at every step. By default nothing is added.
+        gate_values: `(params, state, x) -> {name: value}`, the gates that the step from the state
+            h_{t-1} with the input x_t uses, after their nonlinearity; x is (D,), each value (H,)
+            ((M,) in `lstm_projected`). A gate has the name of its block in `gates`, and its value
+            is the factor that the step multiplies with, in [0, 1]; the families that rescale a gate
+            first (`min_lstm`, `slstm`, `lem`) say so. A candidate, such as an LSTM's g, is no gate.
+            Where a preactivation is NaN its gate is too. By default {}, for a cell without gates.
 
     `dtype=None` is JAX's default float.
 
@@ -120,6 +128,18 @@ class Cell(_Fields):
     >>> cell = Cell(2, 3, gate_init(2, 3), advance)
     >>> cell.step(cell.init(jax.random.key(0)), cell.start(), jnp.ones(2)).shape
     (3,)
+    >>> cell.gate_values(cell.init(jax.random.key(0)), cell.start(), jnp.ones(2))
+    {}
+
+    The gates of a GRU along a sequence, each of shape (T, H), from the states before each step:
+
+    >>> from gradlab import cells
+    >>> gru, xs = cells.make("gru", inputs=2, hidden=3), jnp.ones((5, 2))
+    >>> params = gru.init(jax.random.key(0))
+    >>> _, before = jax.lax.scan(lambda h, x: (gru.step(params, h, x), h), gru.start(), xs)
+    >>> gates = jax.vmap(gru.gate_values, (None, 0, 0))(params, before, xs)
+    >>> {name: value.shape for name, value in gates.items()}
+    {'r': (5, 3), 'z': (5, 3)}
     """
 
     __slots__ = ()
@@ -138,6 +158,7 @@ class Cell(_Fields):
         matrices: Callable[[Params], Array] | None = None,
         log_retention: Callable[[Params], Array] | None = None,
         prepare: Callable[[Params], Params] | None = None,
+        gate_values: Callable[[Params, State, Array], Gates] | None = None,
     ) -> "Cell":
         """Fill the defaults."""
         for what, width in (("inputs", inputs), ("hidden", hidden)):
@@ -156,6 +177,7 @@ class Cell(_Fields):
             matrices or _blocks(name or "a cell", hidden),
             log_retention,
             prepare or _identity,
+            gate_values or _no_gates,
         )
 
     def step(self, params: Params, state: State, x: Array) -> State:
@@ -174,6 +196,10 @@ def _check_width(name: str, what: str, width: int) -> None:
 
 def _identity(value: Any) -> Any:
     return value
+
+
+def _no_gates(params: Params, state: State, x: Array) -> Gates:
+    return {}
 
 
 def _blocks(name: str, hidden: int) -> Callable[[Params], Array]:
@@ -219,15 +245,22 @@ def _adapt(function: Builder) -> Builder:
 
 
 def _check_step(name: str, cell: Cell) -> None:
-    """Raise `ValueError` for a cell whose step changes the form of its state. Runs no step."""
+    """Raise `ValueError` for a cell whose step changes the form of its state, or whose gates are
+    no dict of vectors. Runs no step."""
 
-    def run(key: Array, x: Array) -> tuple[State, State, Array]:
-        start = cell.start(jnp.float32)
-        state = cell.step(cell.init(key, jnp.float32), start, x)
-        return start, state, cell.read(state)
+    def run(key: Array, x: Array) -> tuple[State, State, Array, Gates]:
+        start, params = cell.start(jnp.float32), cell.init(key, jnp.float32)
+        state = cell.step(params, start, x)
+        return start, state, cell.read(state), cell.gate_values(params, start, x)
 
     x = jax.ShapeDtypeStruct((cell.inputs,), jnp.float32)
-    start, state, h = jax.eval_shape(run, jax.random.key(0), x)
+    start, state, h, gates = jax.eval_shape(run, jax.random.key(0), x)
+    if not isinstance(gates, dict) or any(
+        len(getattr(g, "shape", ())) != 1 for g in gates.values()
+    ):
+        raise ValueError(
+            f"the gate_values of the cell {name} must be a dict of name -> (H,), got {_form(gates)}"
+        )
     if _form(start) != _form(state):
         raise ValueError(f"the step of the cell {name} turns {_form(start)} into {_form(state)}")
     if _form(h) != _form(jax.ShapeDtypeStruct((cell.hidden,), jnp.float32)):
@@ -482,6 +515,33 @@ def gate_retention(gate: int, hidden: int, sign: int = 1) -> Callable[[Params], 
         return jax.nn.log_sigmoid(sign * widen(params["bias"][rows]))
 
     return log_retention
+
+
+def gates_at(
+    open_gates: Callable[[Params, State, Drive], tuple[Gates, Any]],
+    project: Callable[[Params, Array], Drive] | None = None,
+) -> Callable[[Params, State, Array], Gates]:
+    """The `gate_values` of a family whose `advance` computes its gates by `open_gates`.
+
+    Args:
+        open_gates: `(params, state, drive) -> (gates, rest)`, with whatever else `advance` needs of
+            the same preactivations as the rest. Since `advance` calls it too, what is shown is what
+            the step uses.
+        project: the family's own, by default U x + b.
+
+    >>> def open_gates(params, h, drive):
+    ...     return {"z": jax.nn.sigmoid(drive)}, None
+    >>> gate_values = gates_at(open_gates, lambda params, x: params["scale"] * x)
+    >>> gate_values({"scale": 0.0}, None, jnp.ones(2))["z"].tolist()
+    [0.5, 0.5]
+    """
+    project = project or affine
+
+    def gate_values(params: Params, state: State, x: Array) -> Gates:
+        gates, _ = open_gates(params, state, project(params, x))
+        return gates
+
+    return gate_values
 
 
 def add_leaf(leaf: str, compute: Callable[[Params], Array]) -> Callable[[Params], Params]:

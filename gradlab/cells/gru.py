@@ -9,13 +9,24 @@ from gradlab.cells.base import (
     INPUT,
     RECURRENT,
     Cell,
+    Gates,
     Params,
     add_leaves,
     gate_init,
     gate_retention,
+    gates_at,
     register_family,
 )
 from gradlab.initializers import Initializer
+
+
+def open_gru(params: Params, from_h: Array, from_x: Array) -> tuple[Gates, Array]:
+    """The gates r and z, and the candidate n, reset after the product; blocks (r, z, n)."""
+    h_r, h_z, h_n = jnp.split(from_h, 3)
+    x_r, x_z, x_n = jnp.split(from_x, 3)
+    r = jax.nn.sigmoid(h_r + x_r)
+    z = jax.nn.sigmoid(h_z + x_z)
+    return {"r": r, "z": z}, jnp.tanh(x_n + r * (h_n + params["recurrent_bias"]))
 
 
 @register_family
@@ -37,6 +48,7 @@ def gru(
         h_t = (1 - z) n + z h_{t-1}
 
     Cho et al. (2014) reset before the product, W_n (r h_{t-1}): that is `gru_reset_before`.
+    `gate_values` gives r, which lets the old state into the candidate, and z, which keeps it.
 
     Args:
         bias: initializer of each gate's block (H,) of b, `params["bias"]`, and of b' (H,),
@@ -53,13 +65,12 @@ def gru(
         gate_init(inputs, hidden, recurrent, input, bias, gates=3), recurrent_bias=(bias, (hidden,))
     )
 
+    def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
+        return open_gru(params, h @ params["recurrent"].T, drive)
+
     def advance(params: Params, h: Array, drive: Array) -> Array:
-        h_r, h_z, h_n = jnp.split(h @ params["recurrent"].T, 3)
-        x_r, x_z, x_n = jnp.split(drive, 3)
-        r = jax.nn.sigmoid(h_r + x_r)
-        z = jax.nn.sigmoid(h_z + x_z)
-        n = jnp.tanh(x_n + r * (h_n + params["recurrent_bias"]))
-        return (1 - z) * n + z * h
+        gates, n = open_gates(params, h, drive)
+        return (1 - gates["z"]) * n + gates["z"] * h
 
     return Cell(
         inputs,
@@ -69,6 +80,7 @@ def gru(
         name="gru",
         gates=("r", "z", "n"),
         log_retention=gate_retention(1, hidden),
+        gate_values=gates_at(open_gates),
     )
 
 
@@ -90,6 +102,8 @@ def gru_reset_before(
         n = tanh(W_n (r h_{t-1}) + U_n x_t + b_n)
         h_t = (1 - z) n + z h_{t-1}
 
+    `gate_values` gives r and z.
+
     haiku's `GRU` is this cell with blocks in the order (z, r, n) and with z for 1 - z, that is
     with -W_z, -U_z, -b_z. PyTorch, cuDNN and flax reset after the product: that is `gru`.
 
@@ -104,12 +118,15 @@ def gru_reset_before(
     """
     init = gate_init(inputs, hidden, recurrent, input, bias, gates=3)
 
+    def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
+        W_rz, W_n = jnp.split(params["recurrent"], [2 * hidden])
+        x_rz, x_n = jnp.split(drive, [2 * hidden])
+        r, z = jnp.split(jax.nn.sigmoid(h @ W_rz.T + x_rz), 2)
+        return {"r": r, "z": z}, jnp.tanh((r * h) @ W_n.T + x_n)
+
     def advance(params: Params, h: Array, drive: Array) -> Array:
-        gates, candidate = jnp.split(params["recurrent"], [2 * hidden])
-        x_gates, x_n = jnp.split(drive, [2 * hidden])
-        r, z = jnp.split(jax.nn.sigmoid(h @ gates.T + x_gates), 2)
-        n = jnp.tanh((r * h) @ candidate.T + x_n)
-        return (1 - z) * n + z * h
+        gates, n = open_gates(params, h, drive)
+        return (1 - gates["z"]) * n + gates["z"] * h
 
     return Cell(
         inputs,
@@ -119,4 +136,5 @@ def gru_reset_before(
         name="gru_reset_before",
         gates=("r", "z", "n"),
         log_retention=gate_retention(1, hidden),
+        gate_values=gates_at(open_gates),
     )

@@ -10,18 +10,21 @@ from gradlab.cells.base import (
     INPUT,
     RECURRENT,
     Cell,
+    Gates,
     Params,
     activation_function,
     add_leaves,
     gate_init,
     gate_retention,
+    gates_at,
     linear,
     read_field,
     register_family,
     shift_bias,
     zero_state,
 )
-from gradlab.cells.lstm import LSTMState
+from gradlab.cells.gru import open_gru
+from gradlab.cells.lstm import LSTMState, open_lstm
 from gradlab.initializers import Initializer
 
 # Added to the variance, as in github.com/ryankiros/layer-norm, layers.py, commit 7a9a1bf.
@@ -96,6 +99,8 @@ def layer_norm_lstm(
         c_t = σ(f) c_{t-1} + σ(i) tanh(g)
         h_t = σ(o) tanh(s_c ⊙ N(c_t) + b_c)
 
+    `gate_values` gives σ(i), σ(f) and σ(o) under i, f and o.
+
     b stands for the sum of three biases in the paper. At h = 0 the derivative of N is 1/√1e-5, so
     that the first step back to a zero state multiplies the adjoint by up to 316.
 
@@ -130,12 +135,15 @@ def layer_norm_lstm(
     def project(params: Params, x: Array) -> Array:
         return params["input_scale"] * _norm(linear(params, x)) + params["bias"]
 
-    def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
+    def open_gates(params: Params, state: LSTMState, drive: Array) -> tuple[Gates, Array]:
         from_h = params["recurrent_scale"] * _norm(state.h @ params["recurrent"].T)
-        i, f, g, o = jnp.split(from_h + drive, 4)
-        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return open_lstm(from_h + drive)
+
+    def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
+        gates, g = open_gates(params, state, drive)
+        c = gates["f"] * state.c + gates["i"] * g
         shown = params["memory_scale"] * _norm(c) + params["memory_bias"]
-        return LSTMState(c, jax.nn.sigmoid(o) * jnp.tanh(shown))
+        return LSTMState(c, gates["o"] * jnp.tanh(shown))
 
     return Cell(
         inputs,
@@ -148,6 +156,7 @@ def layer_norm_lstm(
         project=project,
         read=read_field("h"),
         log_retention=gate_retention(1, hidden),
+        gate_values=gates_at(open_gates, project),
     )
 
 
@@ -170,6 +179,8 @@ def layer_norm_gru(
         (r, z) = σ(s_W ⊙ N(W_rz h_{t-1}) + s_U ⊙ N(U_rz x_t) + b_rz)
         n = tanh(s_U,n ⊙ N(U_n x_t) + b_n + r (s_W,n ⊙ N(W_n h_{t-1}) + b'))
         h_t = (1 - z) n + z h_{t-1}
+
+    `gate_values` gives r and z.
 
     b_rz stands for the sum of two biases in the paper, whose z is 1 - z here, as in `gru`. At
     h = 0 the derivative of N is 1/√1e-5, so that the first step back to a zero state multiplies
@@ -206,13 +217,13 @@ def layer_norm_gru(
     def project(params: Params, x: Array) -> Array:
         return params["input_scale"] * normed(linear(params, x)) + params["bias"]
 
-    def advance(params: Params, h: Array, drive: Array) -> Array:
+    def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
         from_h = params["recurrent_scale"] * normed(h @ params["recurrent"].T)
-        h_r, h_z, h_n = jnp.split(from_h, 3)
-        x_r, x_z, x_n = jnp.split(drive, 3)
-        r, z = jax.nn.sigmoid(h_r + x_r), jax.nn.sigmoid(h_z + x_z)
-        n = jnp.tanh(x_n + r * (h_n + params["recurrent_bias"]))
-        return (1 - z) * n + z * h
+        return open_gru(params, from_h, drive)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        gates, n = open_gates(params, h, drive)
+        return (1 - gates["z"]) * n + gates["z"] * h
 
     return Cell(
         inputs,
@@ -223,4 +234,5 @@ def layer_norm_gru(
         gates=("r", "z", "n"),
         project=project,
         log_retention=gate_retention(1, hidden),
+        gate_values=gates_at(open_gates, project),
     )

@@ -13,9 +13,11 @@ from gradlab.cells.base import (
     INPUT,
     RECURRENT,
     Cell,
+    Gates,
     Params,
     check_numbers,
     gate_init,
+    gates_at,
     read_field,
     register_family,
     zero_state,
@@ -49,7 +51,8 @@ def lem(
         z_t = (1 - α) z_{t-1} + α tanh(W_z y_{t-1} + U_z x_t + b_z)
         y_t = (1 - β) y_{t-1} + β tanh(W_y z_t + U_y x_t + b_y)
 
-    The paper writes Δt_n for α and Δt with a bar for β; `read` gives y.
+    The paper writes Δt_n for α and Δt with a bar for β; `read` gives y. `gate_values` gives these
+    two time steps, in [0, Δt], under the names of their blocks: α under "1", β under "2".
 
     Args:
         dt: Δt in (0, 1], the longest time step; a scalar, possibly traced. 1 is the authors'
@@ -73,16 +76,21 @@ def lem(
     """
     check_numbers("lem", "above 0 and at most 1", lambda v: 0 < v <= 1, dt=dt)
 
-    def advance(params: Params, state: LEMState, drive: Array) -> LEMState:
-        y, z = state
-        longest = jnp.asarray(dt, y.dtype)
-        from_y, from_z = jnp.split(params["recurrent"], [3 * hidden])
-        h_1, h_2, h_z = jnp.split(y @ from_y.T, 3)
-        x_1, x_2, x_z, x_y = jnp.split(drive, 4)
+    def open_gates(params: Params, state: LEMState, drive: Array) -> tuple[Gates, Array]:
+        longest = jnp.asarray(dt, state.y.dtype)
+        h_1, h_2, h_z = jnp.split(state.y @ params["recurrent"][: 3 * hidden].T, 3)
+        x_1, x_2, x_z, _ = jnp.split(drive, 4)
         alpha = longest * jax.nn.sigmoid(h_1 + x_1)
         beta = longest * jax.nn.sigmoid(h_2 + x_2)
-        z = (1 - alpha) * z + alpha * jnp.tanh(h_z + x_z)
-        y = (1 - beta) * y + beta * jnp.tanh(z @ from_z.T + x_y)
+        return {"1": alpha, "2": beta}, jnp.tanh(h_z + x_z)
+
+    def advance(params: Params, state: LEMState, drive: Array) -> LEMState:
+        gates, new = open_gates(params, state, drive)
+        alpha, beta = gates["1"], gates["2"]
+        z = (1 - alpha) * state.z + alpha * new
+        # The candidate of y reads the new z.
+        W_y, x_y = params["recurrent"][3 * hidden :], drive[3 * hidden :]
+        y = (1 - beta) * state.y + beta * jnp.tanh(z @ W_y.T + x_y)
         return LEMState(y, z)
 
     def log_retention(params: Params) -> Array:
@@ -99,4 +107,5 @@ def lem(
         start=zero_state(hidden, LEMState),
         read=read_field("y"),
         log_retention=log_retention,
+        gate_values=gates_at(open_gates),
     )

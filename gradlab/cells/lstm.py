@@ -12,10 +12,12 @@ from gradlab.cells.base import (
     INPUT,
     RECURRENT,
     Cell,
+    Gates,
     Params,
     add_leaves,
     gate_init,
     gate_retention,
+    gates_at,
     read_field,
     register_family,
     shift_bias,
@@ -35,6 +37,13 @@ class LSTMState(NamedTuple):
     h: Array
 
 
+def open_lstm(preactivations: Array) -> tuple[Gates, Array]:
+    """The gates i, f and o, and the candidate tanh(g), from the blocks (i, f, g, o)."""
+    i, f, g, o = jnp.split(preactivations, 4)
+    gates = {"i": jax.nn.sigmoid(i), "f": jax.nn.sigmoid(f), "o": jax.nn.sigmoid(o)}
+    return gates, jnp.tanh(g)
+
+
 @register_family
 def lstm(
     inputs: int,
@@ -52,9 +61,15 @@ def lstm(
         c_t = σ(f) c_{t-1} + σ(i) tanh(g)
         h_t = σ(o) tanh(c_t)
 
+    `gate_values` gives σ(i), σ(f) and σ(o) under i, f and o; g is the candidate.
+
     >>> cell = lstm(inputs=3, hidden=2, forget_bias=5.0)
-    >>> cell.init(jax.random.key(0))["bias"].tolist()
+    >>> params = cell.init(jax.random.key(0))
+    >>> params["bias"].tolist()
     [0.0, 0.0, 5.0, 5.0, 0.0, 0.0, 0.0, 0.0]
+    >>> gates = cell.gate_values(params, cell.start(), jnp.zeros(3))
+    >>> {name: [round(float(v), 3) for v in value] for name, value in sorted(gates.items())}
+    {'f': [0.993, 0.993], 'i': [0.5, 0.5], 'o': [0.5, 0.5]}
 
     Source: Gers, Schmidhuber & Cummins, "Learning to forget" (2000), section 3; the positive
     forget bias is also in Jozefowicz, Zaremba & Sutskever (2015). PyTorch's order of the gates.
@@ -62,10 +77,13 @@ def lstm(
     blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=4)
     init = shift_bias(blocks, 1, hidden, forget_bias)
 
+    def open_gates(params: Params, state: LSTMState, drive: Array) -> tuple[Gates, Array]:
+        return open_lstm(state.h @ params["recurrent"].T + drive)
+
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
-        i, f, g, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
-        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return LSTMState(c, jax.nn.sigmoid(o) * jnp.tanh(c))
+        gates, g = open_gates(params, state, drive)
+        c = gates["f"] * state.c + gates["i"] * g
+        return LSTMState(c, gates["o"] * jnp.tanh(c))
 
     return Cell(
         inputs,
@@ -77,6 +95,7 @@ def lstm(
         start=zero_state(hidden, LSTMState),
         read=read_field("h"),
         log_retention=gate_retention(1, hidden),
+        gate_values=gates_at(open_gates),
     )
 
 
@@ -99,6 +118,9 @@ def lstm_peephole(
         c_t = σ(f + p_f c_{t-1}) c_{t-1} + σ(i + p_i c_{t-1}) tanh(g)
         h_t = σ(o + p_o c_t) tanh(c_t)
 
+    `gate_values` gives the three logistic functions under i, f and o, the last with the c_t that
+    the step writes.
+
     Args:
         peephole: initializer of p = (p_i, p_f, p_o), (3·H,), `params["peephole"]`; by default
             N(0, 0.1²).
@@ -120,12 +142,18 @@ def lstm_peephole(
 
     init = add_leaves(blocks, peephole=(peephole, (3 * hidden,)))
 
-    def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
+    def open_gates(params: Params, state: LSTMState, drive: Array) -> tuple[Gates, Array]:
         i, f, g, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
         p_i, p_f, p_o = jnp.split(params["peephole"], 3)
-        old = jax.nn.sigmoid(f + p_f * state.c) * state.c
-        c = old + jax.nn.sigmoid(i + p_i * state.c) * jnp.tanh(g)
-        return LSTMState(c, jax.nn.sigmoid(o + p_o * c) * jnp.tanh(c))
+        f = jax.nn.sigmoid(f + p_f * state.c)
+        i = jax.nn.sigmoid(i + p_i * state.c)
+        # The output gate sees the new memory, so that the gates bring it along.
+        c = f * state.c + i * jnp.tanh(g)
+        return {"i": i, "f": f, "o": jax.nn.sigmoid(o + p_o * c)}, c
+
+    def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
+        gates, c = open_gates(params, state, drive)
+        return LSTMState(c, gates["o"] * jnp.tanh(c))
 
     return Cell(
         inputs,
@@ -137,6 +165,7 @@ def lstm_peephole(
         start=zero_state(hidden, LSTMState),
         read=read_field("h"),
         log_retention=gate_retention(1, hidden),
+        gate_values=gates_at(open_gates),
     )
 
 
@@ -157,6 +186,8 @@ def lstm_projected(
 
         c_t = σ(f) c_{t-1} + σ(i) tanh(g)
         h_t = R (σ(o) tanh(c_t))
+
+    `gate_values` gives σ(i), σ(f) and σ(o) under i, f and o, each (M,).
 
     It is the one cell whose h is not as wide as the rest of its state, which the sweeps take for
     granted: it is not among `names()`.
@@ -199,10 +230,13 @@ def lstm_projected(
         params = square(key, dtype)
         return params | {"recurrent": params["recurrent"][:, :hidden]}
 
+    def open_gates(params: Params, state: LSTMState, drive: Array) -> tuple[Gates, Array]:
+        return open_lstm(state.h @ params["recurrent"].T + drive)
+
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
-        i, f, g, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
-        c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return LSTMState(c, (jax.nn.sigmoid(o) * jnp.tanh(c)) @ params["projection"].T)
+        gates, g = open_gates(params, state, drive)
+        c = gates["f"] * state.c + gates["i"] * g
+        return LSTMState(c, (gates["o"] * jnp.tanh(c)) @ params["projection"].T)
 
     def start(dtype: DTypeLike | None = None) -> LSTMState:
         return LSTMState(zero_state(memory)(dtype), zero_state(hidden)(dtype))
@@ -221,4 +255,5 @@ def lstm_projected(
         read=read_field("h"),
         matrices=matrices,
         log_retention=gate_retention(1, memory),
+        gate_values=gates_at(open_gates),
     )

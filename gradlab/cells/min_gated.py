@@ -12,6 +12,7 @@ from gradlab.cells.base import (
     BIAS,
     INPUT,
     Cell,
+    Gates,
     Init,
     Params,
     affine,
@@ -49,7 +50,7 @@ def min_gru(
 
     With z_t = σ(U_z x_t + b_z) and σ the logistic function. The recurrence is linear in h, and no
     weight reads h: `project` gives the pair (1 - z_t, z_t ⊙ φ(U_h x_t + b_h)), and `parallel` all
-    states at once.
+    states at once. `gate_values` gives z, which reads the input alone.
 
     Args:
         candidate: φ, `"linear"`, the identity, or `"positive"`, a + 1/2 where a ≥ 0 and σ(a)
@@ -75,9 +76,17 @@ def min_gru(
     choose("candidate", candidate, CANDIDATES)
     phi = CANDIDATES[candidate]
 
-    def project(params: Params, x: Array) -> tuple[Array, Array]:
+    def open_gates(params: Params, x: Array) -> tuple[Gates, Array, Array]:
         z, new = jnp.split(affine(params, x), 2)
-        return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * phi(new)
+        # 1 - σ(z) = σ(-z), which keeps its digits where the gate is nearly open.
+        return {"z": jax.nn.sigmoid(z)}, jax.nn.sigmoid(-z), phi(new)
+
+    def project(params: Params, x: Array) -> tuple[Array, Array]:
+        gates, retention, new = open_gates(params, x)
+        return retention, gates["z"] * new
+
+    def gate_values(params: Params, h: Array, x: Array) -> Gates:
+        return open_gates(params, x)[0]
 
     return Cell(
         inputs,
@@ -89,6 +98,7 @@ def min_gru(
         project=project,
         matrices=_at_no_input(project, inputs),
         log_retention=gate_retention(0, hidden, sign=-1),
+        gate_values=gate_values,
     )
 
 
@@ -106,7 +116,7 @@ def min_lstm(
     With the gates f = σ(U_f x_t + b_f) and i = σ(U_i x_t + b_i), σ the logistic function, scaled
     to sum to 1: f' = f / (f + i), i' = i / (f + i). The recurrence is linear in h, and no weight
     reads h: `project` gives the pair (f'_t, i'_t ⊙ φ(U_h x_t + b_h)), and `parallel` all states at
-    once.
+    once. `gate_values` gives the scaled gates, f' under f and i' under i.
 
     Args:
         candidate: φ, as in `min_gru`.
@@ -134,10 +144,17 @@ def min_lstm(
         # f' = f / (f + i) = σ(ln f - ln i), which stays right where both gates underflow.
         return jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
 
-    def project(params: Params, x: Array) -> tuple[Array, Array]:
+    def open_gates(params: Params, x: Array) -> tuple[Gates, Array]:
         f, i, new = jnp.split(affine(params, x), 3)
         odds = log_odds(f, i)
-        return jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds) * phi(new)
+        return {"f": jax.nn.sigmoid(odds), "i": jax.nn.sigmoid(-odds)}, phi(new)
+
+    def project(params: Params, x: Array) -> tuple[Array, Array]:
+        gates, new = open_gates(params, x)
+        return gates["f"], gates["i"] * new
+
+    def gate_values(params: Params, h: Array, x: Array) -> Gates:
+        return open_gates(params, x)[0]
 
     def log_retention(params: Params) -> Array:
         f, i, _ = jnp.split(widen(params["bias"]), 3)
@@ -153,6 +170,7 @@ def min_lstm(
         project=project,
         matrices=_at_no_input(project, inputs),
         log_retention=log_retention,
+        gate_values=gate_values,
     )
 
 

@@ -10,10 +10,12 @@ from gradlab.cells.base import (
     INPUT,
     RECURRENT,
     Cell,
+    Gates,
     Params,
     add_leaves,
     gate_init,
     gate_retention,
+    gates_at,
     linear,
     register_family,
     shift_bias,
@@ -41,7 +43,7 @@ def mgu(
 
     What the authors call the forget gate is how much is forgotten: the cell keeps
     1 - f = σ(-W_f h_{t-1} - U_f x_t - b_f). A larger `forget_bias` keeps more, as in every other
-    cell, and so it is subtracted from b_f.
+    cell, and so it is subtracted from b_f. `gate_values` gives f, the share that is forgotten.
 
     Args:
         forget_bias: subtracted from the f block of b by `init`; a scalar or (H,), possibly traced.
@@ -56,12 +58,15 @@ def mgu(
     blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=2)
     init = shift_bias(blocks, 0, hidden, -jnp.asarray(forget_bias))
 
-    def advance(params: Params, h: Array, drive: Array) -> Array:
-        gate, candidate = jnp.split(params["recurrent"], 2)
+    def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
+        W_f, W_n = jnp.split(params["recurrent"], 2)
         x_f, x_n = jnp.split(drive, 2)
-        f = jax.nn.sigmoid(h @ gate.T + x_f)
-        n = jnp.tanh((f * h) @ candidate.T + x_n)
-        return (1 - f) * h + f * n
+        f = jax.nn.sigmoid(h @ W_f.T + x_f)
+        return {"f": f}, jnp.tanh((f * h) @ W_n.T + x_n)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        gates, n = open_gates(params, h, drive)
+        return (1 - gates["f"]) * h + gates["f"] * n
 
     return Cell(
         inputs,
@@ -71,6 +76,7 @@ def mgu(
         name="mgu",
         gates=("f", "n"),
         log_retention=gate_retention(0, hidden, sign=-1),
+        gate_values=gates_at(open_gates),
     )
 
 
@@ -91,6 +97,8 @@ def janet(
 
         h_t = σ(f) h_{t-1} + (1 - σ(f - β)) tanh(n)
 
+    `gate_values` gives σ(f) under f.
+
     Args:
         beta: β, lets more in than the gate forgets; a scalar, possibly traced. With 0 the two are
             coupled.
@@ -107,11 +115,15 @@ def janet(
     blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=2)
     init = shift_bias(blocks, 0, hidden, forget_bias)
 
-    def advance(params: Params, h: Array, drive: Array) -> Array:
+    def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
         f, n = jnp.split(h @ params["recurrent"].T + drive, 2)
         # 1 - σ(a) = σ(-a), which keeps its digits where the gate is nearly open.
         let_in = jax.nn.sigmoid(jnp.asarray(beta, f.dtype) - f)
-        return jax.nn.sigmoid(f) * h + let_in * jnp.tanh(n)
+        return {"f": jax.nn.sigmoid(f)}, let_in * jnp.tanh(n)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        gates, new = open_gates(params, h, drive)
+        return gates["f"] * h + new
 
     return Cell(
         inputs,
@@ -121,6 +133,7 @@ def janet(
         name="janet",
         gates=("f", "n"),
         log_retention=gate_retention(0, hidden),
+        gate_values=gates_at(open_gates),
     )
 
 
@@ -140,6 +153,8 @@ def ugrnn(
 
         h_t = σ(g) h_{t-1} + (1 - σ(g)) tanh(n)
 
+    `gate_values` gives σ(g) under g.
+
     Args:
         forget_bias: added to the g block of b by `init`; a scalar or (H,), possibly traced.
 
@@ -155,10 +170,13 @@ def ugrnn(
     blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=2)
     init = shift_bias(blocks, 0, hidden, forget_bias)
 
-    def advance(params: Params, h: Array, drive: Array) -> Array:
+    def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
         g, n = jnp.split(h @ params["recurrent"].T + drive, 2)
-        g = jax.nn.sigmoid(g)
-        return g * h + (1 - g) * jnp.tanh(n)
+        return {"g": jax.nn.sigmoid(g)}, jnp.tanh(n)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        gates, n = open_gates(params, h, drive)
+        return gates["g"] * h + (1 - gates["g"]) * n
 
     return Cell(
         inputs,
@@ -168,6 +186,7 @@ def ugrnn(
         name="ugrnn",
         gates=("g", "n"),
         log_retention=gate_retention(0, hidden),
+        gate_values=gates_at(open_gates),
     )
 
 
@@ -189,7 +208,7 @@ def minimal_rnn(
         u = σ(W h_{t-1} + V z_t + b)
         h_t = u h_{t-1} + (1 - u) z_t
 
-    All of z_t and V z_t + b needs no state: it is the drive, (2·H,).
+    All of z_t and V z_t + b needs no state: it is the drive, (2·H,). `gate_values` gives u.
 
     Args:
         bias: initializer of b (H,), `params["bias"]`, and of b' (H,), `params["input_bias"]`.
@@ -211,10 +230,13 @@ def minimal_rnn(
         z = jnp.tanh(x @ params["input"].T + params["input_bias"])
         return jnp.concatenate([z @ params["embedded"].T + params["bias"], z])
 
-    def advance(params: Params, h: Array, drive: Array) -> Array:
+    def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
         e, z = jnp.split(drive, 2)
-        u = jax.nn.sigmoid(h @ params["recurrent"].T + e)
-        return u * h + (1 - u) * z
+        return {"u": jax.nn.sigmoid(h @ params["recurrent"].T + e)}, z
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        gates, z = open_gates(params, h, drive)
+        return gates["u"] * h + (1 - gates["u"]) * z
 
     return Cell(
         inputs,
@@ -225,6 +247,7 @@ def minimal_rnn(
         gates=("u",),
         project=project,
         log_retention=gate_retention(0, hidden),
+        gate_values=gates_at(open_gates, project),
     )
 
 
@@ -249,6 +272,8 @@ def fastgrnn(
         z = σ(a + b_z)
         n = tanh(a + b_n)
         h_t = (σ(ζ) (1 - z) + σ(ν)) n + z h_{t-1}
+
+    `gate_values` gives z; σ(ζ) and σ(ν) are two numbers of the whole layer.
 
     Args:
         forget_bias: added to b_z by `init`; a scalar or (H,), possibly traced. At 1 the gate keeps
@@ -284,12 +309,16 @@ def fastgrnn(
 
     init = shift_bias(shift_bias(plain, 0, hidden, forget_bias), 1, hidden, update_bias)
 
-    def advance(params: Params, h: Array, drive: Array) -> Array:
+    def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
         a = h @ params["recurrent"].T + drive
         b_z, b_n = jnp.split(params["bias"], 2)
-        z = jax.nn.sigmoid(a + b_z)
+        return {"z": jax.nn.sigmoid(a + b_z)}, jnp.tanh(a + b_n)
+
+    def advance(params: Params, h: Array, drive: Array) -> Array:
+        gates, n = open_gates(params, h, drive)
+        z = gates["z"]
         opened = jax.nn.sigmoid(params["zeta"]) * (1 - z) + jax.nn.sigmoid(params["nu"])
-        return opened * jnp.tanh(a + b_n) + z * h
+        return opened * n + z * h
 
     return Cell(
         inputs,
@@ -300,4 +329,5 @@ def fastgrnn(
         gates=("z", "n"),
         project=linear,
         log_retention=gate_retention(0, hidden),
+        gate_values=gates_at(open_gates, linear),
     )

@@ -14,8 +14,10 @@ from gradlab.cells.base import (
     INPUT,
     RECURRENT,
     Cell,
+    Gates,
     Params,
     gate_init,
+    gates_at,
     read_field,
     register_family,
     shift_bias,
@@ -67,6 +69,10 @@ def slstm(
     is 0 and there is nothing to keep, m_t = i, so that n is at least 1 from there on. One head: W_f
     and its like are full matrices.
 
+    `gate_values` gives σ(o) under o, and under i and f the stabilized exp(i - m_t) and
+    exp(F + m_{t-1} - m_t), the larger of which is 1, since e^i itself has no upper bound. In the
+    first step f is 0.
+
     Args:
         forget: the forget gate, `"sigmoid"` or `"exp"`.
 
@@ -91,16 +97,23 @@ def slstm(
     blocks = gate_init(inputs, hidden, recurrent, input, bias, gates=4)
     init = shift_bias(blocks, 1, hidden, forget_bias)
 
-    def advance(params: Params, state: SLSTMState, drive: Array) -> SLSTMState:
+    def open_gates(
+        params: Params, state: SLSTMState, drive: Array
+    ) -> tuple[Gates, tuple[Array, Array]]:
         i, f, z, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
         # Where there is nothing to keep, m must not follow the forget gate far above i: exp(i - m)
         # would underflow, and n with it.
         old = jnp.where(state.n == 0, -jnp.inf, log_forget(f) + state.m)
         m = jnp.maximum(old, i)
-        keep, write = jnp.exp(old - m), jnp.exp(i - m)
-        c = keep * state.c + write * jnp.tanh(z)
+        gates = {"i": jnp.exp(i - m), "f": jnp.exp(old - m), "o": jax.nn.sigmoid(o)}
+        return gates, (jnp.tanh(z), m)
+
+    def advance(params: Params, state: SLSTMState, drive: Array) -> SLSTMState:
+        gates, (z, m) = open_gates(params, state, drive)
+        keep, write = gates["f"], gates["i"]
+        c = keep * state.c + write * z
         n = keep * state.n + write
-        return SLSTMState(c, jax.nn.sigmoid(o) * c / n, m, n)
+        return SLSTMState(c, gates["o"] * c / n, m, n)
 
     def log_retention(params: Params) -> Array:
         return log_forget(widen(params["bias"][hidden : 2 * hidden]))
@@ -115,4 +128,5 @@ def slstm(
         start=zero_state(hidden, SLSTMState),
         read=read_field("h"),
         log_retention=log_retention,
+        gate_values=gates_at(open_gates),
     )

@@ -6,6 +6,7 @@ missing there fails. Compiling is all that costs here: one program per case answ
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,9 @@ def merged(table):
 
 CASES, EQUATIONS = merged("CASES"), merged("EQUATIONS")
 READS, SHAPES, MATRICES, IDLE = (merged(t) for t in ("READS", "SHAPES", "MATRICES", "IDLE"))
+GATES = merged("GATES")
 every_case = pytest.mark.parametrize("case", CASES)
+every_gated_case = pytest.mark.parametrize("case", GATES)
 GAINS = np.array([0.5, 1.0, 2.0], np.float32)
 SHIFTS = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [-1, 0, 0.5, -2.5]], np.float32)
 both_dtypes = pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -222,7 +225,7 @@ def written(case):
 def test_every_registered_cell_is_under_these_laws():
     assert {name for name, _ in CASES.values()} == set(cells.names())
     assert set(EQUATIONS) == set(CASES)
-    assert set(READS) | set(SHAPES) | set(MATRICES) | set(IDLE) <= set(CASES)
+    assert set(READS) | set(SHAPES) | set(MATRICES) | set(IDLE) | set(GATES) <= set(CASES)
 
 
 @both_dtypes
@@ -288,6 +291,171 @@ def test_the_plain_step_is_the_compiled_one(case):
     params, state = jax.tree.map(jnp.asarray, (s.params, s.state))
     plain = s.cell.step(params, state, jnp.asarray(s.xs[0]))
     np.testing.assert_allclose(flat(plain), flat(mapped, 1)[0], rtol=1e-12, atol=1e-14)
+
+
+@functools.cache
+def gates_measured(case):
+    """The gates of every step of a sample, the gradient of their sum, and what biases make of them.
+
+    The biases are those of the sample with 50 added to one gate's block, or taken from it, and the
+    other way round at the gate that shares its scale.
+    """
+    cell = build(case)
+    shifts = [bias_shift(case, name, size) for name in cell.gates for size in (-50, 50)]
+
+    def program(params, states, xs):
+        every = jax.vmap(cell.gate_values, (None, 0, 0))
+        total = jax.grad(lambda p: sum(map(jnp.sum, jax.tree.leaves(every(p, states, xs)))))
+        biases = params["bias"][None] + jnp.asarray(np.stack(shifts))
+        moved = jax.vmap(lambda b: every(params | {"bias": b}, states, xs))(biases)
+        return every(params, states, xs), total(params), moved
+
+    params, _, state, xs, _ = cast(case, jnp.float64)
+    like = jax.eval_shape(lambda: state)
+    before = [unflat(vector, like) for vector in written(case).states[:-1]]
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *before)
+    return jax.device_get(jax.jit(program)(params, states, xs))
+
+
+def bias_shift(case, gate, size):
+    names = build(case).gates
+    shift = np.zeros((len(names), HIDDEN))
+    shift[names.index(gate)] = size
+    # In these two the gates are shares of their sum, or in units of the larger.
+    other = {"i": "f", "f": "i"}.get(gate)
+    if case.startswith(("min_lstm", "slstm")) and other:
+        shift[names.index(other)] = -size
+    return shift.ravel()
+
+
+@every_gated_case
+def test_gate_values_are_the_written_gates(case):
+    gates, gradient, _ = gates_measured(case)
+    s = sample(case)
+    expected = [
+        GATES[case](s.params, before, x)
+        for before, x in zip(written(case).states[:-1], s.xs, strict=True)
+    ]
+    assert set(gates) == set(expected[0]) <= set(s.cell.gates)
+    for name, value in gates.items():
+        assert value.shape == (STEPS, HIDDEN)
+        assert 0 <= value.min() and value.max() <= 1
+        rows = [row[name] for row in expected]
+        np.testing.assert_allclose(value, rows, rtol=1e-12, atol=1e-14)
+
+    def total(bias):
+        p = s.params | {"bias": bias}
+        pairs = zip(written(case).states[:-1], s.xs, strict=True)
+        return np.sum([np.sum(list(GATES[case](p, *pair).values())) for pair in pairs], keepdims=1)
+
+    (slopes,) = complex_step_jacobian(total, s.params["bias"].astype(complex))
+    np.testing.assert_allclose(gradient["bias"], slopes, rtol=1e-9, atol=1e-12)
+
+
+@every_gated_case
+def test_a_gate_that_its_bias_saturates_shows_it(case):
+    _, _, moved = gates_measured(case)
+    highest = 0.8 if case == "lem" else 1
+    for row, name in enumerate(name for name in build(case).gates for _ in range(2)):
+        if name in moved:
+            end = highest if row % 2 else 0
+            np.testing.assert_allclose(moved[name][row], end, rtol=1e-15, atol=1e-15)
+
+
+@every_case
+def test_cells_without_gates_show_none(case):
+    cell = build(case)
+    shown = jax.eval_shape(
+        lambda key, x: cell.gate_values(cell.init(key), cell.start(), x),
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((INPUTS,), jnp.float32),
+    )
+    assert bool(shown) == (case in GATES)
+    sentence = (
+        str(getattr(cells, cell.name).__doc__).partition("`gate_values`")[2].partition(". ")[0]
+    )
+    assert set(shown) <= set(re.findall(r"\w+", sentence))
+    assert bool(sentence) == bool(shown)
+    # A remedy that wraps a cell leaves its gates as they are.
+    if cell.name != "slstm":
+        assert gl.remedies.leak(cell, 0.5).gate_values is cell.gate_values
+
+
+# case -> the part of the new flat state that gates and a candidate make, and the part itself.
+REBUILT = {
+    "lstm": lambda g, p, s, x: (
+        g["f"] * s[:4] + g["i"] * np.tanh(equations_gated.gate(p, 2, s[4:], x)),
+        slice(4),
+    ),
+    "gru-reset-before": lambda g, p, h, x: (
+        g["z"] * h + (1 - g["z"]) * np.tanh(equations_gated.gate(p, 2, g["r"] * h, x)),
+        slice(None),
+    ),
+    "mgu": lambda g, p, h, x: (
+        (1 - g["f"]) * h + g["f"] * np.tanh(equations_gated.gate(p, 1, g["f"] * h, x)),
+        slice(None),
+    ),
+    "ugrnn": lambda g, p, h, x: (
+        g["g"] * h + (1 - g["g"]) * np.tanh(equations_gated.gate(p, 1, h, x)),
+        slice(None),
+    ),
+    "min_lstm": lambda g, p, h, x: (
+        g["f"] * h + g["i"] * (p["input"][8:] @ x + p["bias"][8:]),
+        slice(None),
+    ),
+    "slstm-sigmoid": lambda g, p, s, x: (g["f"] * s[12:] + g["i"], slice(12, None)),
+}
+
+
+@pytest.mark.parametrize("case", REBUILT)
+def test_the_new_state_is_made_by_the_gates(case):
+    s, (out, *_), (gates, *_) = sample(case), measured(case), gates_measured(case)
+    after = flat(out.aux[0], 1)
+    for t, x in enumerate(s.xs):
+        shown = {name: value[t] for name, value in gates.items()}
+        expected, part = REBUILT[case](shown, s.params, written(case).states[t], x)
+        np.testing.assert_allclose(after[t, part], expected, rtol=1e-12, atol=1e-14)
+
+
+def test_the_projected_lstm_has_gates_of_its_memory_s_width():
+    cell = cells.lstm_projected(3, 2, memory=5, forget_bias=50.0)
+    params = cell.init(jax.random.key(0))
+    gates = cell.gate_values(params, cell.start(), jnp.ones(3))
+    assert {name: value.shape for name, value in gates.items()} == dict.fromkeys("ifo", (5,))
+    assert np.all(gates["f"] == 1) and not np.all(gates["i"] == gates["o"])
+
+
+def test_a_user_s_cell_has_the_gates_that_it_names():
+    init = cells.gate_init(2, 3)
+
+    def advance(params, h, drive):
+        return jnp.tanh(params["recurrent"] @ h + drive)
+
+    def gate_values(params, h, x):
+        return {"k": jax.nn.sigmoid(h)}
+
+    plain = cells.Cell(2, 3, init, advance)
+    gated = cells.Cell(2, 3, init, advance, gate_values=gate_values)
+    params, x = init(jax.random.key(0)), jnp.ones(2)
+    assert plain.gate_values(params, plain.start(), x) == {}
+    assert gated.gate_values(params, gated.start(), x)["k"].tolist() == [0.5] * 3
+
+    for wrong, got in (
+        (lambda params, h, x: h, r"float32\[3\]"),
+        (lambda params, h, x: {"k": h.sum()}, r"{k: float32\[\]}"),
+    ):
+
+        @cells.register
+        def odd(inputs, hidden, wrong=wrong):
+            return cells.Cell(
+                inputs, hidden, cells.gate_init(inputs, hidden), advance, gate_values=wrong
+            )
+
+        try:
+            with pytest.raises(ValueError, match=f"gate_values of the cell odd must .* got {got}"):
+                cells.make("odd", inputs=2, hidden=3)
+        finally:
+            cells.REGISTRY.remove("odd")
 
 
 @every_case

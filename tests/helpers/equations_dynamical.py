@@ -166,6 +166,36 @@ EQUATIONS = {
     "orthogonal": orthogonal,
 }
 
+
+def gated_antisymmetric_gates(p, h, x):
+    U_z, b_z = blocks(p, 2)[0]
+    return {"z": logistic(skew(p) @ h + U_z @ x + b_z)}
+
+
+def lem_gates(p, state, x):
+    y, _ = np.split(state, 2)
+    W, U = np.split(p["recurrent"], 4), blocks(p, 4)
+    return {str(k + 1): 0.8 * logistic(W[k] @ y + U[k][0] @ x + U[k][1]) for k in (0, 1)}
+
+
+def min_gru_gates(p, h, x):
+    U_z, b_z = blocks(p, 2)[0]
+    return {"z": logistic(U_z @ x + b_z)}
+
+
+def min_lstm_gates(p, h, x):
+    f, i = (logistic(U @ x + b) for U, b in blocks(p, 3)[:2])
+    return {"f": f / (f + i), "i": i / (f + i)}
+
+
+# case -> function(params, flat state, x) -> the gates that the step uses; none for the others.
+GATES = {
+    "gated_antisymmetric": gated_antisymmetric_gates,
+    "lem": lem_gates,
+    **dict.fromkeys(("min_gru", "min_gru-positive"), min_gru_gates),
+    **dict.fromkeys(("min_lstm", "min_lstm-positive"), min_lstm_gates),
+}
+
 # case -> function(flat state) -> h, where h is not the tail of the flat state.
 READS = {name: lambda state: state[: state.size // 2] for name in ("cornn", "lem", "lru")}
 

@@ -141,6 +141,72 @@ EQUATIONS = {
     "ugrnn": ugrnn,
 }
 
+
+def lstm_gates(p, state, x):
+    _, h = np.split(state, 2)
+    return {name: logistic(gate(p, k, h, x)) for k, name in ((0, "i"), (1, "f"), (3, "o"))}
+
+
+def peephole_gates(p, state, x):
+    c, h = np.split(state, 2)
+    see = dict(zip("ifo", np.split(p["peephole"], 3), strict=True))
+    new, _ = np.split(lstm_peephole(p, state, x), 2)
+    return {
+        "i": logistic(gate(p, 0, h, x) + see["i"] * c),
+        "f": logistic(gate(p, 1, h, x) + see["f"] * c),
+        "o": logistic(gate(p, 3, h, x) + see["o"] * new),
+    }
+
+
+def one_gate(name):
+    return lambda p, h, x: {name: logistic(gate(p, 0, h, x))}
+
+
+def gru_gates(p, h, x):
+    return {"r": logistic(gate(p, 0, h, x)), "z": logistic(gate(p, 1, h, x))}
+
+
+def minimal_gates(p, h, x):
+    z = np.tanh(p["input"] @ x + p["input_bias"])
+    return {"u": logistic(p["recurrent"] @ h + p["embedded"] @ z + p["bias"])}
+
+
+def fastgrnn_gates(p, h, x):
+    b_z = p["bias"][: h.size]
+    return {"z": logistic(p["recurrent"] @ h + p["input"] @ x + b_z)}
+
+
+def slstm_gates(case):
+    """The plain gates e^i and F in units of the new e^m: n's old unit e^m becomes the new one."""
+
+    def gates(p, state, x):
+        _, h, m, _ = np.split(state, 4)
+        _, _, new, _ = np.split(EQUATIONS[case](p, state, x), 4)
+        forget = {"slstm-exp": np.exp, "slstm-sigmoid": logistic}[case]
+        return {
+            "i": np.exp(gate(p, 0, h, x)) / np.exp(new),
+            "f": forget(gate(p, 1, h, x)) * np.exp(m) / np.exp(new),
+            "o": logistic(gate(p, 3, h, x)),
+        }
+
+    return gates
+
+
+# case -> function(params, flat state, x) -> the gates that the step uses; none for the others.
+GATES = {
+    "fastgrnn": fastgrnn_gates,
+    "gru": gru_gates,
+    "gru-reset-before": gru_gates,
+    "janet": one_gate("f"),
+    "lstm": lstm_gates,
+    "lstm-peephole": peephole_gates,
+    "mgu": one_gate("f"),
+    "minimal-rnn": minimal_gates,
+    "slstm-exp": slstm_gates("slstm-exp"),
+    "slstm-sigmoid": slstm_gates("slstm-sigmoid"),
+    "ugrnn": one_gate("g"),
+}
+
 # What test_cells.py reads of both modules of equations beside CASES (id -> (cell, options)) and
 # EQUATIONS. A complex leaf of the state stands in the flat state as its real parts, then its
 # imaginary parts.

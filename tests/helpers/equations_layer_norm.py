@@ -39,6 +39,21 @@ def gru(p, h, x):
     return (1 - z) * np.tanh(part("input", n, x) + p["bias"][n] + r * inner) + z * h
 
 
+def lstm_gates(p, state, x):
+    _, h = np.split(state, 2)
+    from_h = p["recurrent_scale"] * norm(p["recurrent"] @ h)
+    i, f, _, o = np.split(from_h + p["input_scale"] * norm(p["input"] @ x) + p["bias"], 4)
+    return {"i": logistic(i), "f": logistic(f), "o": logistic(o)}
+
+
+def gru_gates(p, h, x):
+    rows = slice(2 * h.size)
+    from_h = p["recurrent_scale"][rows] * norm(p["recurrent"][rows] @ h)
+    from_x = p["input_scale"][rows] * norm(p["input"][rows] @ x)
+    return dict(zip("rz", np.split(logistic(from_h + from_x + p["bias"][rows]), 2), strict=True))
+
+
+GATES = {"layer-norm-gru": gru_gates, "layer-norm-lstm": lstm_gates}
 EQUATIONS = {"layer-norm-elman": elman, "layer-norm-gru": gru, "layer-norm-lstm": lstm}
 READS, MATRICES, IDLE = {}, {}, {}
 SHAPES = {
