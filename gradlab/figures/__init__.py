@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from gradlab import frames
 from gradlab._files import Folder
 from gradlab.figures._numbers import axis_of, numbers
+from gradlab.figures._reading import reading as reading
 from gradlab.figures._sentiment import sentiment as sentiment
 from gradlab.figures._style import DECADES as DECADES
 from gradlab.figures._style import FLOAT32 as FLOAT32
