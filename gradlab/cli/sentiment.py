@@ -1,4 +1,4 @@
-"""The commands of `gradlab sentiment`: train, evaluate, predict."""
+"""The commands of `gradlab sentiment`: train, evaluate, predict, explain."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Positive or negative: train on film reviews, evaluate, predict.",
+    help="Positive or negative: train on film reviews, evaluate, predict, explain.",
 )
 
 Data = Annotated[
@@ -134,24 +134,70 @@ def evaluate(
     rich.console.Console().print(table)
 
 
+Text = Annotated[str, typer.Argument(help="a review, in quotes")]
+Chosen = Annotated[
+    Path | None,
+    typer.Option(
+        help="a file that `train` wrote; without it the one that `make sentiment` left, or a "
+        "model that is trained now, on the package's snippets",
+        metavar="FILE",
+    ),
+]
+
+
 @app.command()
-def predict(
-    text: Annotated[str, typer.Argument(help="a review, in quotes")],
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            help="a file that `train` wrote; without it the one that `make sentiment` left, or a "
-            "model that is trained now, on the package's snippets",
-            metavar="FILE",
-        ),
-    ] = None,
-) -> None:
+def predict(text: Text, model: Chosen = None) -> None:
     """Print whether TEXT is positive or negative, and the probability of that label."""
     from gradlab import sentiment
 
     classifier = _default() if model is None else sentiment.load(model)
     label, probability = sentiment.predict(classifier, text)
     print(f"{label} (probability {probability:.3f})")
+
+
+# What the letters of `gate_values` stand for; z is an update gate in the family of the GRU alone.
+_GATES = {"i": "input", "f": "forget", "o": "output", "r": "reset"}
+
+
+@app.command()
+def explain(
+    text: Text,
+    out: Annotated[Path, typer.Option(help="the figure, .png or .pdf", metavar="FILE")],
+    model: Chosen = None,
+) -> None:
+    """Draw what the model remembers, forgets and depends on while it reads TEXT, word by word."""
+    from gradlab import sentiment
+
+    kind = out.suffix.lstrip(".")
+    if kind not in ("png", "pdf"):
+        raise ValueError(f"--out needs a name that ends in .png or .pdf, got {out}")
+    classifier = _default() if model is None else sentiment.load(model)
+    found = sentiment.explain(classifier, text)
+
+    from gradlab import figures
+
+    cell = str(classifier.recipe.options.get("cell", "gru"))
+    words = _GATES | ({"z": "update"} if "gru" in cell else {})
+    gates = {
+        f"{letter} ({words[letter]})" if letter in words else letter: values
+        for letter, values in found.gates.items()
+    }
+    last = float(found.probability[-1])
+    label = sentiment.LABELS[last > 0.5]
+    says = f"{label} (probability {max(last, 1 - last):.3f})"
+    figure = figures.reading(
+        found.tokens,
+        found.states,
+        gates,
+        found.log_norm,
+        found.probability,
+        f"{cell}: {says}",
+        readout_label="probability\nof positive",
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figures.save(figure, out.with_suffix(""), [kind])
+    print(f"{says}, {found.known} of {len(found.tokens)} {classifier.recipe.unit} known")
+    print(f"saved as {out}")
 
 
 def _default() -> "Classifier":

@@ -185,7 +185,7 @@ def _heat_map(ax: Axes, h: np.ndarray) -> None:
 def _gates(panels: Sequence[Axes], gates: Mapping[str, np.ndarray]) -> None:
     palette = sns.color_palette("colorblind", len(gates))
     for ax, (name, values), colour in zip(panels, gates.items(), palette, strict=True):
-        whole = np.where(np.isfinite(values).all(1)[:, None], values, np.nan)
+        whole = np.where(np.isfinite(values).all(1, keepdims=True), values, np.nan)
         t = np.arange(1, len(whole) + 1)
         low, high = np.quantile(whole, (0.1, 0.9), axis=1)
         ax.fill_between(t, low, high, color=colour, alpha=0.25, lw=0)
@@ -206,7 +206,7 @@ def _readout(ax: Axes, values: np.ndarray, label: str) -> None:
     t = np.arange(1, len(values) + 1)
     finite = values[np.isfinite(values)]
     if finite.size and 0 <= finite.min() and finite.max() <= 1:
-        ax.set_ylim(-0.02, 1.02)
+        ax.set_ylim(-0.08, 1.08)
         ax.axhline(0.5, color="0.6", lw=0.6, zorder=0)
     ax.plot(t, drawn, color="0.15", **_points(len(t)))
     ax.set_ylabel(label)
@@ -226,7 +226,7 @@ def _adjoint(ax: Axes, log_norm: np.ndarray) -> None:
             ax.plot(t[there], np.full(there.sum(), foot), color="C3", label=label, **mark(status))
     ax.set_ylim(bottom=foot)
     ax.yaxis.set_major_locator(MaxNLocator(4))
-    ax.set_ylabel("adjoint of the loss\n" + LABELS["log_norm"])
+    ax.set_ylabel("adjoint\n" + LABELS["log_norm"])
     if not finite.all():
         _legend(ax)
 

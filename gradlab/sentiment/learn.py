@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from gradlab import remedies, training
 from gradlab.sentiment import models
 from gradlab.sentiment.models import Model, Params
 from gradlab.sentiment.recipes import Recipe
-from gradlab.sentiment.text import OTHER, PADDING, Vocabulary, encode, vocabulary
+from gradlab.sentiment.text import OTHER, PADDING, UNITS, Vocabulary, encode, vocabulary
 from gradlab.tracing import trace
 
 LABELS = ("negative", "positive")
@@ -332,3 +332,75 @@ def gradient(classifier: Classifier, texts: Sequence[str]) -> Gradient:
     real = (codes[..., 0] != PADDING)[:, ::-1]
     reached = float((relative[real] > EPSILON).mean())
     return Gradient(np.where(real, relative, np.nan), reached)
+
+
+class Explanation(NamedTuple):
+    """What a classifier has in mind while it reads one text; T words (or characters) of it.
+
+    The fields are, in their order, the first arguments of `gradlab.figures.reading`.
+
+    Attributes:
+        tokens: the last `recipe.length` tokens of the text, as they are read.
+        states: h_t, the state after each word, (T, H); of a model with two directions, of the cell
+            that reads forwards.
+        gates: name -> (T, H), of the same cell: its `gate_values`.
+        log_norm: ln‖λ_t‖ in nats, (T,), with λ_t the total derivative of the logit by the whole
+            state after word t: -inf for an exact zero.
+        probability: that the text is positive, (T,), if it ended after each word; the last one is
+            what `predict` says.
+        known: how many of the tokens are in the vocabulary.
+    """
+
+    tokens: list[str]
+    states: Float[np.ndarray, "T H"]
+    gates: dict[str, Float[np.ndarray, "T H"]]
+    log_norm: Float[np.ndarray, " T"]
+    probability: Float[np.ndarray, " T"]
+    known: int
+
+
+def explain(classifier: Classifier, text: str) -> Explanation:
+    """What the classifier remembers, forgets and depends on, word by word.
+
+    Raises:
+        ValueError: for a text that is empty, or without a word that the classifier knows, and for a
+            model that reads no word after another.
+
+    >>> tiny = Recipe("recurrent", {"hidden": 4}, tokens=10, length=5, batch=2, epochs=1)
+    >>> classifier = train(tiny, ["good film", "bad film"], np.array([True, False]))
+    >>> found = explain(classifier, "A good film!")
+    >>> found.tokens, found.states.shape, sorted(found.gates), found.known
+    (['a', 'good', 'film', '!'], (4, 4), ['r', 'z'], 2)
+    """
+    model, recipe = classifier.model, classifier.recipe
+    if model.read is None:
+        raise ValueError(f"a {model.name} model has no state to explain: it reads no word in order")
+    if not text.strip():
+        raise ValueError("there is nothing to explain: the text is empty")
+    tokens = UNITS[recipe.unit](text)[-recipe.length :] or [text]
+    codes = encode(classifier.vocabulary, [text], len(tokens))[0]
+    known = int((codes[:, 0] != OTHER).sum())
+    if not known:
+        raise ValueError(
+            f"none of the {len(tokens)} {recipe.unit} of the text is known to this classifier"
+        )
+    seen = jax.device_get(_explained(model, classifier.params, codes))
+    states, gates, log_norm, probability = seen
+    return Explanation(tokens, states, gates, log_norm, probability, known)
+
+
+@partial(jax.jit, static_argnums=0)
+def _explained(model: Model, params: Params, codes: Array) -> tuple[Any, ...]:
+    assert model.read is not None
+    states, gates = model.read(params, codes)
+    out = trace(model.logit, argnums=())(params, codes)
+
+    def after(count: Array) -> Array:
+        """The logit of the first `count` words, behind as much padding as the others take."""
+        row = jnp.arange(len(codes))[:, None]
+        left = len(codes) - count
+        start = jnp.where(row < left, PADDING, jnp.roll(codes, left, axis=0))
+        return model.logit(params, start)
+
+    logits = jax.vmap(after)(jnp.arange(1, len(codes) + 1))
+    return states, gates, out.scans[0].log_norm, jax.nn.sigmoid(logits)

@@ -29,11 +29,15 @@ class Model(NamedTuple):
         init: `(key, dtype=None) -> params`.
         logit: `(params, codes, key=None) -> ln p/(1-p)`, p the probability that the review is
             positive; codes of shape (T, grams), from `encode`. With a key, units are dropped out.
+        read: `(params, codes) -> (states, gates)`, what the cell that reads forwards has in mind:
+            h_t, (T, H), and the gates of each step, name -> (T, H). None for a model that reads no
+            word after another.
     """
 
     name: str
     init: Callable[..., Params]
     logit: Callable[..., Float[Array, ""]]
+    read: Callable[[Params, Codes], tuple[Array, dict[str, Array]]] | None = None
 
 
 _BUILDERS: dict[str, Callable[..., Model]] = {}
@@ -159,6 +163,17 @@ def run(
     return jax.lax.scan(body, cell.start(xs.dtype), (xs, live), reverse=reverse)
 
 
+def _watch(cell: Cell, params: Params, xs: Float[Array, "T D"]) -> tuple[Array, dict[str, Array]]:
+    """All h_t of a cell that reads xs from its start, and the gates of the steps to them."""
+    ready = cell.prepare(params)
+
+    def body(state: Any, x: Array) -> tuple[Any, tuple[Array, dict[str, Array]]]:
+        new = cell.step(ready, state, x)
+        return new, (cell.read(new), cell.gate_values(ready, state, x))
+
+    return jax.lax.scan(body, cell.start(xs.dtype), xs)[1]
+
+
 @register
 def recurrent(
     codes: int,
@@ -202,7 +217,10 @@ def recurrent(
         h = network.read(last) * _dropped(k_h, dropout, hidden, xs.dtype)
         return h @ params["readout"]["weight"] + params["readout"]["bias"]
 
-    return Model("recurrent", init, logit)
+    def read(params: Params, ids: Codes) -> tuple[Array, dict[str, Array]]:
+        return _watch(network, params["cell"], _embedded(params["embedding"], ids)[0])
+
+    return Model("recurrent", init, logit, read)
 
 
 @register
@@ -262,7 +280,10 @@ def pooled(
         h = jnp.concatenate([mean, largest]) * _dropped(k_h, dropout, width, xs.dtype)
         return h @ params["readout"]["weight"] + params["readout"]["bias"]
 
-    return Model("pooled", init, logit)
+    def read(params: Params, ids: Codes) -> tuple[Array, dict[str, Array]]:
+        return _watch(network, params["cells"][0], _embedded(params["embedding"], ids)[0])
+
+    return Model("pooled", init, logit, read)
 
 
 @register

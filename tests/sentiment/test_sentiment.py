@@ -448,6 +448,61 @@ def test_a_model_without_a_scan_has_no_gradient_to_show(trained):
         sentiment.gradient(trained[0]["bag_of_words"], ["a film"])
 
 
+# What a classifier has in mind.
+
+
+def test_explain_against_the_equations_of_elman(trained):
+    made = trained[0]["recurrent-elman"]
+    text = "w1 GOOD strange w2"
+    found = sentiment.explain(made, text)
+    assert (found.tokens, found.known, found.gates) == (["w1", "good", "strange", "w2"], 3, {})
+    codes = sentiment.encode(made.vocabulary, [text], 4)[0]
+    hs = elman_states(made.params["cell"], embedded(made.params, codes))
+    np.testing.assert_allclose(found.states, hs, rtol=1e-9)
+    logits = [read_out(made.params, h) for h in hs]
+    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(-np.array(logits))), rtol=1e-9)
+    adjoint, norms = np.asarray(made.params["readout"]["weight"]), []
+    for h in hs[::-1]:
+        norms.append(np.log(np.linalg.norm(adjoint)))
+        adjoint = np.asarray(made.params["cell"]["recurrent"]).T @ ((1 - h**2) * adjoint)
+    np.testing.assert_allclose(found.log_norm, norms[::-1], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("small", ["recurrent-elman", "pooled"])
+def test_explain_says_what_predict_says_of_every_beginning(small, trained):
+    made = trained[0][small]
+    tokens = "w3 bad w1 good w2".split()
+    found = sentiment.explain(made, " ".join(tokens))
+    says = [sentiment.scores(made, [" ".join(tokens[:n])])[0] for n in range(1, 6)]
+    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(-np.array(says))), rtol=1e-6)
+    assert {name: gate.shape for name, gate in found.gates.items()} == (
+        {} if small == "recurrent-elman" else {"r": (5, 4), "z": (5, 4)}
+    )
+    for gate in found.gates.values():
+        assert 0 < gate.min() and gate.max() < 1
+    assert found.states.shape == (5, 4) and np.isfinite(found.log_norm).all()
+    # Of a longer text the last tokens are read, as predict does.
+    longer = sentiment.explain(made, " ".join(["w0"] * 9 + tokens))
+    assert longer.tokens == ["w0"] * 5 + tokens
+    says = sentiment.scores(made, [" ".join(["w0"] * 9 + tokens)])[0]
+    assert float(longer.probability[-1]) == pytest.approx(1 / (1 + np.exp(-says)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("small", "text", "message"),
+    [
+        ("pooled", " \n", "there is nothing to explain: the text is empty"),
+        ("pooled", "um filme bom", "none of the 3 words of the text is known to this classifier"),
+        ("pooled", "\N{GRINNING FACE}", "none of the 1 words of the text is known to this"),
+        ("bag_of_words", "good", "a bag_of_words model has no state to explain: it reads no word"),
+        ("convolution", "good", "a convolution model has no state to explain: it reads no word"),
+    ],
+)
+def test_what_cannot_be_explained_is_told(small, text, message, trained):
+    with pytest.raises(ValueError, match=message):
+        sentiment.explain(trained[0][small], text)
+
+
 # Files.
 
 
@@ -639,6 +694,22 @@ def test_train_evaluate_predict(reviews_file, tmp_path):
     label, probability = sentiment.predict(made, "w1 good w2")
     said = command("predict", "--model", out, "w1 good w2").output
     assert said == f"{label} (probability {probability:.3f})\n"
+
+
+def test_explain_draws_what_the_model_reads(trained, tmp_path):
+    made, model, out = trained[0]["pooled"], tmp_path / "model.npz", tmp_path / "new" / "a.b.png"
+    sentiment.save(made, model)
+    label, probability = sentiment.predict(made, "w1 good rare w2")
+    said = command("explain", "--model", model, "--out", out, "w1 good rare w2").output
+    assert said == f"{label} (probability {probability:.3f}), 3 of 4 words known\nsaved as {out}\n"
+    assert out.read_bytes().startswith(b"\x89PNG")
+    for arguments, message in (
+        (("--model", model, "--out", tmp_path / "a.jpg"), "needs a name that ends in .png or .pdf"),
+        (("--model", model, "--out", out), "the text is empty"),
+        (("--model", tmp_path / "none", "--out", out), "there is no such file"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            command("explain", *arguments, " ")
 
 
 def test_evaluate_leaves_out_what_the_model_was_trained_on(tmp_path):
