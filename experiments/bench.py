@@ -15,6 +15,7 @@ import argparse
 import functools
 import importlib
 import importlib.metadata
+import itertools
 import multiprocessing
 import os
 import platform
@@ -40,6 +41,9 @@ CELLS = ("elman", "lstm", "gru")
 LENGTHS, SEGMENT, FITS = (10_000, 100_000, 1_000_000), 1000, 100_000
 EQUATIONS = 500
 PARALLEL = 10_000
+LIGHT = (("elman", 16), ("elman", 64), ("gru", 32), ("lru", 128), ("min_gru", 128),
+         ("indrnn", 128), ("diagonal", 128))  # fmt: skip
+LIGHT_LENGTHS = 200, 2000, 10_000
 SQUARE = 2048
 TRAINED, UPDATES = 200, 10
 WAYS = {
@@ -100,8 +104,7 @@ def equinox_model():
 
 def inputs(length: int, batch: int) -> jax.Array:
     """Standard normal float32."""
-    draw = np.random.default_rng(0).standard_normal
-    return jnp.asarray(draw((length, batch, INPUTS), dtype=np.float32))
+    return jnp.asarray(normals(length, batch, INPUTS))
 
 
 MODELS: dict[str, Callable[[], Any]] = {
@@ -114,19 +117,21 @@ MODELS: dict[str, Callable[[], Any]] = {
 # Measuring.
 
 
-def seconds(call: Callable[[], Any]) -> float:
+def seconds(call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
     """The time of one call, results waited for."""
-    start = time.perf_counter()
+    start = clock()
     jax.block_until_ready(call())
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def in_turn(calls: dict[str, Callable[[], Any]]) -> pd.DataFrame:
+def in_turn(
+    calls: dict[str, Callable[[], Any]], clock: Callable[[], float] = time.perf_counter
+) -> pd.DataFrame:
     """Times in ms, a column per call and a row per round, after one round that is not counted."""
     rounds = []
     for number in range(ROUNDS + 1):
         order = reversed(calls) if number % 2 else calls
-        rounds.append({name: 1e3 * seconds(calls[name]) for name in order})
+        rounds.append({name: 1e3 * seconds(calls[name], clock) for name in order})
     return pd.DataFrame(rounds[1:])
 
 
@@ -162,7 +167,7 @@ def peak_mb() -> float:
 
 
 def cost_tables() -> Iterator[Table]:
-    """Time and memory against value_and_grad."""
+    """Time and memory against value_and_grad, of heavy steps and of light ones."""
     rows = []
     for model, build in MODELS.items():
         try:
@@ -191,6 +196,59 @@ def cost_tables() -> Iterator[Table]:
         "call raises the peak of a process of its own."
     )
     yield Table("cost", note, rows)
+    yield from light_tables()
+
+
+def diagonal_model(width: int, length: int):
+    """h_t = a h_{t-1} + x_t, the lightest step there is."""
+
+    def loss(params, xs):
+        a = jax.nn.sigmoid(params)
+        last, _ = jax.lax.scan(lambda h, x: (a * h + x, None), jnp.zeros(width), xs)
+        return jnp.sum(last**2)
+
+    return loss, jnp.ones(width), jnp.asarray(normals(length, width))
+
+
+def light_model(name: str, width: int, length: int):
+    """A cell that reads one sequence of its own width, step by step."""
+    cell = gl.cells.make(name, inputs=width, hidden=width)
+
+    def loss(params, xs):
+        last, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.start(), xs)
+        return jnp.sum(cell.read(last) ** 2)
+
+    return loss, cell.init(jax.random.key(0)), jnp.asarray(normals(length, width))
+
+
+def normals(*shape: int) -> np.ndarray:
+    """Standard normal float32."""
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def light_tables() -> Iterator[Table]:
+    """Steps that cost as little as their bookkeeping, one sequence, against value_and_grad."""
+    ways = {way: make for way, make in WAYS.items() if "samples" not in way}
+    rows = []
+    for (name, width), length in itertools.product(LIGHT, LIGHT_LENGTHS):
+        build = diagonal_model if name == "diagonal" else functools.partial(light_model, name)
+        loss, *args = build(width, length)
+        programs = {way: compiled(make(loss), *args) for way, make in ways.items()}
+        runs = {way: functools.partial(run, *args) for way, (run, _) in programs.items()}
+        times, used = in_turn(runs), in_turn(runs, time.process_time)
+        for way in ways:
+            rows.append(
+                {"cell": name, "width": width, "T": length, "way": way}
+                | {"us per step": 1e3 * times[way].median() / length}
+                | ratio(times[way], times[PLAIN])
+                | {"by CPU": (used[way] / used[PLAIN]).median(), "compile s": programs[way][1]}
+            )
+    note = (
+        "One sequence, inputs as wide as the state, float32; the loss reads the last state. Ratios "
+        f"are to value_and_grad: medians of {ROUNDS} rounds with quartiles q1 and q3. by CPU: the "
+        "same of processor time."
+    )
+    yield Table("light", note, rows)
 
 
 def parallel_tables() -> Iterator[Table]:
