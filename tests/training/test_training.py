@@ -16,6 +16,7 @@ import pytest
 
 import gradlab as gl
 from gradlab import _arrays, _files, training
+from gradlab.training import _loop
 
 CELL = gl.cells.make("gru", inputs=2, hidden=3)
 LENGTH, BATCH, STEPS, EVERY = 6, 4, 11, 4
@@ -315,10 +316,10 @@ def test_the_core_maps_over_seeds_and_learning_rates(plain):
 
 
 def test_a_second_call_compiles_nothing(run):
-    before = training._advance._cache_size()
+    before = _loop._advance._cache_size()
     other = jax.tree_util.Partial(draw, DATA + 1, jnp.array(-1))
     moved = train(other)
-    assert training._advance._cache_size() == before
+    assert _loop._advance._cache_size() == before
     assert moved.metrics["loss"][0] != run.metrics["loss"][0]
 
 
