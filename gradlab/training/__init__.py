@@ -15,3 +15,6 @@ from gradlab.training._loop import advance as advance
 from gradlab.training._loop import log_norm as log_norm
 from gradlab.training._loop import start as start
 from gradlab.training._loop import train as train
+from gradlab.training._record import Record as Record
+from gradlab.training._record import Recorder as Recorder
+from gradlab.training._record import Sink as Sink

@@ -76,7 +76,8 @@ class Checkpoint:
             return state, []
         about, arrays = self._content
         theirs = about.get("parts", {}) if about.get("version") == VERSION else {}
-        others = [name for name, digest in self.parts.items() if theirs.get(name) != digest]
+        names = dict.fromkeys([*self.parts, *theirs])
+        others = [name for name in names if theirs.get(name) != self.parts.get(name)]
         if others:
             what = f"other {', '.join(others)}" if theirs else "another version of gradlab"
             raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from gradlab._norms import norm
 from gradlab.tracing import Trace, trace
+from gradlab.training import _record
 from gradlab.training._checkpoint import Checkpoint
+from gradlab.training._record import Record, Recorder, Sink
 
 Loss = Callable[[Any, Any], Any]
 Sampler = Callable[[PRNGKeyArray, Int[Array, ""]], Any]
@@ -53,10 +55,13 @@ class Records(NamedTuple):
             n is that of the parameters before it.
         traces: a `Trace` whose arrays have one more leading axis, of ⌈steps / trace_every⌉; `grads`
             and `aux` are left out. None for `trace_every=0`.
+        record: a `Record` of ⌈steps / record_every⌉ rows, of which those with step -1 are not used.
+            None without functions to record.
     """
 
     metrics: dict[str, Array]
     traces: Trace | None
+    record: Record | None = None
 
 
 class Failure(NamedTuple):
@@ -88,6 +93,10 @@ class Training(NamedTuple):
         trace_steps: the number of updates made before each trace.
         failure: what went wrong, or None.
         state: the `State` at the end, from which `advance` can continue.
+        records: for each name of `record=` what its function returned, NumPy arrays with a leading
+            axis, one row for each of `record_steps`; {} where nothing was to be recorded.
+        record_steps: the number of updates made before each row: 0, k, 2k, … and the last. A failed
+            run ends with the row of its last finite parameters.
     """
 
     params: PyTree
@@ -96,6 +105,11 @@ class Training(NamedTuple):
     trace_steps: Int[np.ndarray, " traces"]
     failure: Failure | None
     state: State
+    records: dict[str, PyTree]
+    record_steps: Int[Array | np.ndarray, " records"]
+
+
+Carry = tuple[State, Record | None]
 
 
 def start(params: PyTree, optimizer: optax.GradientTransformation, key: PRNGKeyArray) -> State:
@@ -120,6 +134,8 @@ def advance(
     has_aux: bool = False,
     trace_every: int = 0,
     batch_axis: int | None = None,
+    record: Mapping[str, Recorder] | None = None,
+    record_every: int = 100,
 ) -> tuple[State, Records]:
     """Make `steps` updates, a pure function for `jax.jit` and `jax.vmap`.
 
@@ -138,6 +154,10 @@ def advance(
         trace_every: k, take a `gradlab.trace` before the updates 1, k + 1, 2k + 1, … of this call,
             instead of the plain gradient; 0 for never.
         batch_axis: that of `gradlab.trace`.
+        record: functions of the parameters by name; see `train`. Where a `vmap` maps the state,
+            they are computed at every update, and chosen from.
+        record_every: evaluate them before each update that a multiple of this many precede,
+            counted from the start of the training, not of this call.
 
     Returns:
         The state after the updates, and the `Records`.
@@ -155,6 +175,8 @@ def advance(
         raise ValueError(f"steps must be at least 1, got {steps}")
     if trace_every < 0:
         raise ValueError(f"trace_every must be at least 0, got {trace_every}")
+    functions = _record.check(record, record_every)
+    begin = state.step
 
     # Schedules such as reduce_on_plateau read the loss from extra arguments.
     optimizer = optax.with_extra_args_support(optimizer)
@@ -168,9 +190,11 @@ def advance(
         out = trace(loss, has_aux=has_aux, batch_axis=batch_axis)(params, batch)
         return out.value, out.aux if has_aux else {}, (out.grads, _without_grads(out))
 
-    def update(gradient: Any, state: State, _: Any = None) -> tuple[State, Any]:
+    def update(gradient: Any, carry: Carry, _: Any = None) -> tuple[Carry, Any]:
+        state, notes = carry
+        notes = _record.write(functions, record_every, begin, state.step, state.params, notes)
         batch = _batch(sample, state)
-        value, aux, (grads, record) = gradient(state.params, batch)
+        value, aux, (grads, taken) = gradient(state.params, batch)
         known = {"value": value, "grad": grads}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **known)
         params = optax.apply_updates(state.params, updates)
@@ -186,37 +210,40 @@ def advance(
         )
         step = state.step + 1
         bad = jnp.where((bad == 0) & ~finite, step, bad)
-        metrics = _metrics(value, grads, aux)
-        return State(step, params, opt_state, state.key, bad), (metrics, record)
+        metrics = _metrics(value, grads, aux, functions)
+        return (State(step, params, opt_state, state.key, bad), notes), (metrics, taken)
 
-    def run(state: State, count: int) -> tuple[State, Any]:
-        state, (metrics, _) = jax.lax.scan(partial(update, plain), state, length=count)
-        return state, metrics
+    def run(carry: Carry, count: int) -> tuple[Carry, Any]:
+        carry, (metrics, _) = jax.lax.scan(partial(update, plain), carry, length=count)
+        return carry, metrics
 
+    carry = state, _record.blank(functions, state.params, -(-steps // record_every))
     if not trace_every:
-        state, metrics = run(state, steps)
-        return state, Records(metrics, None)
+        (state, notes), metrics = run(carry, steps)
+        return state, Records(metrics, None, notes)
 
     def group(count: int) -> Any:
-        def body(state: State, _: Any = None) -> tuple[State, Any]:
-            state, (first, record) = update(traced, state)
+        def body(carry: Carry, _: Any = None) -> tuple[Carry, Any]:
+            carry, (first, taken) = update(traced, carry)
             metrics = jax.tree.map(lambda x: x[None], first)
             if count > 1:
-                state, rest = run(state, count - 1)
+                carry, rest = run(carry, count - 1)
                 metrics = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), metrics, rest)
-            return state, (metrics, record)
+            return carry, (metrics, taken)
 
         return body
 
     whole, rest = divmod(steps, trace_every)
     parts = []
     if whole:
-        state, (metrics, record) = jax.lax.scan(group(trace_every), state, length=whole)
-        parts.append((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics), record))
+        carry, (metrics, taken) = jax.lax.scan(group(trace_every), carry, length=whole)
+        parts.append((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics), taken))
     if rest:
-        state, (metrics, record) = group(rest)(state)
-        parts.append((metrics, jax.tree.map(lambda x: x[None], record)))
-    return state, Records(*jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
+        carry, (metrics, taken) = group(rest)(carry)
+        parts.append((metrics, jax.tree.map(lambda x: x[None], taken)))
+    state, notes = carry
+    metrics, traces = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    return state, Records(metrics, traces, notes)
 
 
 def _batch(sample: Sampler, state: State) -> Any:
@@ -228,7 +255,7 @@ def _without_grads(out: Trace) -> Trace:
     return Trace(value=out.value, aux=None, grads=None, scans=out.scans, taps=out.taps)
 
 
-def _metrics(value: Array, grads: PyTree, aux: Any) -> dict[str, Array]:
+def _metrics(value: Array, grads: PyTree, aux: Any, functions: Any) -> dict[str, Array]:
     ours = {"loss": value, "log_grad_norm": log_norm(grads)}
     if not isinstance(aux, dict):
         raise TypeError(f"the loss must report a dict of scalars, got a {type(aux).__name__}")
@@ -237,6 +264,9 @@ def _metrics(value: Array, grads: PyTree, aux: Any) -> dict[str, Array]:
             raise ValueError(f"the loss reports a metric {name!r}, which is gradlab's own name")
         if jnp.ndim(metric):
             raise ValueError(f"metric {name!r} must be a scalar, got shape {jnp.shape(metric)}")
+    for name in functions:
+        if name in aux:
+            raise ValueError(f"record {name!r} has the name of a metric that the loss reports")
     return ours | {name: jnp.asarray(metric) for name, metric in aux.items()}
 
 
@@ -253,11 +283,17 @@ def log_norm(tree: PyTree) -> Float[Array, ""]:
     return jnp.log(unit) + jnp.log(squares) / 2
 
 
-_advance = jax.jit(
-    advance,
+@partial(
+    jax.jit,
     static_argnums=(0, 2, 4),
-    static_argnames=("has_aux", "trace_every", "batch_axis"),
+    static_argnames=("has_aux", "trace_every", "batch_axis", "record", "record_every"),
 )
+def _advance(
+    loss: Loss, sample: Sampler, optimizer: Any, state: State, steps: int, **options: Any
+) -> tuple[State, Records]:
+    """`advance`, compiled once for the same functions: `record` comes as pairs, not as a dict."""
+    record = dict(options.pop("record", ())) or None
+    return advance(loss, sample, optimizer, state, steps, record=record, **options)
 
 
 def train(
@@ -276,6 +312,9 @@ def train(
     save_every: float = 10.0,
     progress: bool | Progress = False,
     version: str | int | None = None,
+    record: Mapping[str, Recorder] | None = None,
+    record_every: int = 100,
+    on_record: Sink | None = None,
 ) -> Training:
     """Train with optax, with a trace of the gradient's way back every `trace_every` updates.
 
@@ -309,16 +348,30 @@ def train(
         version: your name for what a checkpoint cannot know: the Python code that the program calls
             back (`jax.pure_callback`, `jax.experimental.io_callback`) with its data. With it that
             code is not looked at: give another version whenever it changes.
+        record: {name: f}, what to record of the parameters θ as they are learnt. f(θ) is a pure
+            function in `jax.numpy` that returns a number, an array, or a pytree of them, real or
+            complex; `gradlab.training.recorders` builds some. It is compiled into the loop, and a
+            checkpoint holds its rows and belongs to its code. Give the same function objects to a
+            second call, or it compiles again.
+        record_every: k, evaluate them at the updates 0 (before the first), k, 2k, … and the last.
+        on_record: a sink, called with (update, {name: value}) for each row, after the block that
+            it came in: for Weights & Biases, TensorBoard or a file; see
+            `gradlab.training.recorders`. A run that is resumed sends its rows since the checkpoint
+            again.
 
     Returns:
         A `Training`. A loss or an update that is not finite ends the run there; `failure` says at
-        which step and holds the traces of that step and of the one before it.
+        which step and holds the traces of that step and of the one before it. A record that turns
+        NaN is warned of, with the update, and does not end the run.
 
     Raises:
         ValueError: for steps, trace_every or block out of range; for a checkpoint that is damaged,
             was written by another program (the message says what differs), or is further than
             `steps`; for a checkpoint of a program that calls back Python whose content cannot be
-            read, or that changes as it runs, where no `version` is given.
+            read, or that changes as it runs, where no `version` is given; for a record_every below
+            1, a `record` without functions, with a name of a metric or with '.', '[' or ']' in its
+            name, or that is NaN at update 0.
+        TypeError: for a record that is no function or does not return numbers.
 
     >>> import gradlab as gl
     >>> cell = gl.cells.make("elman", inputs=2, hidden=4)
@@ -329,7 +382,16 @@ def train(
     ...             key=jax.random.key(1), has_aux=True, trace_every=10)
     >>> run.metrics["loss"].shape, run.trace_steps.tolist(), run.traces.scans[0].log_norm.shape
     ((20,), [0, 10], (2, 10))
+
+    The largest entry of a parameter as it is learnt:
+
+    >>> loss = lambda w, x: ((w - x) ** 2).sum()
+    >>> run = train(loss, jnp.zeros(2), lambda key, step: jnp.ones(2), optax.sgd(0.25), steps=3,
+    ...             key=jax.random.key(0), record={"largest": jnp.max}, record_every=2)
+    >>> run.record_steps.tolist(), run.records["largest"].tolist()
+    ([0, 2, 3], [0.0, 0.75, 0.875])
     """
+    functions = _record.check(record, record_every)
     saved = Checkpoint(checkpoint, save_every)
     if block is None:
         block = saved.block() or min(_BLOCK, -(-steps // 10))
@@ -340,15 +402,19 @@ def train(
     if not isinstance(sample, jax.tree_util.Partial):
         sample = jax.tree_util.Partial(sample)
     options = {"has_aux": has_aux, "trace_every": trace_every, "batch_axis": batch_axis}
+    if functions:
+        options |= {"record": tuple(functions.items()), "record_every": record_every}
     call = partial(_advance, loss, **options)
 
     state = first = start(params, optimizer, key)
     blocks: list[Records] = []
     if checkpoint is not None:
-        update = partial(advance, loss, **options)
+        update = partial(advance, loss, **options | ({"record": functions} if functions else {}))
         program, shapes = jax.make_jaxpr(
             lambda sample, state: update(sample, optimizer, state, block), return_shape=True
         )(sample, state)
+        if functions:  # the program holds their code
+            options["record"] = sorted(functions)
         about = {"sample": sample, "state": state, "options": options, "block": block}
         saved.identify(program, about, version)
         state, blocks = saved.read(state, shapes[1])
@@ -364,6 +430,10 @@ def train(
         while done < steps and not int(state.first_nonfinite_step):
             recent = [*recent[-1:], state]
             state, records = call(sample, optimizer, state, min(block, steps - done))
+            bad = int(state.first_nonfinite_step) or None
+            records = records._replace(record=_record.rows_in_use(records.record, bad))
+            _record.refuse_nan(records.record)
+            _record.send(records.record, on_record)
             blocks.append(jax.tree.map(np.asarray, records))
             done = int(state.step)
             report(done, steps, float(blocks[-1].metrics["loss"][-1]))
@@ -372,7 +442,7 @@ def train(
                 saved.write(state, blocks, last=done == steps)
     saved.flush()
 
-    metrics, traces = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
+    metrics, traces, rows = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
     trace_steps = np.arange(0, len(metrics["loss"]), trace_every) if trace_every else np.arange(0)
     failure = None
     if bad := int(state.first_nonfinite_step):
@@ -387,7 +457,27 @@ def train(
         keep = trace_steps < bad
         trace_steps = trace_steps[keep]
         traces = jax.tree.map(lambda x: x[keep], traces)
-    return Training(state.params, metrics, traces, trace_steps, failure, state)
+    rows = _finish(functions, state, rows, on_record)
+    return Training(
+        state.params, metrics, traces, trace_steps, failure, state, rows.values, rows.step
+    )
+
+
+def _finish(
+    functions: Mapping[str, Recorder], state: State, record: Record | None, sink: Sink | None
+) -> Record:
+    """The record of a run with the row of its last parameters, which no later block begins with."""
+    if record is None:
+        return Record(np.zeros(0, np.int32), {})
+    bad = int(state.first_nonfinite_step)
+    last = bad - 1 if bad else int(state.step)
+    if last not in record.step:
+        values = _record.evaluate_once(tuple(functions.items()), state.params)
+        row = _record.row_of(last, values)
+        _record.send(row, sink)
+        record = _record.add(record, row)
+    _record.warn_nan(record)
+    return record
 
 
 def _look(
