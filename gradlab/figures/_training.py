@@ -69,6 +69,8 @@ def training(
         steps = steps[(steps["leaf"] == "") & (steps["scan"] == first)]
     if steps.empty:
         raise ValueError("no traces to draw")
+    if "log_grad_norm" in metrics:  # row 0 of a training holds its records alone, no loss
+        metrics = metrics[metrics["training_step"] > 0]
     names = order(steps[column]) if column else [""]
     finite = steps["log_norm"].where(np.isfinite(steps["log_norm"]))
     # The colour of the lowest and the highest percent saturates.

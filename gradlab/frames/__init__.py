@@ -34,6 +34,7 @@ from gradlab.frames.reading import to_csv as to_csv
 from gradlab.frames.reading import warn_unfinished as warn_unfinished
 from gradlab.frames.schema import CHECK as CHECK
 from gradlab.frames.schema import METRICS as METRICS
+from gradlab.frames.schema import RECORDS as RECORDS
 from gradlab.frames.schema import TRACE as TRACE
 from gradlab.frames.schema import Column as Column
 from gradlab.frames.schema import Columns as Columns
@@ -48,6 +49,7 @@ from gradlab.frames.schema import lags as lags
 from gradlab.frames.statistics import spread as spread
 from gradlab.frames.traces import frame as frame
 from gradlab.frames.traces import metrics as metrics
+from gradlab.frames.traces import records as records
 from gradlab.frames.training import TRAINING as TRAINING
 from gradlab.frames.training import curves_frame as curves_frame
 from gradlab.frames.training import trained_frame as trained_frame

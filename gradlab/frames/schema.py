@@ -200,6 +200,15 @@ METRICS: dict[str, Column] = {
 }
 """What every training reports; a column of float64 more for each metric of the user's loss."""
 
+RECORDS: dict[str, Column] = {
+    "training_step": Column("int64", "updates", "the updates made before it was recorded", True),
+    "name": Column("str", "", "the name in record=; of a pytree's leaf, name.path", True),
+    "index": Column("str", "", 'the entry, as in "0,3"; empty for a scalar', True),
+    "value": Column("float64", "1", "what the function returned; the real part of a complex", True),
+    "imag": Column("float64", "1", "the imaginary part; missing for a real number"),
+}
+"""What a training recorded of its parameters: a row per update, name and entry."""
+
 
 class Results(NamedTuple):
     """What a sweep left behind: its frames and the manifest."""

@@ -1,11 +1,13 @@
 """What `gradlab.trace` and `gradlab.train` return, as frames."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 
-from gradlab.frames.schema import METRICS, TRACE, coerce
+from gradlab.frames.schema import METRICS, RECORDS, TRACE, coerce
 
 
 def frame(trace: Any) -> pd.DataFrame:
@@ -79,6 +81,15 @@ def _row(value: Any, i: int) -> Any:
 def metrics(training: Any) -> pd.DataFrame:
     """The metrics of a `gradlab.train`: a row per update, with the columns of `METRICS` and more.
 
+    A loss's own metrics have a column each. So has every entry of what `record=` recorded: `radius`
+    for a scalar, `norms.bias` for a leaf of a pytree, `values[0,3]` for an entry of an array, and
+    `values[0,3].real` and `.imag` for one of a complex array. They stand in the row of the updates
+    made before, so a training with records begins with a row 0 that has no loss; NaN where nothing
+    was recorded. `records` has the same in long form.
+
+    Raises:
+        ValueError: where two entries would have one column.
+
     >>> import jax, optax, gradlab as gl
     >>> loss = lambda w, x: (w - x) ** 2
     >>> run = gl.train(loss, 0.0, lambda key, step: 1.0, optax.sgd(0.25), steps=2,
@@ -88,9 +99,75 @@ def metrics(training: Any) -> pd.DataFrame:
     """
     table = pd.DataFrame({name: np.asarray(v, np.float64) for name, v in training.metrics.items()})
     table.insert(0, "training_step", np.arange(1, len(table) + 1))
+    recorded = _record_columns(training)
+    if len(recorded):
+        table = table.merge(recorded, "outer", "training_step").sort_values("training_step")
+        table = table.reset_index(drop=True)
     others = [str(name) for name in table.columns if name not in METRICS]
     table = table.reindex(columns=[*METRICS, *others])
     return table.astype({name: column.dtype for name, column in METRICS.items()})
+
+
+def records(training: Any) -> pd.DataFrame:
+    """What `record=` recorded in a `gradlab.train`, a row per update, name and entry.
+
+    The columns are those of `RECORDS`, `value` and `imag` being the two parts of a complex number.
+    Empty for a training without records. NaN and inf stand as they were returned.
+
+    >>> import jax, jax.numpy as jnp, optax, gradlab as gl
+    >>> loss = lambda w, x: ((w - x) ** 2).sum()
+    >>> run = gl.train(loss, jnp.zeros(2), lambda key, step: jnp.arange(2), optax.sgd(0.25),
+    ...                steps=2, key=jax.random.key(0), record={"w": lambda w: w})
+    >>> records(run)[["training_step", "name", "index", "value"]].values.tolist()[1:]
+    [[0, 'w', '1', 0.0], [2, 'w', '0', 0.0], [2, 'w', '1', 0.75]]
+    """
+    steps = np.asarray(training.record_steps)
+    parts = [
+        pd.DataFrame(
+            {
+                "training_step": np.repeat(steps, len(places)),
+                "name": name,
+                "index": np.tile(np.array(places, dtype=object), len(steps)),
+                "value": np.real(values).reshape(-1),
+                "imag": np.imag(values).reshape(-1) if np.iscomplexobj(values) else np.nan,
+            }
+        )
+        for name, places, values in _entries(training.records)
+    ]
+    whole = pd.concat(parts, ignore_index=True) if parts else []
+    frame = coerce(whole, RECORDS, "records")
+    return frame.sort_values("training_step", kind="stable", ignore_index=True)
+
+
+def _record_columns(training: Any) -> pd.DataFrame:
+    """A row per update that was recorded, a column per entry; no row without records."""
+    columns: dict[str, np.ndarray] = {"training_step": np.asarray(training.record_steps)}
+    for name, places, values in _entries(training.records):
+        is_complex = np.iscomplexobj(values)
+        both = {".real": np.real(values), ".imag": np.imag(values)}
+        parts = both if is_complex else {"": values}
+        for column, place in enumerate(places):
+            for end, part in parts.items():
+                label = (f"{name}[{place}]" if place else name) + end
+                if label in columns:
+                    raise ValueError(
+                        f"two records have the column {label!r}; give one of them another name"
+                    )
+                columns[label] = part[:, column]
+    return pd.DataFrame(columns)
+
+
+def _entries(records: Mapping[str, Any]) -> Iterator[tuple[str, list[str], np.ndarray]]:
+    """Each leaf of the records: its name, where its entries stand, and a row of them per update."""
+    for name, tree in records.items():
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            label = jax.tree_util.keystr(
+                (jax.tree_util.DictKey(name), *path), simple=True, separator="."
+            )
+            values = np.asarray(leaf)
+            kind = np.complex128 if np.iscomplexobj(values) else np.float64
+            places = [",".join(map(str, place)) for place in np.ndindex(*values.shape[1:])]
+            yield label, places, values.astype(kind).reshape(len(values), -1)
 
 
 def _scan_frame(scan: Any) -> pd.DataFrame:

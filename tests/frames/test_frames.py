@@ -53,6 +53,7 @@ def results():
         frames.CURVES,
         frames.TRAINING_STEPS,
         frames.METRICS,
+        frames.RECORDS,
     ],
 )
 def test_schema_documents_every_column(schema):

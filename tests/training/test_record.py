@@ -86,17 +86,62 @@ def test_records_are_those_of_the_parameters_after_the_updates(run, history):
             np.testing.assert_allclose(total, np.abs(leaf).sum(), rtol=1e-6)
 
 
+def test_metrics_have_a_column_per_entry(run):
+    table = gl.frames.metrics(run)
+    assert table.training_step.tolist() == [*range(STEPS + 1)]
+    assert table.loss[1:].tolist() == run.metrics["loss"].tolist() and np.isnan(table.loss[0])
+    rows = table.set_index("training_step").loc[STEPS_AT]
+    np.testing.assert_array_equal(rows["radius"], run.records["radius"])
+    np.testing.assert_array_equal(rows["sizes.bias"], run.records["sizes"]["bias"])
+    np.testing.assert_array_equal(rows["bias[8]"], run.records["bias"][:, 8])
+    entry = run.records["eigenvalues"][:, 2, 1]
+    np.testing.assert_array_equal(rows["eigenvalues[2,1].real"], entry.real)
+    np.testing.assert_array_equal(rows["eigenvalues[2,1].imag"], entry.imag)
+    assert table.radius.notna().sum() == len(STEPS_AT)
+
+
+def test_records_frame_is_long(run):
+    frame = gl.frames.records(run)
+    assert list(frame) == list(gl.frames.RECORDS)
+    assert len(frame) == len(STEPS_AT) * (1 + 9 + 4 + 9)
+    assert sorted(set(frame["name"])) == [
+        "bias", "eigenvalues", "radius", "sizes.bias", "sizes.input", "sizes.recurrent",
+        "sizes.recurrent_bias",
+    ]  # fmt: skip
+    one = frame[(frame["name"] == "eigenvalues") & (frame["index"] == "2,1")]
+    assert one.training_step.tolist() == STEPS_AT
+    np.testing.assert_array_equal(one.value + 1j * one.imag, run.records["eigenvalues"][:, 2, 1])
+    radius = frame[frame["name"] == "radius"]
+    assert set(radius["index"]) == {""} and radius.imag.isna().all()
+    assert frame.training_step.is_monotonic_increasing
+
+
+def test_frames_of_a_training_without_records():
+    plain = train(steps=EVERY)
+    assert plain.records == {} and plain.record_steps.tolist() == []
+    assert gl.frames.records(plain).empty and list(gl.frames.records(plain))[0] == "training_step"
+    assert gl.frames.metrics(plain).training_step.tolist() == [1, 2, 3, 4]
+
+
+def test_columns_that_two_records_share_are_refused():
+    same = {"a": lambda p: {"b": {"c": 1.0}, "b.c": 2.0}}
+    with pytest.raises(ValueError, match=r"two records have the column 'a\.b\.c'"):
+        gl.frames.metrics(train(steps=EVERY, record=same))
+
+
+def test_the_loss_of_a_figure_begins_after_row_0(run):
+    figure = gl.figures.training(gl.frame(run), gl.frames.metrics(run))
+    loss = figure.axes[0].lines[0].get_xydata()
+    assert loss[:, 0].tolist() == [*range(1, STEPS + 1)]
+    assert not any("NaN" in text.get_text() for ax in figure.axes for text in ax.texts)
+
+
 @pytest.mark.parametrize("every", [1, 4, 5, 11, 1000])
 def test_every_period_fits_every_block(every):
     found = train(record={"bias": RECORD["bias"]}, record_every=every, trace_every=0, block=4)
     assert found.record_steps.tolist() == sorted({*range(0, STEPS, every), STEPS})
     np.testing.assert_array_equal(found.records["bias"][0], PARAMS["bias"])
     np.testing.assert_array_equal(found.records["bias"][-1], found.params["bias"])
-
-
-def test_a_training_without_record_has_none():
-    plain = train(steps=EVERY)
-    assert plain.records == {} and plain.record_steps.tolist() == []
 
 
 class _Stop(Exception):
