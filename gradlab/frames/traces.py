@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
+from gradlab import _names
 from gradlab.frames.schema import METRICS, RECORDS, TRACE, coerce
 
 
@@ -88,7 +88,7 @@ def metrics(training: Any) -> pd.DataFrame:
     was recorded. `records` has the same in long form.
 
     Raises:
-        ValueError: where two entries would have one column.
+        ValueError: where two columns would have one name.
 
     >>> import jax, optax, gradlab as gl
     >>> loss = lambda w, x: (w - x) ** 2
@@ -149,25 +149,19 @@ def _record_columns(training: Any) -> pd.DataFrame:
         for column, place in enumerate(places):
             for end, part in parts.items():
                 label = (f"{name}[{place}]" if place else name) + end
-                if label in columns:
-                    raise ValueError(
-                        f"two records have the column {label!r}; give one of them another name"
-                    )
+                if label in columns or label in training.metrics:
+                    raise ValueError(f"two columns are named {label!r}; give its record another")
                 columns[label] = part[:, column]
     return pd.DataFrame(columns)
 
 
 def _entries(records: Mapping[str, Any]) -> Iterator[tuple[str, list[str], np.ndarray]]:
     """Each leaf of the records: its name, where its entries stand, and a row of them per update."""
-    for name, tree in records.items():
-        for path, leaf in jax.tree.leaves_with_path(tree):
-            label = jax.tree_util.keystr(
-                (jax.tree_util.DictKey(name), *path), simple=True, separator="."
-            )
-            values = np.asarray(leaf)
-            kind = np.complex128 if np.iscomplexobj(values) else np.float64
-            places = [",".join(map(str, place)) for place in np.ndindex(*values.shape[1:])]
-            yield label, places, values.astype(kind).reshape(len(values), -1)
+    for name, leaf in _names.flatten(records).items():
+        values = np.asarray(leaf)
+        kind = np.complex128 if np.iscomplexobj(values) else np.float64
+        places = [",".join(map(str, place)) for place in np.ndindex(*values.shape[1:])]
+        yield name, places, values.astype(kind).reshape(len(values), -1)
 
 
 def _scan_frame(scan: Any) -> pd.DataFrame:

@@ -354,10 +354,10 @@ def train(
             checkpoint holds its rows and belongs to its code. Give the same function objects to a
             second call, or it compiles again.
         record_every: k, evaluate them at the updates 0 (before the first), k, 2k, … and the last.
-        on_record: a sink, called with (update, {name: value}) for each row, after the block that
-            it came in: for Weights & Biases, TensorBoard or a file; see
-            `gradlab.training.recorders`. A run that is resumed sends its rows since the checkpoint
-            again.
+        on_record: a sink, called with (update, {name: array}) for each row, after the block that
+            it came in; a leaf of a pytree is named "name.path". `gradlab.training.recorders` has
+            examples for Weights & Biases, TensorBoard and files. A run that is resumed sends its
+            rows since the checkpoint again.
 
     Returns:
         A `Training`. A loss or an update that is not finite ends the run there; `failure` says at

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
+from gradlab import _names
+
 Recorder = Callable[[Any], Any]
-Sink = Callable[[int, dict[str, Any]], None]
+Sink = Callable[[int, dict[str, np.ndarray]], None]
 
 # The columns of `gradlab.frames.metrics` that every training has.
 _OWN = ("training_step", "loss", "log_grad_norm")
@@ -103,6 +105,7 @@ def blank(functions: Mapping[str, Recorder], params: PyTree, rows: int) -> Recor
     if not functions:
         return None
     shapes = jax.eval_shape(partial(evaluate, functions), params)
+    _names.flatten(shapes)  # refuses two leaves of one name
     values = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), shapes)
     return Record(jnp.full(rows, -1, jnp.int32), values)
 
@@ -154,8 +157,9 @@ def send(record: Record | None, sink: Sink | None) -> None:
     """Give each row to the sink, in their order."""
     if record is None or sink is None:
         return
+    leaves = _names.flatten(record.values)
     for row, step in enumerate(record.step):
-        sink(int(step), jax.tree.map(lambda leaf, row=row: leaf[row], record.values))
+        sink(int(step), {name: np.asarray(leaf[row]) for name, leaf in leaves.items()})
 
 
 def refuse_nan(record: Record | None) -> None:
