@@ -4,6 +4,7 @@
 `advance` are its pure core, which a sweep maps over seeds and learning rates with `jax.vmap`.
 """
 
+from gradlab.training import recorders as recorders
 from gradlab.training._loop import Failure as Failure
 from gradlab.training._loop import Loss as Loss
 from gradlab.training._loop import Progress as Progress
