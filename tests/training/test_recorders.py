@@ -216,3 +216,31 @@ def test_all_of_them_are_recorded_and_sent_to_a_file(tmp_path):
     assert set(first.index[first.isna()]) == {"loss", "error", "log_grad_norm"}
     frame = gl.frames.records(run)
     assert {"gradient.cell.bias", "norms.readout.weight"} < set(frame["name"])
+
+
+def test_what_is_recorded_goes_to_tensorboard(tmp_path):
+    tensorboard = pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    def sink(update, values):
+        for name, value in values.items():
+            size = abs(value) if np.iscomplexobj(value) else value
+            (writer.add_histogram if size.ndim else writer.add_scalar)(name, size, update)
+
+    with tensorboard.SummaryWriter(str(tmp_path)) as writer:
+        run = gl.train(
+            lambda params, x: ((params["w"] - x) ** 2).sum(), {"w": jnp.eye(2)},
+            lambda key, step: jnp.ones((2, 2)), optax.sgd(0.1), steps=3, key=jax.random.key(0),
+            record={"sizes": recorders.log_norms(), "all": recorders.eigenvalues(lambda p: p["w"])},
+            record_every=2, on_record=sink,
+        )  # fmt: skip
+    (path,) = tmp_path.iterdir()
+    content, found = path.read_bytes(), []
+    while content:  # each event has its length and a checksum before it, a checksum after it
+        size = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + size])
+        found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
+        content = content[16 + size :]
+    assert {step for step, tag, _ in found if tag == "all"} == {0, 2, 3}
+    norms = [value for _, tag, value in found if tag == "sizes.w"]
+    np.testing.assert_allclose(norms, run.records["sizes"]["w"], rtol=1e-6)
