@@ -19,7 +19,8 @@ from gradlab import figures, frames, sweeps
 from gradlab.grid import Plan
 from gradlab.sweeps import gradients, measurements
 
-OWN = Path(__file__).parents[2] / "experiments" / "own"
+ROOT = Path(__file__).parents[2]
+OWN = ROOT / "experiments" / "own"
 REGISTRIES = {
     "cell": gl.cells.REGISTRY,
     "initializer": gl.initializers.REGISTRY,
@@ -214,6 +215,27 @@ def test_what_a_measurement_cannot_return_is_the_reason(tmp_path, result, reason
     report = sweeps.sweep({"measurement": "odd", "x": 1}, tmp_path / "out")
     (found,) = report.failed.values()
     assert found.startswith(reason)
+
+
+def test_what_a_training_records_is_the_frame_of_a_measurement(tmp_path):
+    """The example of docs/own-code.md, word for word."""
+    text = (ROOT / "docs" / "own-code.md").read_text(encoding="utf-8")
+    code = text.partition("## Records in a sweep")[2].split("```python\n")[1].split("```")[0]
+    exec(code, {"__name__": "lab"})
+    report, runs = rates(tmp_path / "out", {"measurement": "radius", "gain": [0.5, 1.5]})
+    assert not report.failed
+    steps = gl.read(tmp_path / "out").steps
+    assert steps["update"].tolist() == [0, 4, 8, 10] * 2
+    # Before the first update it is that of the initializer's own draw.
+    found = dict(zip(runs["run_id"], runs["gain"], strict=True))
+    for run_id, radius in steps[steps["update"] == 0][["run_id", "radius"]].to_numpy():
+        init = gl.initializers.normal(gain=found[run_id])
+        net = gl.tasks.network(
+            gl.cells.make("elman", inputs=2, hidden=8, recurrent=init),
+            gl.tasks.make("adding", length=10).outputs,
+        )
+        W = np.asarray(net.init(jax.random.key(0))["cell"]["recurrent"], np.float64)
+        assert radius == pytest.approx(np.abs(np.linalg.eigvals(W)).max(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
