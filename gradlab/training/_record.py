@@ -90,6 +90,10 @@ def _number(name: str, leaf: Any) -> Array:
         raise TypeError(f"record {name!r} returns a {kind}; {_VALID}") from None
     if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
         raise TypeError(f"record {name!r} returns {array.dtype}; {_VALID}")
+    # A row of a record has one type, on every device of a mesh with explicit axes.
+    sharding = jax.typeof(array).sharding
+    if any(part is not None for part in sharding.spec):
+        array = jax.sharding.reshard(array, sharding.update(spec=jax.sharding.PartitionSpec()))
     return array
 
 

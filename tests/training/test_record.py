@@ -266,3 +266,17 @@ def test_a_record_that_turns_nan_is_warned_of():
             key=KEY, record={"sunk": sunk, "low": lambda w: -jnp.inf}, record_every=1,
         )  # fmt: skip
     assert np.isnan(run.records["sunk"]).tolist() == [False, False, True, True, True]
+
+
+def test_parameters_on_a_mesh_are_recorded_whole():
+    # One device: the types of its arrays are those of many.
+    mesh = jax.make_mesh((1,), ("rows",))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows", None))
+    start = jax.device_put(jnp.arange(8.0).reshape(2, 4), place)
+    run = gl.train(
+        lambda w, x: ((w - x) ** 2).sum(), start, lambda key, step: 1.0, optax.sgd(0.25), steps=3,
+        key=KEY, record={"w": lambda w: w, "rows": lambda w: w.sum(1)}, record_every=2,
+    )  # fmt: skip
+    expected = np.array([1 + (np.asarray(start) - 1) * 0.5**n for n in (0, 2, 3)])
+    np.testing.assert_allclose(run.records["w"], expected, rtol=1e-12)
+    np.testing.assert_allclose(run.records["rows"], expected.sum(2), rtol=1e-12)
