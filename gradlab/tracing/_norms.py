@@ -74,6 +74,30 @@ def _size(leaves: tuple[jax.Array, ...], axis: int | None, dtype: Any) -> Size:
     )
 
 
+def size_in_range(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> tuple[Size, Any]:
+    """The size by sums of squares alone, and whether they stay in the float's range."""
+    # A square that is rounded or lost below the smallest float is then far below the sum.
+    limit = 3 * jnp.finfo(dtype).maxexp // 4
+    squares = [_sum_of_squares(x, axis, dtype) for x in leaves]
+    # The square of what is not zero may be.
+    zeros = [_over(jnp.all, x == 0, axis) for x in leaves]
+    inside = [
+        zero | ((2.0**-limit < s) & (s < 2.0**limit))
+        for s, zero in zip(squares, zeros, strict=True)
+    ]
+    total = functools.reduce(jnp.add, squares)
+    zero = functools.reduce(jnp.logical_and, zeros)
+    exponent = jnp.where(zero, ZERO, jnp.frexp(total)[1] // 2).astype(jnp.int32)
+    # The derivative of ln 0 would be NaN.
+    each = tuple(
+        jnp.where(zero, -jnp.inf, jnp.log(jnp.where(zero, 1, s)) / 2)
+        for s, zero in zip(squares, zeros, strict=True)
+    )
+    log = jnp.where(zero, -jnp.inf, jnp.log(jnp.where(zero, 1, total)) / 2)
+    size = Size(exponent, each[0] if len(each) == 1 else log, each)
+    return size, functools.reduce(jnp.logical_and, inside)
+
+
 @jax.custom_batching.custom_vmap
 def everywhere(condition: jax.Array) -> jax.Array:
     """A condition, which under vmap is that of all together.
@@ -100,10 +124,15 @@ def _quick(dtype: Any, squares: Sequence[jax.Array]) -> Size:
 def _careful(axis: int | None, dtype: Any, leaves: Sequence[jax.Array]) -> Size:
     exponents = [_exponent(x, axis, dtype) for x in leaves]
     each = tuple(_log_norm(x, k, axis, dtype) for x, k in zip(leaves, exponents, strict=True))
-    top = functools.reduce(jnp.maximum, exponents)
+    largest = functools.reduce(jnp.maximum, exponents)
     if len(each) == 1:
-        return Size(top, each[0], each)
-    return Size(top, jax.nn.logsumexp(2 * jnp.stack(each), axis=0) / 2, each)
+        return Size(largest, each[0], each)
+    return Size(largest, jax.nn.logsumexp(2 * jnp.stack(each), axis=0) / 2, each)
+
+
+def top(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> jax.Array:
+    """The largest k of an entry, which lies below 2^k and not below 2^(k-1)."""
+    return functools.reduce(jnp.maximum, [_exponent(x, axis, dtype) for x in leaves])
 
 
 def _exponent(x: jax.Array, axis: int | None, dtype: Any) -> jax.Array:

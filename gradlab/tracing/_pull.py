@@ -1,10 +1,10 @@
 """The transposed step of a recurrence, pulled back over rows of residuals and recorded.
 
-`Pull.rows` goes back through the steps, with a unit 2^e that is chosen at each step. A parallel
-scan, whose states are known, goes chunk by chunk, and a chunk runs in one unit first: then a step
-is the transposed step alone, and the norms of all rows are taken at once afterwards. Where the
-adjoint leaves the window in which one unit is right, the chunk is run again with care. Both give
-the same record; the first is only there for speed.
+`Pull.rows` goes back through the steps, with a unit 2^e that is chosen at each step. Parallel
+scans, and long recurrences of light steps, go chunk by chunk, and a chunk runs in one unit first:
+then a step is the transposed step alone, and the norms of all rows are taken at once afterwards.
+Where the adjoint leaves the window in which one unit is right, the chunk is run again with care.
+Both give the same record; the first is only there for speed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,26 @@ from gradlab.tracing._record import Options, Slots, measured
 # Steps whose weight gradients are taken in one product: enough for the product to run at its full
 # rate, few enough for what is kept meanwhile to be small beside the residuals of the whole scan.
 _CHUNK = 32
+# Light steps in one turn of a loop, whose own cost is that of such a step.
+_UNROLL = 2
 
 
 def scan_steps(
-    step: Step, body: Any, init: Any, xs: Any, length: int, backward: bool = False
+    step: Step,
+    body: Any,
+    init: Any,
+    xs: Any,
+    length: int,
+    backward: bool = False,
+    unroll: int = 1,
 ) -> Any:
     return jax.lax.scan(
-        body, init, xs, length=length, reverse=step.reverse != backward, unroll=step.unroll
+        body,
+        init,
+        xs,
+        length=length,
+        reverse=step.reverse != backward,
+        unroll=max(step.unroll, unroll),
     )
 
 
@@ -93,9 +106,9 @@ class Plan(NamedTuple):
     init: tuple[bool, ...]
     varies: frozenset[str]  # the mesh axes of shard_map that the slots vary over
     mixes: bool  # whether samples interact in the step, so that all need one unit
-    # Whether the chunks of a long recurrence run in one unit first. Both ways of a chunk are
-    # compiled then, which takes half as long again.
-    in_one_unit: bool
+    # From how many steps on chunks run in one unit first, or None for never. Both ways of a chunk
+    # are compiled then, which takes up to twice as long.
+    one_unit_from: int | None
 
 
 class Rows(NamedTuple):
@@ -137,13 +150,14 @@ class Pull:
         self.window = min(int(jnp.finfo(d).maxexp) for d in set().union(*passed)) // 3
         inner = (*linear.advance.inner, *linear.readout.inner)
         careful = self.around or self.shared or plan.varies or options.log_param or inner
-        self.in_one_unit = plan.in_one_unit and plan.step.linear and not careful
+        self.in_one_unit = plan.step.linear and not careful
         self.still = [_jaxpr.zeros(k) for k in linear.kept]
 
     def rows(self, carry: Any, rows: Rows, arrived: Sequence[Any], length: int) -> Any:
         """Pull the carry (mu, e, lost, late, grads) back through `length` steps."""
         waits = any(any(part.sums.later) for part in self._parts)
-        in_one_unit = self.in_one_unit and length > 4 * _CHUNK and not _norms.are_split(carry[0])
+        least = self.plan.one_unit_from
+        in_one_unit = self.in_one_unit and least is not None and length >= least
 
         def chunk(carry: Any, rows: Any, _: Any, length: int) -> Any:
             run = self._fast if in_one_unit else self._careful
@@ -190,17 +204,22 @@ class Pull:
     def _unit_of_chunk(self, mu: Sequence[Any], e: Any, dtype: Any) -> Any:
         """The unit in which a chunk begins.
 
-        It stays 1 as long as the adjoint is well inside the float's range. From then on an adjoint
-        that shrinks begins at the upper end of the window, and one that grows at the lower end, so
-        that most chunks stay in it.
+        It stays 1 as long as the adjoint is near 1. From then on an adjoint that has shrunk begins
+        at the upper end of the window, and one that has grown at the lower end, so that most chunks
+        stay in it.
         """
         window = self.window
-        top = _norms.size(mu, self.plan.options.axis, dtype).top
+        top = _norms.top(mu, self.plan.options.axis, dtype)
         if self.plan.mixes:
             top = jnp.full_like(top, jnp.max(top))
-        limit = jnp.where(e == 0, 2 * window // 3, window // 4)
-        moved = (jnp.abs(top) > limit) & (top > _norms.ZERO // 2)
-        return jnp.where(moved, e + top + jnp.sign(top) * (3 * window // 4), e)
+        start = 3 * window // 4
+        # Where it goes on as before, a chunk uses what is left of the window.
+        turned = jnp.sign(e) * top < -start
+        used = jnp.sign(e) * top > 0
+        moved = jnp.where(e == 0, jnp.abs(top) > window // 4, turned | used)
+        down = jnp.where((e == 0) | turned, top < 0, e < 0)
+        place = jnp.where(down, start, -start)
+        return jnp.where(moved & (top > _norms.ZERO // 2), e + top - place, e)
 
     def _run_in_one_unit(self, carry: Any, rows: Any, length: int) -> Any:
         """The plain recursion at a fixed unit 2^e.
@@ -238,7 +257,7 @@ class Pull:
 
         start = mu, zeros(self.advance), zeros(self.readout)
         (mu, units, plain), (passed, results, (x, more), kept) = scan_steps(
-            self.plan.step, body, start, rows, length, backward=True
+            self.plan.step, body, start, rows, length, backward=True, unroll=_UNROLL
         )
         sums = _Pulled(units, [], x, [], [], kept[0])
         if not apart:
@@ -257,30 +276,33 @@ class Pull:
         """The logarithms of all rows, and whether one unit was right for them."""
         axis = self.plan.options.axis
         logs: dict[str, Any] = {}
-        size = jax.vmap(functools.partial(_norms.size, axis=axis, dtype=dtype))
-        sizes = size(mu)
+        size = jax.vmap(functools.partial(_norms.size_in_range, axis=axis, dtype=dtype))
+        sizes, inside = size(mu)
+        bad = [~inside]
         top = sizes.top
         if direct:
             self._log(logs, "transported", sizes, e, dtype)
-            own = size(direct)
+            own, inside = size(direct)
             self._log(logs, "direct", own, jnp.zeros_like(e), dtype)
+            bad.append(~inside)
             top = jnp.maximum(top, own.top - e)
             total = jax.vmap(
                 lambda mu, direct: sum_terms([(mu, jnp.zeros_like(e)), (direct, -e)], axis)
             )(mu, direct)
-            sizes = size(total)
+            sizes, inside = size(total)
+            bad.append(~inside)
         self._log(logs, "total", sizes, e, dtype)
         if self.plan.mixes:
             top = jnp.max(top, axis=-1)
-        bad = jnp.any((jnp.abs(top) > self.window) & (top > _norms.ZERO // 2))
+        bad.append((jnp.abs(top) > self.window) & (top > _norms.ZERO // 2))
         low = [
             (log - _norms.nats(e, dtype) < _norms.floor(dtype)) & ~jnp.isneginf(log)
             for name, log in logs.items()
             if self.guards and not name.startswith("direct")
         ]
-        bad = functools.reduce(jnp.logical_or, map(jnp.any, (*low, *lost)), bad)
+        good = ~functools.reduce(jnp.logical_or, map(jnp.any, (*bad, *low, *lost)))
         logs["scale"] = jnp.broadcast_to(_norms.nats(e, dtype), (length, *e.shape))
-        return logs, ~bad
+        return logs, good
 
     def _log(self, logs: dict[str, Any], part: str, size: _norms.Size, k: Any, dtype: Any) -> None:
         """Write down the ln norms of a vector in units of 2^k, of all leaves and of each."""

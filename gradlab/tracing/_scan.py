@@ -27,6 +27,14 @@ from gradlab.tracing._linear import Linearized, Step, merge, pick, split
 from gradlab.tracing._pull import Plan, Pull, Rows, in_chunks, scan_steps, sum_terms
 from gradlab.tracing._record import PARTS, Options, Slots
 
+# A step is light where its state has so few entries that to look at each row costs as much as the
+# step itself; what many light steps leave is looked at at once.
+_LIGHT = 512
+# How many entries the forward pass may stack to look at them once it has ended.
+_STACKED = 2**21
+# From how many steps on it pays to compile both ways of a chunk (see `Plan.one_unit_from`).
+_LONG, _LONG_PARALLEL = 1024, 129
+
 
 def traced_scan(
     step: Step,
@@ -115,7 +123,13 @@ def _pull_parallel(
     first = [state[0] for state in states]
     nothing = [(False,) * len(leaves) for leaves in (states, elems)]
     plan = _plan(
-        step, options, own_names, (consts, first, elems, []), (wants, *nothing), varies, True
+        step,
+        options,
+        own_names,
+        (consts, first, elems, []),
+        (wants, *nothing),
+        varies,
+        None if _norms.are_split(first) else _LONG_PARALLEL,
     )
     linear = plan.linear
     outside = dict(zip(linear.forward.ins, consts, strict=False))
@@ -208,7 +222,16 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
         tuple(p.perturbed and _linear.is_inexact(p.value) for p in group) for group in primals[:3]
     ]
     varies = _jaxpr.varies_over(jax.typeof(slots.visits))
-    plan = _plan(step, options, names, (consts, init, xs, inner), wants, varies, False)
+    light = _is_light(pick(tuple(map(_linear.is_inexact, init)), init))
+    plan = _plan(
+        step,
+        options,
+        names,
+        (consts, init, xs, inner),
+        wants,
+        varies,
+        _LONG if light else None,
+    )
     linear = plan.linear
     outside = dict(zip(linear.forward.ins, consts, strict=False))
     before = _jaxpr.run(linear.storage.before, dict(outside))
@@ -246,7 +269,7 @@ def _plan(
     values: tuple[Any, Any, Any, Any],
     wants: Sequence[tuple[bool, ...]],
     varies: frozenset[str],
-    in_one_unit: bool,
+    one_unit_from: int | None,
 ) -> Plan:
     """Linearize a step; `values` are its consts, initial state, inputs and slots inside.
 
@@ -260,7 +283,13 @@ def _plan(
         step, consts, init, xs, inner, (shown, wants[2]), options.measure is not None
     )
     mixes = options.axis is not None and not _stay_apart(linear.advance, options.axis)
-    return Plan(step, options, tuple(names), linear, wants[0], wants[1], varies, mixes, in_one_unit)
+    return Plan(
+        step, options, tuple(names), linear, wants[0], wants[1], varies, mixes, one_unit_from
+    )
+
+
+def _is_light(state: Sequence[Any]) -> bool:
+    return sum(x.size for x in state) <= _LIGHT and not _norms.are_split(state)
 
 
 def _stay_apart(advance: _linear.Transposed, axis: int) -> bool:
@@ -290,17 +319,40 @@ def _run(
     new_refs, y_refs, _ = split(program.outs, linear.sizes[1], len(linear.ys))
     own = linear.storage.own if keep else ()
     nodes = _jaxpr.needed(program.nodes, (*new_refs, *y_refs, *own))
+    floats = pick(linear.state, new_refs)
+    # Where the new state is stacked anyhow, it need not be stacked once more.
+    stacked = [*y_refs, *own]
+    more = [ref for ref in floats if ref not in stacked]
+    entries = sum(x.size for x in pick(linear.state, carry[0]))
+    at_once = _is_light(pick(linear.state, carry[0]))
+    at_once &= not more or length * entries <= _STACKED
 
     def body(carry: Any, x: Any) -> Any:
-        state, (count, good) = carry
+        state, looked = carry
         env = {**outside, **dict(zip((*carry_ids, *x_ids), (*state, *x), strict=True))}
         env = _jaxpr.run(nodes, env)
-        new, ys, kept = ([_jaxpr.read(env, r) for r in refs] for refs in (new_refs, y_refs, own))
-        good = good & _norms.finite(pick(linear.state, new), axis)
-        return (new, (count + good.astype(count.dtype), good)), (ys, kept)
+        new, ys, kept, states = (
+            [_jaxpr.read(env, r) for r in refs] for refs in (new_refs, y_refs, own, more)
+        )
+        if not at_once:
+            count, good = looked
+            good = good & _norms.finite(pick(linear.state, new), axis)
+            looked, states = (count + good.astype(count.dtype), good), []
+        return (new, looked), (ys, kept, states)
 
-    carry, (ys, kept) = scan_steps(plan.step, body, carry, xs, length)
-    return carry, ys, kept
+    state, looked = carry
+    start = state, () if at_once else looked
+    (state, end), (ys, kept, states) = scan_steps(plan.step, body, start, xs, length)
+    if at_once:
+        known = dict(zip((*stacked, *more), (*ys, *kept, *states), strict=True))
+        rows = jax.vmap(functools.partial(_norms.finite, axis=axis))([known[r] for r in floats])
+        count, good = looked
+        before = _leading(rows[::-1] if plan.step.reverse else rows)
+        end = (
+            count + jnp.where(good, before, 0).astype(count.dtype),
+            good & jnp.all(rows, axis=0),
+        )
+    return (state, end), ys, kept
 
 
 def _backward(plan: Plan, saved: _Saved, cotangents: Any) -> Any:
