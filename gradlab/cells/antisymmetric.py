@@ -68,7 +68,7 @@ def antisymmetric(
     prepare = add_leaf("skew", _skew(gamma))
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
-        step = jnp.tanh(jnp.inner(h, prepare(params)["skew"]) + drive)
+        step = jnp.tanh(h @ prepare(params)["skew"].T + drive)
         return h + jnp.asarray(epsilon, h.dtype) * step
 
     def matrices(params: Params) -> Array:
@@ -132,7 +132,7 @@ def gated_antisymmetric(
     init = keep_leaves(blocks, hidden, "recurrent")
 
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
-        h_both = jnp.inner(h, prepare(params)["skew"])
+        h_both = h @ prepare(params)["skew"].T
         x_z, x_h = jnp.split(drive, 2)
         return {"z": jax.nn.sigmoid(h_both + x_z)}, jnp.tanh(h_both + x_h)
 

@@ -610,6 +610,4 @@ def affine(params: Params, x: Array) -> Array:
 
 def linear(params: Params, x: Array) -> Array:
     """U x, the drive of the families whose bias enters elsewhere."""
-    # Not x @ U.T: on a CPU, XLA may copy the transposed matrix at each step of a loop, which takes
-    # twice as long as the product. Every cell multiplies so.
-    return jnp.inner(x, params["input"])
+    return x @ params["input"].T

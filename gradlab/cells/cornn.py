@@ -83,7 +83,7 @@ def cornn(
         y, z = state
         step, stiffness, damping = (jnp.asarray(v, y.dtype) for v in (dt, gamma, epsilon))
         from_y, from_z = jnp.split(params["recurrent"], 2)
-        force = jnp.tanh(jnp.inner(y, from_y) + jnp.inner(z, from_z) + drive)
+        force = jnp.tanh(y @ from_y.T + z @ from_z.T + drive)
         z = z + step * (force - stiffness * y - damping * z)
         return CoRNNState(y + step * z, z)
 

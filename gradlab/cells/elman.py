@@ -1,6 +1,5 @@
 """The simple recurrent network."""
 
-import jax.numpy as jnp
 from jax import Array
 
 from gradlab.cells.base import ACTIVATIONS as ACTIVATIONS
@@ -42,6 +41,6 @@ def elman(
     init = gate_init(inputs, hidden, recurrent, input, bias)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
-        return phi(jnp.inner(h, params["recurrent"]) + drive)
+        return phi(h @ params["recurrent"].T + drive)
 
     return Cell(inputs, hidden, init, advance, name="elman")

@@ -66,7 +66,7 @@ def gru(
     )
 
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
-        return open_gru(params, jnp.inner(h, params["recurrent"]), drive)
+        return open_gru(params, h @ params["recurrent"].T, drive)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         gates, n = open_gates(params, h, drive)
@@ -121,8 +121,8 @@ def gru_reset_before(
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
         W_rz, W_n = jnp.split(params["recurrent"], [2 * hidden])
         x_rz, x_n = jnp.split(drive, [2 * hidden])
-        r, z = jnp.split(jax.nn.sigmoid(jnp.inner(h, W_rz) + x_rz), 2)
-        return {"r": r, "z": z}, jnp.tanh(jnp.inner(r * h, W_n) + x_n)
+        r, z = jnp.split(jax.nn.sigmoid(h @ W_rz.T + x_rz), 2)
+        return {"r": r, "z": z}, jnp.tanh((r * h) @ W_n.T + x_n)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         gates, n = open_gates(params, h, drive)

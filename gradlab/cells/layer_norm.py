@@ -73,7 +73,7 @@ def layer_norm_elman(
     init = add_leaves(blocks, scale=(scale, (hidden,)))
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
-        a = _norm(jnp.inner(h, params["recurrent"]) + drive)
+        a = _norm(h @ params["recurrent"].T + drive)
         return phi(params["scale"] * a + params["bias"])
 
     return Cell(inputs, hidden, init, advance, name="layer_norm_elman", project=linear)
@@ -136,7 +136,7 @@ def layer_norm_lstm(
         return params["input_scale"] * _norm(linear(params, x)) + params["bias"]
 
     def open_gates(params: Params, state: LSTMState, drive: Array) -> tuple[Gates, Array]:
-        from_h = params["recurrent_scale"] * _norm(jnp.inner(state.h, params["recurrent"]))
+        from_h = params["recurrent_scale"] * _norm(state.h @ params["recurrent"].T)
         return open_lstm(from_h + drive)
 
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
@@ -218,7 +218,7 @@ def layer_norm_gru(
         return params["input_scale"] * normed(linear(params, x)) + params["bias"]
 
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
-        from_h = params["recurrent_scale"] * normed(jnp.inner(h, params["recurrent"]))
+        from_h = params["recurrent_scale"] * normed(h @ params["recurrent"].T)
         return open_gru(params, from_h, drive)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:

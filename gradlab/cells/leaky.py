@@ -63,7 +63,7 @@ def leaky(
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         delta = jnp.asarray(dt, h.dtype)
-        return (1 - delta) * h + delta * (jnp.inner(phi(h), params["recurrent"]) + drive)
+        return (1 - delta) * h + delta * (phi(h) @ params["recurrent"].T + drive)
 
     def log_retention(params: Params) -> Array:
         b = widen(params["bias"])

@@ -78,7 +78,7 @@ def lem(
 
     def open_gates(params: Params, state: LEMState, drive: Array) -> tuple[Gates, Array]:
         longest = jnp.asarray(dt, state.y.dtype)
-        h_1, h_2, h_z = jnp.split(jnp.inner(state.y, params["recurrent"][: 3 * hidden]), 3)
+        h_1, h_2, h_z = jnp.split(state.y @ params["recurrent"][: 3 * hidden].T, 3)
         x_1, x_2, x_z, _ = jnp.split(drive, 4)
         alpha = longest * jax.nn.sigmoid(h_1 + x_1)
         beta = longest * jax.nn.sigmoid(h_2 + x_2)
@@ -90,7 +90,7 @@ def lem(
         z = (1 - alpha) * state.z + alpha * new
         # The candidate of y reads the new z.
         W_y, x_y = params["recurrent"][3 * hidden :], drive[3 * hidden :]
-        y = (1 - beta) * state.y + beta * jnp.tanh(jnp.inner(z, W_y) + x_y)
+        y = (1 - beta) * state.y + beta * jnp.tanh(z @ W_y.T + x_y)
         return LEMState(y, z)
 
     def log_retention(params: Params) -> Array:

@@ -102,7 +102,7 @@ def lru(
         return jnp.zeros(hidden, jnp.promote_types(real, jnp.complex64))
 
     def project(params: Params, x: Array) -> Array:
-        re, im = jnp.split(jnp.inner(x, params["input"]), 2)
+        re, im = jnp.split(x @ params["input"].T, 2)
         gamma = jnp.exp(params["gamma_log"])
         return jax.lax.complex(gamma * re, gamma * im)
 

@@ -78,7 +78,7 @@ def lstm(
     init = shift_bias(blocks, 1, hidden, forget_bias)
 
     def open_gates(params: Params, state: LSTMState, drive: Array) -> tuple[Gates, Array]:
-        return open_lstm(jnp.inner(state.h, params["recurrent"]) + drive)
+        return open_lstm(state.h @ params["recurrent"].T + drive)
 
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
         gates, g = open_gates(params, state, drive)
@@ -143,7 +143,7 @@ def lstm_peephole(
     init = add_leaves(blocks, peephole=(peephole, (3 * hidden,)))
 
     def open_gates(params: Params, state: LSTMState, drive: Array) -> tuple[Gates, Array]:
-        i, f, g, o = jnp.split(jnp.inner(state.h, params["recurrent"]) + drive, 4)
+        i, f, g, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
         p_i, p_f, p_o = jnp.split(params["peephole"], 3)
         f = jax.nn.sigmoid(f + p_f * state.c)
         i = jax.nn.sigmoid(i + p_i * state.c)
@@ -231,12 +231,12 @@ def lstm_projected(
         return params | {"recurrent": params["recurrent"][:, :hidden]}
 
     def open_gates(params: Params, state: LSTMState, drive: Array) -> tuple[Gates, Array]:
-        return open_lstm(jnp.inner(state.h, params["recurrent"]) + drive)
+        return open_lstm(state.h @ params["recurrent"].T + drive)
 
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
         gates, g = open_gates(params, state, drive)
         c = gates["f"] * state.c + gates["i"] * g
-        return LSTMState(c, jnp.inner(gates["o"] * jnp.tanh(c), params["projection"]))
+        return LSTMState(c, (gates["o"] * jnp.tanh(c)) @ params["projection"].T)
 
     def start(dtype: DTypeLike | None = None) -> LSTMState:
         return LSTMState(zero_state(memory)(dtype), zero_state(hidden)(dtype))

@@ -61,8 +61,8 @@ def mgu(
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
         W_f, W_n = jnp.split(params["recurrent"], 2)
         x_f, x_n = jnp.split(drive, 2)
-        f = jax.nn.sigmoid(jnp.inner(h, W_f) + x_f)
-        return {"f": f}, jnp.tanh(jnp.inner(f * h, W_n) + x_n)
+        f = jax.nn.sigmoid(h @ W_f.T + x_f)
+        return {"f": f}, jnp.tanh((f * h) @ W_n.T + x_n)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         gates, n = open_gates(params, h, drive)
@@ -116,7 +116,7 @@ def janet(
     init = shift_bias(blocks, 0, hidden, forget_bias)
 
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
-        f, n = jnp.split(jnp.inner(h, params["recurrent"]) + drive, 2)
+        f, n = jnp.split(h @ params["recurrent"].T + drive, 2)
         # 1 - σ(a) = σ(-a), which keeps its digits where the gate is nearly open.
         let_in = jax.nn.sigmoid(jnp.asarray(beta, f.dtype) - f)
         return {"f": jax.nn.sigmoid(f)}, let_in * jnp.tanh(n)
@@ -171,7 +171,7 @@ def ugrnn(
     init = shift_bias(blocks, 0, hidden, forget_bias)
 
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
-        g, n = jnp.split(jnp.inner(h, params["recurrent"]) + drive, 2)
+        g, n = jnp.split(h @ params["recurrent"].T + drive, 2)
         return {"g": jax.nn.sigmoid(g)}, jnp.tanh(n)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
@@ -227,12 +227,12 @@ def minimal_rnn(
     leaves = {"embedded": (embedded, (hidden, hidden)), "input_bias": (bias, (hidden,))}
 
     def project(params: Params, x: Array) -> Array:
-        z = jnp.tanh(jnp.inner(x, params["input"]) + params["input_bias"])
-        return jnp.concatenate([jnp.inner(z, params["embedded"]) + params["bias"], z])
+        z = jnp.tanh(x @ params["input"].T + params["input_bias"])
+        return jnp.concatenate([z @ params["embedded"].T + params["bias"], z])
 
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
         e, z = jnp.split(drive, 2)
-        return {"u": jax.nn.sigmoid(jnp.inner(h, params["recurrent"]) + e)}, z
+        return {"u": jax.nn.sigmoid(h @ params["recurrent"].T + e)}, z
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         gates, z = open_gates(params, h, drive)
@@ -310,7 +310,7 @@ def fastgrnn(
     init = shift_bias(shift_bias(plain, 0, hidden, forget_bias), 1, hidden, update_bias)
 
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
-        a = jnp.inner(h, params["recurrent"]) + drive
+        a = h @ params["recurrent"].T + drive
         b_z, b_n = jnp.split(params["bias"], 2)
         return {"z": jax.nn.sigmoid(a + b_z)}, jnp.tanh(a + b_n)
 

@@ -80,7 +80,7 @@ def orthogonal(
 
     def advance(params: Params, h: Array, drive: Array) -> Array:
         params = prepare(params)
-        a = jnp.inner(h, params["rotation"]) + drive
+        a = h @ params["rotation"].T + drive
         return jnp.sign(a) * jax.nn.relu(jnp.abs(a) + params["bias"])
 
     def matrices(params: Params) -> Array:

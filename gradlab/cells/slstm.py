@@ -100,7 +100,7 @@ def slstm(
     def open_gates(
         params: Params, state: SLSTMState, drive: Array
     ) -> tuple[Gates, tuple[Array, Array]]:
-        i, f, z, o = jnp.split(jnp.inner(state.h, params["recurrent"]) + drive, 4)
+        i, f, z, o = jnp.split(state.h @ params["recurrent"].T + drive, 4)
         # Where there is nothing to keep, m must not follow the forget gate far above i: exp(i - m)
         # would underflow, and n with it.
         old = jnp.where(state.n == 0, -jnp.inf, log_forget(f) + state.m)
