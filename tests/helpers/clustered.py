@@ -42,7 +42,7 @@ def small_chunks() -> None:
     """Many chunks and no figures: what is tested is what happens between them."""
     from gradlab import figures
 
-    figures.draw = lambda *_: []
+    figures.draw = lambda *_, **__: []
 
     sizes.size_of = lambda *_: 4
     cost.COST = cost.COST._replace(per_chunk=lambda *_: 4)

@@ -30,7 +30,7 @@ ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 def sweep(folder: Path, log: Path) -> None:
     """Run the sweep in chunks of CHUNK runs, and log each as it begins."""
-    figures.draw = lambda *_: []
+    figures.draw = lambda *_, **__: []
     plain = run.compute
 
     def logged(chunk, tell):

@@ -48,7 +48,7 @@ DRAW = figures.draw
 def one_figure():
     """Sweeps draw one figure here: tests of the store draw again and again."""
 
-    def draw(results, folder):
+    def draw(results, folder, **_):
         folder.mkdir(exist_ok=True)
         runs = frames.read_frame(results, frames.GRADIENTS, "runs")
         return figures.save(figures.phase(runs), folder / "phase-gaussian")
