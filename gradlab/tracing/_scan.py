@@ -289,7 +289,7 @@ def _plan(
 
 
 def _is_light(state: Sequence[Any]) -> bool:
-    return sum(x.size for x in state) <= _LIGHT and not _norms.are_split(state)
+    return sum(jnp.size(x) for x in state) <= _LIGHT and not _norms.are_split(state)
 
 
 def _stay_apart(advance: _linear.Transposed, axis: int) -> bool:
@@ -323,7 +323,7 @@ def _run(
     # Where the new state is stacked anyhow, it need not be stacked once more.
     stacked = [*y_refs, *own]
     more = [ref for ref in floats if ref not in stacked]
-    entries = sum(x.size for x in pick(linear.state, carry[0]))
+    entries = sum(jnp.size(x) for x in pick(linear.state, carry[0]))
     at_once = _is_light(pick(linear.state, carry[0]))
     at_once &= not more or length * entries <= _STACKED
 

@@ -525,7 +525,7 @@ def test_csv_streams_the_same_text(rows, tmp_path, monkeypatch):
 
 def test_figures_of_a_folder_are_those_of_its_frames(rows, tmp_path, monkeypatch):
     save = figures.save
-    monkeypatch.setattr(figures, "save", lambda fig, stem: save(fig, stem, ["png"]))
+    monkeypatch.setattr(figures, "save", lambda fig, stem, _: save(fig, stem, ["png"]))
     for name, value in (("cell", "gru"), ("init", "normal"), ("input", "gaussian")):
         rows = rows.filter(pa.compute.equal(rows[name], value))
     consolidate(Folder(tmp_path), write(tmp_path, [rows]), GRADIENTS)
@@ -537,7 +537,7 @@ def test_figures_of_a_folder_are_those_of_its_frames(rows, tmp_path, monkeypatch
 
 def test_figures_of_a_large_folder_say_what_they_leave_out(folder, tmp_path, monkeypatch):
     made = {}
-    monkeypatch.setattr(figures, "save", lambda fig, stem: made.setdefault(stem.name, fig) and [])
+    monkeypatch.setattr(figures, "save", lambda fig, at, _: made.setdefault(at.name, fig) and [])
     shown = []
     for name in ("decay", "phase", "length", "theory", "inputs"):
         monkeypatch.setattr(figures, name, lambda *args, **_: shown.append(args) or Figure())
