@@ -53,6 +53,7 @@ WAYS = {
     "argnums=(), per sample": functools.partial(gl.trace, argnums=(), batch_axis=0),
 }
 PLAIN = "value_and_grad"
+OF_ONE = {way: make for way, make in WAYS.items() if "per sample" not in way}
 
 
 class Table(NamedTuple):
@@ -228,15 +229,14 @@ def normals(*shape: int) -> np.ndarray:
 
 def light_tables() -> Iterator[Table]:
     """Steps that cost as little as their bookkeeping, one sequence, against value_and_grad."""
-    ways = {way: make for way, make in WAYS.items() if "samples" not in way}
     rows = []
     for (name, width), length in itertools.product(LIGHT, LIGHT_LENGTHS):
         build = diagonal_model if name == "diagonal" else functools.partial(light_model, name)
         loss, *args = build(width, length)
-        programs = {way: compiled(make(loss), *args) for way, make in ways.items()}
+        programs = {way: compiled(make(loss), *args) for way, make in OF_ONE.items()}
         runs = {way: functools.partial(run, *args) for way, (run, _) in programs.items()}
         times, used = in_turn(runs), in_turn(runs, time.process_time)
-        for way in ways:
+        for way in OF_ONE:
             rows.append(
                 {"cell": name, "width": width, "T": length, "way": way}
                 | {"us per step": 1e3 * times[way].median() / length}
@@ -271,18 +271,17 @@ def parallel_tables() -> Iterator[Table]:
     def new_loss():  # a new function each time, which JAX has not traced yet
         return lambda a, b: jnp.tanh(jax.lax.associative_scan(combine, (a, b))[1].real).sum()
 
-    ways = {way: make for way, make in WAYS.items() if "samples" not in way}
     rows = []
     for form, args in elements.items():
-        programs = {way: compiled(make(new_loss()), *args) for way, make in ways.items()}
+        programs = {way: compiled(make(new_loss()), *args) for way, make in WAYS.items()}
         times = in_turn({way: functools.partial(run, *args) for way, (run, _) in programs.items()})
         traced = in_turn(
             {
                 way: lambda make=make, args=args: jax.make_jaxpr(make(new_loss()))(*args)
-                for way, make in ways.items()
+                for way, make in WAYS.items()
             }
         )
-        for way in ways:
+        for way in WAYS:
             rows.append(
                 {"form": form, "way": way, "ms": times[way].median()}
                 | ratio(times[way], times[PLAIN])

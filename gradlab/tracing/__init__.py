@@ -24,7 +24,8 @@ How a scan becomes a record, with the file that does each part:
    can have its own unit; `_narrow`, how 16-bit floats are run so that their adjoints are not.
 
 Only for speed: the choice of residuals in `_linear._storage`, the sums that wait (`_linear.Sums`),
-and the chunks in one unit (`_pull`). A trace without them gives the same record.
+the chunks in one unit (`_pull`), and that the states of light steps are looked at after the scan
+(`_scan._run`). A trace without them gives the same record.
 """
 
 from gradlab.tracing._flops import flops as flops
