@@ -5,6 +5,8 @@ import gc
 import os
 import shutil
 import tempfile
+import zlib
+from collections import defaultdict
 from importlib.metadata import version
 
 import hypothesis
@@ -55,6 +57,12 @@ LONG = ("chunking", "kill", "own_code", "readme", "extending", "spectrum", "cost
 COMPILED = "compiled", 400_000_000  # the folder in .pytest_cache, and the bytes it may grow to
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--cases", type=int, metavar="N", help="run at most N cases of a law with many parameters"
+    )
+
+
 def pytest_configure(config):
     """Keep compiled programs from run to run: a program that has not changed is read back.
 
@@ -72,9 +80,31 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     places = {f"test_{name}.py": place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+    if most := config.getoption("cases"):
+        chosen = choose_cases(items, most)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
+
+
+def choose_cases(items, most):
+    """At most so many cases of each test function, at equal distances in its list of cases.
+
+    The first of them depends on the function's name, so that laws over one registry do not all
+    leave out the same entries.
+    """
+    laws = defaultdict(list)
+    for item in items:
+        laws[item.nodeid.split("[")[0]].append(item)
+    chosen = set()
+    for name, cases in laws.items():
+        count = min(most, len(cases))
+        start = zlib.crc32(name.encode()) % len(cases)
+        places = ((start + i * len(cases) // count) % len(cases) for i in range(count))
+        chosen.update(cases[place] for place in places)
+    return chosen
 
 
 @pytest.fixture
