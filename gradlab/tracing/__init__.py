@@ -24,13 +24,15 @@ How a scan becomes a record, with the file that does each part:
    can have its own unit; `_narrow`, how 16-bit floats are run so that their adjoints are not.
 
 Only for speed: the choice of residuals in `_linear._storage`, the sums that wait (`_linear.Sums`),
-the chunks in one unit (`_pull`), and that the states of light steps are looked at after the scan
-(`_scan._run`). A trace without them gives the same record.
+the chunks in one unit (`_pull`), that the states of light steps are looked at after the scan and
+that weights are transposed before it (`_scan._run`). A trace without them gives the same record.
 """
 
 from gradlab.tracing._flops import flops as flops
+from gradlab.tracing._record import Options as Options
 from gradlab.tracing._trace import ScanTrace as ScanTrace
 from gradlab.tracing._trace import TapTrace as TapTrace
 from gradlab.tracing._trace import Trace as Trace
 from gradlab.tracing._trace import tap as tap
 from gradlab.tracing._trace import trace as trace
+from gradlab.tracing._trace import trace_with as trace_with

@@ -19,6 +19,9 @@ class Options(NamedTuple):
     measure: Callable[[Any, Any], Any] | None = None
     segment: int | None = None
     stop: bool = False  # at what has no derivative, where no gradient that is asked for needs one
+    # Transpose weights once, before the loop. Faster on a CPU, but the last digit of a product
+    # then depends on whether the program is mapped over other runs.
+    transpose_once: bool = True
 
 
 class Slots(NamedTuple):

@@ -351,7 +351,16 @@ def trace(
         raise ValueError(f"segment={segment}: a segment is a number of steps, at least 1")
     if measure is not None and not callable(measure):
         raise TypeError(f"measure={measure!r}: a function of (state, adjoint) is needed")
-    options = Options(batch_axis, log_param, measure, segment)
+    return trace_with(Options(batch_axis, log_param, measure, segment), loss, argnums, has_aux)
+
+
+def trace_with(
+    options: Options,
+    loss: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+) -> Callable[..., Trace]:
+    """`trace` by its options, those included that only speed depends on."""
     several = list(argnums) if isinstance(argnums, tuple | list | range) else None
     single = several is None
     numbers = tuple(_integer("argnums", n) for n in ([argnums] if several is None else several))

@@ -281,7 +281,8 @@ def tied_program(shape: Shape, batch: int) -> Any:
 
     def one(params: Any, xs: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
         loss = probe.checked_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
-        out = tracing.trace(loss, argnums=(), has_aux=True, batch_axis=_axis(batch))(params, xs)
+        options = tracing.Options(axis=_axis(batch), transpose_once=False)
+        out = tracing.trace_with(options, loss, argnums=(), has_aux=True)(params, xs)
         return out.scans[0].log_norm, out.aux
 
     return _spread(one)
@@ -298,14 +299,14 @@ def untied_program(init: Init, shape: Shape, batch: int) -> Any:
         loss = probe.untied_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
         key = key_for(seed, "untied", cell.name, init.name, cell.hidden, cell.inputs)
         # The parameters of a step are residuals of its own: drawn again, they need not be kept.
-        out = tracing.trace(
-            loss, argnums=(), has_aux=True, batch_axis=_axis(batch), segment=SEGMENT
-        )(key, xs)
+        options = tracing.Options(axis=_axis(batch), segment=SEGMENT, transpose_once=False)
+        out = tracing.trace_with(options, loss, argnums=(), has_aux=True)(key, xs)
         return out.scans[0].log_norm, out.aux
 
     return _spread(one)
 
 
+# A run's numbers are the same to the last bit, alone and beside others: no `transpose_once` there.
 def _axis(batch: int) -> int | None:
     return 0 if batch > 1 else None
 
