@@ -1,10 +1,15 @@
-"""One way to refuse a name that no registry holds, and to name the leaves of pytrees."""
+"""One way to refuse a name that no registry holds, and to keep what errors say short."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 import jax
+
+# Characters of a whole message, of what somebody typed in it, and of the valid names.
+LONGEST, SHOWN, LISTED = 600, 80, 420
 
 
 def choose(kind: str, name: str, valid: Iterable[str]) -> None:
@@ -21,9 +26,71 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> None:
     valid = sorted(valid)
     if name in valid:
         return
-    near = get_close_matches(str(name).lower(), valid, n=1)
+    # Longer texts are no slip of the fingers, and take long to compare.
+    near = _near(name, valid)
     hint = f" did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {name!r};{hint} valid: {', '.join(valid) or '(none)'}")
+    raise ValueError(f"unknown {kind} {show(name)};{hint} valid: {_listed(valid)}")
+
+
+def _near(name: Any, valid: list[str]) -> list[str]:
+    if not isinstance(name, str) or len(name) > SHOWN:
+        return []
+    return get_close_matches(name.lower(), valid, n=1)
+
+
+def _listed(names: list[str]) -> str:
+    text = ", ".join(names) or "(none)"
+    if len(text) <= LISTED:
+        return text
+    cut = text[:LISTED].rpartition(", ")[0]
+    return f"{cut} and {len(names) - cut.count(', ') - 1} more"
+
+
+class _Short(reprlib.Repr):
+    """`repr` of a few levels and elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, SHOWN, SHOWN
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write out an integer of more than 4,300 digits.
+        return f"an integer of {x.bit_length()} bits" if x.bit_length() > 256 else repr(x)
+
+
+_SHORT = _Short()
+
+
+def show(value: Any) -> str:
+    """What somebody typed, as an error shows it: `repr`, in a line that does not go on for ever.
+
+    >>> show("gru"), show([1, 2.5]), show("a" * 1000)[-9:], show(10**400)
+    ("'gru'", '[1, 2.5]', "aaaaaaaa'", 'an integer of 1329 bits')
+    """
+    return shorten(_SHORT.repr(value), SHOWN)
+
+
+def shorten(text: str, most: int = LONGEST) -> str:
+    """The text, without its middle where it is longer than so many characters.
+
+    >>> shorten("0123456789" * 3, 15)
+    '01234567 … 6789'
+    """
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end - 3 + 1]} … {text[len(text) - end + 1 :]}"
+
+
+@contextlib.contextmanager
+def short_errors() -> Iterator[None]:
+    """Keep the message of a `ValueError` below `LONGEST` characters, whatever was typed."""
+    try:
+        yield
+    except ValueError as error:
+        if len(str(error)) <= LONGEST:
+            raise
+        raise ValueError(shorten(str(error))) from None
 
 
 def flatten(trees: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,13 @@ class _Entry(NamedTuple):
     version: str | None
 
 
+# By the function, not by its name: a notebook's user defines a cell again. A large grid asks for
+# each of its parts.
+@functools.lru_cache(256)
+def _parameters(function: Any) -> tuple[inspect.Parameter, ...]:
+    return tuple(inspect.signature(function).parameters.values())
+
+
 class Registry(Generic[Builder]):
     """Functions by their names. The names of gradlab's own cannot be taken by others.
 
@@ -126,7 +133,7 @@ class Registry(Generic[Builder]):
         """The named arguments of a builder, without `*args` and `**options`."""
         return tuple(
             parameter.name
-            for parameter in inspect.signature(self.builder(name)).parameters.values()
+            for parameter in _parameters(self.builder(name))
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         )
 

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pydantic
 
+from gradlab._names import show
+
 LARGEST = float(np.finfo(np.float32).max)  # runs are computed in float32
+LARGEST_SIZE = 2**31 - 1  # XLA and JAX count the elements of a dimension in int32
+DEEPEST = 16  # levels of lists and tables in a value, and in a spec
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"must be a number, got {show(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"must be finite in float32, got {show(value)}") from None
 
 
 def _finite(value: float) -> float:
@@ -22,22 +36,31 @@ def _finite(value: float) -> float:
 
 def _json(value: Any) -> Any:
     """A JSON value in a form that can be compared and hashed."""
+    return _frozen(value, 0)
+
+
+def _frozen(value: Any, depth: int) -> Any:
+    if depth > DEEPEST:
+        raise ValueError(f"must have at most {DEEPEST} levels of lists and tables")
     if isinstance(value, list | tuple):
-        return tuple(map(_json, value))
+        return tuple(_frozen(each, depth + 1) for each in value)
     if isinstance(value, dict):
-        return tuple(sorted((str(k), _json(v)) for k, v in value.items()))
+        pairs = ((str(k), _frozen(v, depth + 1)) for k, v in value.items())
+        return tuple(sorted(pairs, key=lambda pair: pair[0]))
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"must be finite, got {value}")
     if not isinstance(value, str | int | float | bool | None):
-        raise ValueError(f"must be a value of JSON, got {value!r}")
+        raise ValueError(f"must be a value of JSON, got {show(value)}")
     return value
 
 
-Number = Annotated[float, pydantic.AfterValidator(_finite)]
+Number = Annotated[float, pydantic.BeforeValidator(_number), pydantic.AfterValidator(_finite)]
 Scale = Annotated[Number, pydantic.Field(ge=0)]
-Size = Annotated[int, pydantic.Field(ge=1, strict=True)]
-Count = Annotated[int, pydantic.Field(ge=0, strict=True)]
+Size = Annotated[int, pydantic.Field(ge=1, le=LARGEST_SIZE, strict=True)]
+Count = Annotated[int, pydantic.Field(ge=0, le=LARGEST_SIZE, strict=True)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**31, strict=True)]
+# What a column of Int64 holds.
+Integer = Annotated[int, pydantic.Field(ge=-(2**63), lt=2**63, strict=True)]
 Json = Annotated[Any, pydantic.AfterValidator(_json)]
 
 

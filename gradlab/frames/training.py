@@ -62,10 +62,20 @@ AXES = (
         "size", "Int64", "pixels", "edge of the images; missing for a task without any", Size, 8
     ),
     _task_option(
-        "permuted", "boolean", "", "whether their pixels come in a random order", bool, False
+        "permuted",
+        "boolean",
+        "",
+        "whether their pixels come in a random order",
+        pydantic.StrictBool,
+        False,
     ),
     _task_option(
-        "every_step", "boolean", "", "whether every step is judged; missing if fixed", bool, False
+        "every_step",
+        "boolean",
+        "",
+        "whether every step is judged; missing if fixed",
+        pydantic.StrictBool,
+        False,
     ),
     gradients.CELL,
     gradients.ACTIVATION,

@@ -10,6 +10,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gradlab.grid.measurement import Axes, Run
+from gradlab.grid.spec import MOST_GRIDS, check_number
+
+# Runs, and programs of them: more than any machine has ever gone through.
+MOST_RUNS, MOST_PROGRAMS = 10**9, 20_000
+# Whether an axis is off: at its default.
+_SIDES = (True, False)
 
 
 class Plan:
@@ -22,6 +28,9 @@ class Plan:
     Args:
         spec: the grid; see `gradlab.sweeps.load`.
 
+    Raises:
+        ValueError: where there are more grids, programs or runs than could be gone through.
+
     >>> from gradlab.sweeps import parse
     >>> plan = Plan(parse({"cell": ["gru", "lstm"], "init": "normal", "gain": 1.0, "length": 10,
     ...                    "forget_bias": [0.0, 1.0]}))
@@ -33,6 +42,9 @@ class Plan:
         self.measurement = spec.measurement
         self._union = _Union((*spec.axes(), "code"))
         self.add(spec)
+        programs = sum(math.prod(map(len, self._choices(axes).values())) for axes in self.grids)
+        check_number("programs", [programs], MOST_PROGRAMS)
+        check_number("runs", [count(self.grids)], MOST_RUNS)
 
     def add(self, spec: Any) -> None:
         """Take in the runs of one more spec."""
@@ -40,6 +52,20 @@ class Plan:
             for part in _conditioned(grid, grid.values()):
                 for axes in self.measurement.parts(part):
                     self._union.add(axes if "code" in axes else axes | {"code": ("",)})
+                check_number("grids", [len(self.grids)], 2 * MOST_GRIDS)
+
+    def _choices(self, axes: Axes) -> dict[str, list[tuple[Any, ...]]]:
+        """The values of each axis that decides a program, those of one program together."""
+        off = {axis.name: axis.default for axis in self.measurement.schema.axes if axis.switch}
+        arguments = self.measurement.arguments(axes)
+        found = {}
+        for name, values in axes.items():
+            if name in off:
+                sides = (tuple(v for v in values if (v in (off[name], None)) is o) for o in _SIDES)
+                found[name] = [side for side in sides if side]
+            elif name not in arguments:
+                found[name] = [(value,) for value in values]
+        return found
 
     @property
     def grids(self) -> list[Axes]:
@@ -71,10 +97,7 @@ class Plan:
         """
         found: dict[Any, list[Axes]] = {}
         for axes in self.grids:
-            arguments = self.measurement.arguments(axes)
-            choices = {
-                k: [(v,) for v in values] for k, values in axes.items() if k not in arguments
-            }
+            choices = self._choices(axes)
             for choice in itertools.product(*choices.values()):
                 one = axes | dict(zip(choices, choice, strict=True))
                 first = self.measurement.run(*(values[0] for values in one.values()))
@@ -97,7 +120,8 @@ def _conditioned(grid: Any, axes: Axes) -> list[Axes]:
     # An axis is settled before the conditions that are about it.
     ordered = graphlib.TopologicalSorter(grid.when).static_order()
     for axis in [axis for axis in ordered if axis in grid.when]:
-        condition, otherwise = grid.when[axis], tuple(grid.otherwise(axis))
+        condition = {k: set(values) for k, values in grid.when[axis].items()}
+        otherwise = tuple(grid.otherwise(axis))
         cut = []
         for part in parts:
             met = part | {k: tuple(v for v in part[k] if v in condition[k]) for k in condition}
@@ -112,6 +136,7 @@ class _Union:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.grids: list[Axes] = []
+        self._sets: list[dict[str, frozenset[Any]]] = []
         self._places: dict[str, dict[Any, list[int]]]
         self._places = {name: collections.defaultdict(list) for name in names}
 
@@ -122,6 +147,7 @@ class _Union:
                 for value in values:
                     self._places[name][value].append(len(self.grids))
             self.grids.append(part)
+            self._sets.append({name: frozenset(values) for name, values in part.items()})
 
     def outside(self, axes: Axes) -> list[Axes]:
         """Disjoint grids of the points of a grid that lie in none of these."""
@@ -131,7 +157,11 @@ class _Union:
         ]
         fewest = min(shared, key=lambda lists: sum(map(len, lists)))
         near = sorted(set(itertools.chain.from_iterable(fewest)))
-        return _outside(axes, [self.grids[place] for place in near])
+        return _outside(axes, [self.grids[place] for place in near if self._meets(place, axes)])
+
+    def _meets(self, place: int, axes: Axes) -> bool:
+        known = self._sets[place]
+        return not any(known[name].isdisjoint(values) for name, values in axes.items())
 
 
 def _outside(axes: Axes, others: Iterable[Axes]) -> list[Axes]:

@@ -6,7 +6,9 @@ import collections
 import functools
 import graphlib
 import itertools
+import math
 import operator
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,16 +17,22 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 import pydantic
 
-from gradlab._names import choose
+from gradlab._names import choose, shorten, show
 from gradlab.frames import Axis
-from gradlab.frames.axes import REQUIRED
+from gradlab.frames.axes import DEEPEST, REQUIRED
 from gradlab.grid.measurement import Axes, Measurement
+
+# More is a slip of the fingers, or does not fit in memory: characters of a spec, values of an axis,
+# blocks, grids that blocks and zipped rows make.
+CHARACTERS, MOST_VALUES, MOST_BLOCKS, MOST_GRIDS = 10**6, 10**5, 500, 5000
+# A dotted key of so many parts, each of which tomllib copies for the next.
+_LONG_KEY = re.compile(r"""(?:\.[ \t]*(?:"[^"\n]*"|'[^'\n]*'|[^\s.=,\[\]{}#"']+)[ \t]*){64}""")
 
 
 def _range(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError(f"a number of seeds must be at least 1, got {value}")
+        if not 1 <= value <= MOST_VALUES:
+            raise ValueError(f"a number of seeds must be 1 to {MOST_VALUES:,}, got {show(value)}")
         return list(range(value))
     return value
 
@@ -34,23 +42,26 @@ SPACINGS: dict[str, Callable[..., Any]] = {"linspace": np.linspace, "logspace": 
 
 def _values(value: Any, integer: bool) -> Any:
     """An axis that is given as a spacing, {"linspace": [start, stop, num]}, as its values."""
+    if isinstance(value, list) and len(value) > MOST_VALUES:
+        raise ValueError(f"an axis has at most {MOST_VALUES:,} values, got {len(value):,}")
     if not isinstance(value, dict):
         return value
     if len(value) != 1:
-        raise ValueError(f"an axis has one spacing of {', '.join(SPACINGS)}, got {sorted(value)}")
+        raise ValueError(f"an axis has one spacing of {', '.join(SPACINGS)}, got {show(value)}")
     ((name, arguments),) = value.items()
     choose("spacing", name, SPACINGS)
     try:
         start, stop, num = arguments
-        if not isinstance(num, int) or isinstance(num, bool) or num < 1:
+        if not isinstance(num, int) or isinstance(num, bool) or not 1 <= num <= MOST_VALUES:
             raise ValueError
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             values = SPACINGS[name](float(start), float(stop), num)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         form = "[start, stop, num]" if name == "linspace" else "[start, stop, num], powers of 10"
-        raise ValueError(f"{name} takes {form}, got {arguments!r}") from None
+        most = f"num from 1 to {MOST_VALUES:,}"
+        raise ValueError(f"{name} takes {form}, with {most}; got {show(arguments)}") from None
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} of {arguments!r} is not finite")
+        raise ValueError(f"{name} of {show(arguments)} is not finite")
     if integer:
         return [int(v) for v in dict.fromkeys(np.rint(values))]
     # As one would write it: 0.3, not 0.30000000000000004, which would be another run.
@@ -124,24 +135,37 @@ class Grid(pydantic.BaseModel):
             return [grid for part in self.parts() for grid in part.grids()]
         if not self.zip:
             return [self]
-        whole = self.model_dump(exclude={"zip"})
+        groups = [
+            {axis: self._check_zipped(axis, values) for axis, values in group.items()}
+            for group in self.zip
+        ]
+        check_number("grids of zipped rows", map(_rows, groups))
         rows_of_groups = [
             [
                 {axis: [v] for axis, v in zip(group, row, strict=True)}
                 for row in zip(*group.values(), strict=True)
             ]
-            for group in self.zip
+            for group in groups
         ]
         rows = itertools.product(*rows_of_groups)
-        grids = [type(self)(**functools.reduce(operator.or_, row, whole)) for row in rows]
-        first = {axis: self.checked(axis, v)[:1] for g in self.zip for axis, v in g.items()}
-        for grid in grids:
-            grid.remember(first)
-        return grids
+        first = {axis: values[:1] for group in groups for axis, values in group.items()}
+        # The values are checked, so a copy will do: to validate each grid anew takes a thousand
+        # times as long.
+        return [
+            self.model_copy(update=functools.reduce(operator.or_, row, {"zip": []})).remember(first)
+            for row in rows
+        ]
 
-    def remember(self, first: dict[str, list[Any]]) -> None:
+    def _check_zipped(self, axis: str, values: list[Any]) -> list[Any]:
+        try:
+            return self.checked(axis, values)
+        except pydantic.ValidationError as error:
+            raise ValueError(f"zip: {axis}{_reason(error.errors()[0])}") from None
+
+    def remember(self, first: dict[str, list[Any]]) -> Self:
         """Keep the first values of zipped axes, for `otherwise`."""
-        self._first.update(first)
+        self._first = self._first | first
+        return self
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -150,6 +174,7 @@ class Grid(pydantic.BaseModel):
         if not isinstance(values, dict) or not values.get("zip"):
             return values
         groups = []
+        _check_tables("zip", values["zip"])
         for i, group in enumerate(values["zip"]):
             lists = {}
             for axis, given in group.items():
@@ -157,17 +182,18 @@ class Grid(pydantic.BaseModel):
                 if any(axis in other for other in groups):
                     raise ValueError(f"{axis} is zipped twice")
                 lists[axis] = _values(given, cls.is_integer(axis))
-                if axis in values and lists[axis] and values[axis] != lists[axis][:1]:
-                    raise ValueError(f"{axis} is an axis of its own and zipped as well")
             sizes = {axis: len(v) if isinstance(v, list) else None for axis, v in lists.items()}
-            if len(set(sizes.values())) != 1 or None in sizes.values():
-                text = ", ".join(f"{axis}: {n or 'no list'}" for axis, n in sizes.items())
+            if len(set(sizes.values())) != 1 or not all(sizes.values()):
+                text = ", ".join(f"{axis}: {_length(n)}" for axis, n in sizes.items())
                 raise ValueError(f"axes zipped with each other need lists of one length; {text}")
-            rows = collections.Counter(map(str, zip(*lists.values(), strict=True)))
+            for axis, given in lists.items():
+                if axis in values and values[axis] != given[:1]:
+                    raise ValueError(f"{axis} is an axis of its own and zipped as well")
+            rows = collections.Counter(map(show, zip(*lists.values(), strict=True)))
             if twice := [row for row, n in rows.items() if n > 1]:
-                raise ValueError(f"zip[{i}] has values twice: {', '.join(twice)}")
+                raise ValueError(f"zip[{i}] has values twice: {shorten(', '.join(twice), 200)}")
             groups.append(lists)
-        first = {axis: [v[0]] for group in groups for axis, v in group.items() if v}
+        first = {axis: [v[0]] for group in groups for axis, v in group.items()}
         return first | values | {"zip": groups}
 
     @pydantic.field_validator("when", mode="before")
@@ -179,7 +205,7 @@ class Grid(pydantic.BaseModel):
         for axis, condition in when.items():
             choose("axis in when", axis, cls.axes())
             if not isinstance(condition, dict) or not condition:
-                raise ValueError(f"when.{axis} maps other axes to values, got {condition!r}")
+                raise ValueError(f"when.{axis} maps other axes to values, got {show(condition)}")
             checked[axis] = {}
             for other, wanted in condition.items():
                 choose(f"axis in when.{axis}", other, tuple(n for n in cls.axes() if n != axis))
@@ -187,8 +213,8 @@ class Grid(pydantic.BaseModel):
                 try:
                     checked[axis][other] = cls.checked(other, wanted)
                 except pydantic.ValidationError as error:
-                    what = error.errors()[0]["msg"].removeprefix("Value error, ")
-                    raise ValueError(f"when.{axis}.{other}: {what}") from None
+                    what = _reason(error.errors()[0])
+                    raise ValueError(f"when.{axis}.{other}{what}") from None
         try:
             graphlib.TopologicalSorter(checked).prepare()
         except graphlib.CycleError as error:
@@ -218,7 +244,7 @@ class Grid(pydantic.BaseModel):
             raise ValueError("an axis needs at least one value")
         twice = [value for value, n in collections.Counter(values).items() if n > 1]
         if twice:
-            raise ValueError(f"values twice: {', '.join(sorted(map(str, twice)))}")
+            raise ValueError(f"values twice: {shorten(', '.join(sorted(map(str, twice))), 200)}")
         return values
 
 
@@ -229,7 +255,8 @@ def model_of(measurement: Measurement) -> type[Grid]:
     """The type of the specs of a measurement: a field for each of its axes."""
     fields: dict[str, Any] = {}
     for axis in measurement.schema.axes:
-        values: Any = list[_value_of(axis, measurement)]
+        # One wrong value is enough: of a million, errors would fill the memory.
+        values: Any = Annotated[list[_value_of(axis, measurement)], pydantic.FailFast()]
         if axis.name == "seed":
             values = Annotated[values, pydantic.BeforeValidator(_range)]
         fields[axis.name] = (values, ... if axis.default is REQUIRED else [axis.default])
@@ -281,16 +308,70 @@ def read(path: Path) -> dict[str, Any]:
         ValueError: with one message that names the file and what is wrong.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        return tomllib.loads(text)
+        with path.open("rb") as file:
+            text = file.read(4 * CHARACTERS + 1).decode("utf-8")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
+    try:
+        return loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def loads(text: str) -> dict[str, Any]:
+    """The content of TOML, within limits: see `check_content`.
+
+    Raises:
+        ValueError: for what is no TOML, is too long or too deep.
+
+    >>> loads("gain = [0.5, 1]")
+    {'gain': [0.5, 1]}
+    """
+    if len(text) > CHARACTERS:
+        raise ValueError(f"a spec has at most {CHARACTERS:,} characters")
+    try:
+        if _LONG_KEY.search(text):
+            raise RecursionError
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(f"a spec has at most {DEEPEST} levels of lists and tables") from None
     except tomllib.TOMLDecodeError as error:
         end = f"at line {len(text.splitlines())}, the end of the file"
-        what = str(error).replace("at end of document", end)
-        raise ValueError(f"{path}: broken TOML: {what}") from None
+        raise ValueError(f"broken TOML: {str(error).replace('at end of document', end)}") from None
+    except ValueError:
+        # Python converts at most 4,300 digits.
+        raise ValueError(_INTEGERS) from None
+    check_content(table)
+    return table
+
+
+_INTEGERS = "an integer must be from -2^63 to 2^63 - 1, as TOML has it"
+
+
+def check_content(content: Any, depth: int = 0) -> None:
+    """Refuse lists and tables that are too deep, and integers of more than 64 bits.
+
+    Raises:
+        ValueError: with what is valid, before anything takes time or memory.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"a spec has at most {DEEPEST} levels of lists and tables")
+    if isinstance(content, range) and len(content) > MOST_VALUES:
+        raise ValueError(f"an axis has at most {MOST_VALUES:,} values, got {len(content):,}")
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            try:
+                check_content(value, depth + 1)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}" if depth < 2 else str(error)) from None
+    elif isinstance(content, list | tuple):
+        for value in content:
+            if isinstance(value, int | list | tuple | dict):
+                check_content(value, depth + 1)
+    elif isinstance(content, int) and not -(2**63) <= content < 2**63:
+        raise ValueError(f"{_INTEGERS}, got {show(content)}")
 
 
 def parse(
@@ -313,6 +394,12 @@ def parse(
     shaping = {name: value for name, value in table.items() if name in _SHAPING}
     blocks, zipped = shaping.get("blocks", []), shaping.get("zip", [])
     overrides = dict(overrides or {})
+    fields = {_field(model, key, "key to set") for key in overrides}
+    zipped = _unzipped(zipped, fields)
+    blocks = [
+        block | ({"zip": _unzipped(block["zip"], fields)} if "zip" in block else {})
+        for block in blocks
+    ]
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for section, content in _sections(table).items():
@@ -333,14 +420,12 @@ def parse(
     blocks = [_block(model, i, block) for i, block in enumerate(blocks)]
     for key, value in overrides.items():
         field = _field(model, key, "key to set")
-        for group in (*zipped, *(group for block in blocks for group in block.get("zip", ()))):
-            if field in group:
-                raise ValueError(f"{field} is zipped with {', '.join(group)} and cannot be set")
         for block in blocks:
             block.pop(field, None)
         values[field] = _listed(model, key, value)
         places[field] = key
     values |= {name: value for name, value in shaping.items() if name != "blocks"}
+    values |= {"zip": zipped} if "zip" in shaping else {}
     if not blocks:
         return _checked(model, values, places)
     for i, block in enumerate(blocks):
@@ -355,6 +440,20 @@ def parse(
     needed = {k: v for k, v in (first | blocks[0]).items() if k in model.axes()}
     needed = {k: v for k, v in needed.items() if model.default(k) is None}
     return _checked(model, needed | values | {"blocks": blocks}, places)
+
+
+def _unzipped(groups: list[dict[str, Any]], fields: set[str]) -> list[dict[str, Any]]:
+    """The zipped axes but for those that are set, all of a group or none."""
+    rest = []
+    for group in groups:
+        shared = sorted(fields.intersection(group))
+        if shared and len(shared) < len(group):
+            others = sorted(set(group) - fields)
+            raise ValueError(
+                f"{', '.join(shared)} is zipped with {', '.join(others)}; set all of them, or none"
+            )
+        rest += [] if shared else [group]
+    return rest
 
 
 def _sections(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -387,6 +486,8 @@ def tables(table: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 def _check_shape(table: Mapping[str, Any]) -> None:
     _check_tables("blocks", table.get("blocks", []))
+    if len(table.get("blocks", [])) > MOST_BLOCKS:
+        raise ValueError(f"a spec has at most {MOST_BLOCKS:,} blocks, got {len(table['blocks']):,}")
     _check_tables("zip", table.get("zip", []))
     for i, block in enumerate(table.get("blocks", [])):
         _check_tables(f"blocks[{i}].zip", block.get("zip", []))
@@ -399,6 +500,25 @@ def _check_tables(name: str, tables: Any) -> None:
         isinstance(each, dict) and len(each) >= minimum for each in tables
     ):
         raise ValueError(f"{name} must be tables: [[{name.rpartition('].')[2]}]]")
+
+
+def _length(number: int | None) -> str:
+    return "no list" if number is None else str(number or "an empty list")
+
+
+def _rows(group: Mapping[str, list[Any]]) -> int:
+    return len(next(iter(group.values())))
+
+
+def _format(number: int) -> str:
+    return f"{number:,}" if number < 10**15 else f"more than {10**15:,}"
+
+
+def check_number(what: str, factors: Iterable[int], most: int = MOST_GRIDS) -> None:
+    """Refuse a grid that is larger than any that could be gone through."""
+    number = math.prod(factors)
+    if number > most:
+        raise ValueError(f"a sweep has at most {most:,} {what}, this one has {_format(number)}")
 
 
 def _field(model: type[Grid], key: str, what: str) -> str:
@@ -442,7 +562,7 @@ def _checked(model: type[Grid], values: dict[str, Any], places: dict[str, str]) 
 
 def _explain(error: pydantic.ValidationError, places: dict[str, str]) -> str:
     first = error.errors()[0]
-    what = first["msg"].removeprefix("Value error, ")
+    what = str(first["msg"]).removeprefix("Value error, ")
     if not first["loc"]:  # about several fields at once
         return what
     field, *index = first["loc"]
@@ -453,5 +573,14 @@ def _explain(error: pydantic.ValidationError, places: dict[str, str]) -> str:
         return what
     if not place.startswith("fixed."):
         place += "".join(f"[{i}]" for i in index)
-    shown = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-    return f"{place}: {what}{shown}"
+    return f"{place}: {what}{_got(first)}"
+
+
+def _got(error: Any) -> str:
+    return "" if error["type"] == "value_error" else f", got {show(error['input'])}"
+
+
+def _reason(error: Any) -> str:
+    """What pydantic says of a list of values, with the place in it."""
+    place = "".join(f"[{i}]" for i in error["loc"])
+    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}{_got(error)}"

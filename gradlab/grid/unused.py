@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from gradlab._names import show
 from gradlab.grid.measurement import Axes
 from gradlab.grid.plan import Plan, count
 
@@ -147,8 +148,11 @@ def _condition(condition: Mapping[str, Any]) -> str:
     return " and ".join(f"{axis} = {_listed(several(v))}" for axis, v in condition.items())
 
 
+def _place(value: Any) -> tuple[bool, str, Any]:
+    # Tuples of several types have no order.
+    return value is None, str(type(value)), repr(value) if isinstance(value, tuple) else value or 0
+
+
 def _listed(values: Iterable[Any], most: int = 5) -> str:
-    texts = [
-        str(value) for value in sorted(values, key=lambda v: (v is None, str(type(v)), v or 0))
-    ]
+    texts = [show(v) if isinstance(v, tuple) else str(v) for v in sorted(values, key=_place)]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -90,7 +90,7 @@ def measurement_of(
     names = frozenset(named if named is not None else (key for key, _ in content))
     if name is None:
         name = "training" if any(key == "task" for key, _ in content) else "gradients"
-    if name not in OWN and name not in REGISTRY.names():
+    if not isinstance(name, str) or name not in OWN and name not in REGISTRY.names():
         choose("measurement", name, (*OWN, *REGISTRY.names()))
     if name in OWN:
         axes = options.more_axes(KINDS[name], content)

@@ -8,11 +8,13 @@ import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import pydantic
+
 from gradlab import cells, initializers, remedies, tasks
 from gradlab._registry import Registry
 from gradlab.cells.elman import ACTIVATIONS
 from gradlab.frames import KINDS, Axis, Schema
-from gradlab.frames.axes import Json, Number
+from gradlab.frames.axes import Integer, Json, Number
 from gradlab.grid import Axes, Run
 
 # The axes that name a builder.
@@ -222,9 +224,9 @@ def type_of(values: Iterable[Any]) -> tuple[str, Any]:
     """
     kinds = {_kind(value) for value in values}
     if kinds == {"bool"}:
-        return "boolean", bool
+        return "boolean", pydantic.StrictBool
     if kinds == {"int"}:
-        return "Int64", int
+        return "Int64", Integer
     if kinds and kinds <= {"int", "float"}:
         return "float64", Number
     return "str", str if kinds == {"str"} else Json

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gradlab._names import show
+
 GROUP = "gradlab.plugins"
 """The entry-point group of installed packages whose modules register something."""
 
@@ -35,7 +37,7 @@ def load(imports: Any, folder: str | Path = ".") -> tuple[str, ...]:
     """
     load_installed()
     if isinstance(imports, str) or not isinstance(imports, Iterable):
-        raise ValueError(f"imports is a list of files and modules, got {imports!r}")
+        raise ValueError(f"imports is a list of files and modules, got {show(imports)}")
     return tuple(_load_one(each, Path(folder)) for each in imports)
 
 
@@ -54,9 +56,13 @@ def load_installed() -> None:
 
 def _load_one(name: Any, folder: Path) -> str:
     if not isinstance(name, str) or not name:
-        raise ValueError(f"imports names files and modules, got {name!r}")
-    path = (folder / name).resolve() if name.endswith(".py") else None
-    if path is not None and not path.is_file():
+        raise ValueError(f"imports names files and modules, got {show(name)}")
+    try:
+        path = (folder / name).resolve() if name.endswith(".py") else None
+        is_there = path is None or path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        is_there, path = False, Path(show(name))
+    if not is_there:
         raise ValueError(f"imports: {path} is not there; a file is relative to the spec")
     here = str(path.parent if path is not None else folder.resolve())
     if here not in sys.path:

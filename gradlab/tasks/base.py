@@ -11,8 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gradlab._names import show
 from gradlab._registry import Registry, as_builder, check_array, is_own, set_signature
 
+# JAX counts the elements of a dimension in int32.
+MOST = 2**31 - 1
 Builder = Callable[..., "Task"]
 
 
@@ -251,7 +254,7 @@ def make_input(name: str, **options: Any) -> Callable[..., Array]:
 
 
 def check_minimum(name: str, minimum: int, **lengths: int) -> None:
-    """Raise `ValueError` unless each length, given by name, is an integer of at least `minimum`.
+    """Raise `ValueError` unless each length, given by name, is an integer from `minimum` to `MOST`.
 
     >>> check_minimum("adding", 2, length=1)
     Traceback (most recent call last):
@@ -259,11 +262,13 @@ def check_minimum(name: str, minimum: int, **lengths: int) -> None:
     """
     for what, value in lengths.items():
         try:
-            enough = operator.index(value) >= minimum
+            number = operator.index(value)
         except TypeError:
-            raise ValueError(f"{name} needs {what} to be an integer, got {value!r}") from None
-        if not enough:
-            raise ValueError(f"{name} needs {what} of at least {minimum}, got {value}")
+            raise ValueError(f"{name} needs {what} to be an integer, got {show(value)}") from None
+        if number < minimum:
+            raise ValueError(f"{name} needs {what} of at least {minimum}, got {show(number)}")
+        if number > MOST:
+            raise ValueError(f"{name} needs {what} of at most {MOST}, got {show(number)}")
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ def copying(delay: int = 100) -> Task:
     Arjovsky, Shah & Bengio, "Unitary evolution recurrent neural networks" (2016), section 5.1.
     """
     check_minimum("copying", 1, delay=delay)
+    check_minimum("copying", 1, length=delay + 2 * REMEMBERED)
 
     def sample(
         key: PRNGKeyArray, dtype=None

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from gradlab._names import show
 from gradlab.tasks import _checks
 from gradlab.tasks.base import Task, cross_entropy, extra, register, share_wrong
 
@@ -99,7 +100,7 @@ def digits(size: int = 8, permuted: bool = False) -> Task:
     digits" (UCI, 1998), and LeCun, Cortes & Burges, the MNIST database (1998).
     """
     if size not in FULL:
-        raise ValueError(f"digits needs size to be 8 or 28, got {size!r}")
+        raise ValueError(f"digits needs size to be 8 or 28, got {show(size)}")
     length = size * size
     order = np.arange(length)
     if permuted:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from gradlab._names import show
 from gradlab.tasks import _checks
 from gradlab.tasks.base import Task, check_minimum, cross_entropy, register, share_wrong
 
@@ -49,9 +50,10 @@ def temporal_order(length: int = 100, symbols: int = 2) -> Task:
     [5T/10, 6T/10]. The windows for three symbols are those of task 6b.
     """
     if symbols not in WINDOWS:
-        raise ValueError(f"temporal_order needs symbols to be 2 or 3, got {symbols!r}")
+        raise ValueError(f"temporal_order needs symbols to be 2 or 3, got {show(symbols)}")
     check_minimum("temporal_order", 10, length=length)
-    starts, ends = np.array(WINDOWS[symbols], np.int32).T * length // 100
+    # In int64: in int32 the product is too large from 2e7 steps on.
+    starts, ends = (np.array(WINDOWS[symbols], np.int64).T * length // 100).astype(np.int32)
 
     def sample(key: PRNGKeyArray, dtype=None) -> tuple[Float[Array, "length 6"], Int[Array, ""]]:
         dtype = _checks.floating(dtype)

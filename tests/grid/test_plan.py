@@ -83,9 +83,9 @@ def test_a_plan_covers_what_it_extends():
 
 
 def test_a_large_plan_is_counted_and_not_made():
-    axes = {"gain": {"linspace": [0.0, 3.0, 1001]}, "seeds": 10**6, "length": [10, 100]}
+    axes = {"gain": {"linspace": [0.0, 3.0, 1001]}, "seeds": 10**5, "length": [10, 100]}
     lazy = planned(FLAT | axes)
-    assert len(lazy) == 2 * 1001 * 2 * 10**6 and len(lazy.programs()) == 4
+    assert len(lazy) == 2 * 1001 * 2 * 10**5 and len(lazy.programs()) == 4
 
 
 def test_spacings_are_numpys():
@@ -149,7 +149,7 @@ def test_overrides_stand_in_place_of_what_stands_anywhere():
 @pytest.mark.parametrize(
     "table, overrides, message",
     [
-        ({"gain": {"linspace": [0, 1]}}, {}, r"gain: linspace takes \[start, stop, num\], got"),
+        ({"gain": {"linspace": [0, 1]}}, {}, r"gain: linspace takes \[start, stop, num\], .* got"),
         ({"gain": {"linspace": [0, 1, 2.5]}}, {}, "gain: linspace takes"),
         ({"gain": {"linspac": [0, 1, 2]}}, {}, "gain: unknown spacing 'linspac'; did you mean 'li"),
         ({"gain": {"logspace": [0, 400, 3]}}, {}, "gain: logspace of .* is not finite"),
@@ -157,10 +157,10 @@ def test_overrides_stand_in_place_of_what_stands_anywhere():
         ({"zip": [{"hiden": [8]}]}, {}, r"unknown axis in zip\[0\] 'hiden'; did you mean 'hidden'"),
         ({"hidden": [4], "zip": [{"hidden": [8]}]}, {}, "hidden is an axis of its own and zipped"),
         ({"zip": [{"hidden": [8]}, {"hidden": [9]}]}, {}, "hidden is zipped twice"),
-        ({"zip": [{"hidden": [8, -1]}]}, {}, "hidden.0.: .*greater than or equal to 1, got -1"),
+        ({"zip": [{"hidden": [8, -1]}]}, {}, "hidden.1.: .*greater than or equal to 1, got -1"),
         ({"when": {"forget_bia": {"cell": "gru"}}}, {}, "unknown axis in when 'forget_bia'"),
         ({"when": {"gain": {"cel": "gru"}}}, {}, "unknown axis in when.gain 'cel'"),
-        ({"when": {"gain": {"cell": "lstn"}}}, {}, "when.gain.cell: unknown cell 'lstn'"),
+        ({"when": {"gain": {"cell": "lstn"}}}, {}, "when.gain.cell.0.: unknown cell 'lstn'"),
         ({"when": {"gain": "lstm"}}, {}, "when.gain maps other axes to values, got 'lstm'"),
         ({"zip": [{}]}, {}, r"zip must be tables: \[\[zip\]\]"),
         ({"zip": 5}, {}, r"zip must be tables: \[\[zip\]\]"),
@@ -169,7 +169,8 @@ def test_overrides_stand_in_place_of_what_stands_anywhere():
          "a block gives hidden, which is zipped with inputs outside of it"),
         ({}, {"hiden": 8}, "unknown key to set 'hiden'; did you mean 'hidden'"),
         ({}, {"hidden": 0}, "hidden.0.: .*greater than or equal to 1, got 0"),
-        ({"zip": [{"hidden": [8], "inputs": [3]}]}, {"hidden": 8}, "hidden is zipped with hidden"),
+        ({"zip": [{"hidden": [8], "inputs": [3]}]}, {"hidden": 8},
+         "hidden is zipped with inputs; set all"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_clear_line(table, overrides, message):
