@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import humanize
 
+_YEAR = 365.25 * 86400
+_CENTURY = 100 * _YEAR
 # A unit of time, the smallest that is shown, and the seconds from which on it is.
 _PRECISION = (("hours", 3600, 86400), ("minutes", 60, 600), ("seconds", 1, 10))
 
@@ -23,6 +25,9 @@ def format_duration(seconds: float) -> str:
     """
     if not 0 <= seconds < float("inf"):
         return "unknown"
+    if seconds > _CENTURY:
+        # Beyond what humanize and datetime can count.
+        return f"{seconds / _YEAR:,.3g} years"
     for unit, size, start in _PRECISION:
         if seconds >= start:
             # Round first, or humanize carries nothing: "1 hour and 60 minutes".

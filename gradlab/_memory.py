@@ -9,6 +9,8 @@ import jax
 import psutil
 import pydantic
 
+from gradlab._names import show
+
 _SIZE = pydantic.TypeAdapter(pydantic.ByteSize)
 # The files of a control group with its limit and its use, in either version of the interface.
 _GROUPS = (
@@ -30,15 +32,16 @@ def parse_bytes(text: str | int) -> int:
     (2000000000, 1572864, 4096)
     """
     # pydantic ignores what follows the unit: "2GB free".
-    whole = re.fullmatch(r"\s*[\d.]+\s*[a-zA-Z]*\s*", str(text))
+    is_huge = isinstance(text, int) and text.bit_length() > 63
+    whole = not is_huge and re.fullmatch(r"\s*[\d.]+\s*[a-zA-Z]*\s*", str(text))
     try:
         size = int(_SIZE.validate_python(text)) if whole else 0
-    except pydantic.ValidationError:
+    except (pydantic.ValidationError, OverflowError):
         size = 0
-    if size < 1:
+    if not 1 <= size < 2**63:
         raise ValueError(
             "memory must be a number above 0 and a unit of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, "
-            f"such as 2GB; got {text!r}"
+            f"such as 2GB; got {show(text)}"
         )
     return size
 
@@ -56,14 +59,26 @@ def available_memory() -> int:
     return max(1, min(psutil.virtual_memory().available, *_left_to_groups()))
 
 
+def total_memory() -> int:
+    """Bytes that the device has in all, whoever uses them now."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return min(psutil.virtual_memory().total, *(limit for limit, _ in _groups()))
+
+
 def _left_to_groups() -> list[int]:
-    """What control groups leave to this process; psutil knows only the whole machine."""
-    left = [2**63]
+    return [limit - used for limit, used in _groups()]
+
+
+def _groups() -> list[tuple[int, int]]:
+    """Limit and use of the control groups of this process; psutil knows only the whole machine."""
+    found = [(2**63, 0)]
     for files in _GROUPS:
         try:
             limit, used = (int(Path(file).read_text()) for file in files)
         except (OSError, ValueError):
             # There is no such file, or no limit: "max".
             continue
-        left.append(limit - used)
-    return left
+        found.append((limit, used))
+    return found

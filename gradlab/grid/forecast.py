@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from gradlab._files import Folder
 from gradlab._format import format_bytes, format_duration, format_si
 from gradlab._memory import parse_bytes
 from gradlab.grid import _compiled, unused
-from gradlab.grid.measurement import Measurement, Run
+from gradlab.grid.measurement import Cost, Measurement, Run
 from gradlab.grid.plan import Plan, count
 from gradlab.grid.progress import stored_runs
 from gradlab.grid.spec import Grid
@@ -28,6 +29,8 @@ SHARE, START, FINISH = 0.05, 3.0, 10.0
 # Memory is ample where it is so many times what a program needs: drawing orthogonal matrices takes
 # four times what they take themselves, and they are a part of it.
 AMPLE = 4
+# Seconds that runs are asked for their arithmetic: each cell is traced, in a tenth of one.
+PATIENCE = 2.0
 TIMES = "times.json"
 
 
@@ -44,6 +47,8 @@ class Estimate(NamedTuple):
         speed: floating-point operations per second that the time rests on.
         source: where that comes from.
         too_large: those of the runs that need more memory than is given, and would fail.
+        guessed: programs whose arithmetic was not counted, and is taken to be in proportion to that
+            of others.
     """
 
     runs: int
@@ -55,13 +60,14 @@ class Estimate(NamedTuple):
     speed: float
     source: str
     too_large: int = 0
+    guessed: int = 0
 
     def __str__(self) -> str:
         lines = [
             f"runs                {self.runs:,}",
             *([f"stored already      {self.stored:,}"] if self.stored else []),
             f"compiled programs   {self.programs:,}",
-            f"arithmetic          {format_si(self.flops, 'FLOP')}",
+            f"arithmetic          {format_si(self.flops, 'FLOP')}{self._guessed}",
             f"bytes to be written {format_bytes(self.bytes)}",
             f"estimated time      {format_duration(self.seconds)} at "
             f"{format_si(self.speed, 'FLOP/s')}, {self.source}",
@@ -72,6 +78,10 @@ class Estimate(NamedTuple):
             ),
         ]
         return "\n".join(lines)
+
+    @property
+    def _guessed(self) -> str:
+        return f", of {self.guessed:,} programs by their sizes" if self.guessed else ""
 
 
 def estimate(
@@ -107,15 +117,12 @@ def estimate(
     limit = None if memory is None else parse_bytes(memory) // max(workers, 1)
     flops, written, seconds, sources = 0.0, 0, 0.0, {}
     programs: dict[Any, None] = {}
-    numbers: list[tuple[Run, int]] = []
     groups = plan.programs()
-    for grids in groups.values():
-        number = count(grids)
-        run = next(plan.runs(grids[0]))
-        each = measurement.cost.flops(run)
+    numbers = [(next(plan.runs(grids[0])), count(grids)) for grids in groups.values()]
+    arithmetic, guessed = _arithmetic(measurement.cost, [run for run, _ in numbers])
+    for (run, number), each in zip(numbers, arithmetic, strict=True):
         each_seconds, source = _seconds(measurement, run, each, known.runs)
         programs[measurement.cost.compiled(run)] = None
-        numbers.append((run, number))
         flops += number * each
         written += measurement.cost.written(run, number)
         seconds += number * each_seconds
@@ -134,7 +141,32 @@ def estimate(
         speed=flops / seconds if seconds else math.inf,
         source=max(sources, key=lambda name: sources[name], default="nothing to do"),
         too_large=0 if limit is None else _too_large(measurement, numbers, limit),
+        guessed=guessed,
     )
+
+
+def _arithmetic(cost: Cost, runs: list[Run]) -> tuple[list[float], int]:
+    """The operations of runs, and how many were not asked: those are in proportion to the others.
+
+    One of each kind of `Cost.work` is asked first, then the rest of them until `PATIENCE` is over.
+    """
+    works = [cost.work(run) for run in runs]
+    firsts: dict[Any, int] = {}
+    for place, (kind, _) in enumerate(works):
+        firsts.setdefault(kind, place)
+    found: dict[int, float] = {}
+    start = time.monotonic()
+    for place in dict.fromkeys([*firsts.values(), *range(len(runs))]):
+        if time.monotonic() - start > PATIENCE:
+            break
+        found[place] = float(cost.flops(runs[place]))
+    ratios = {works[place][0]: flops / works[place][1] for place, flops in found.items()}
+    usual = sum(ratios.values()) / max(len(ratios), 1)
+    every = [
+        found[place] if place in found else work * ratios.get(kind, usual)
+        for place, (kind, work) in enumerate(works)
+    ]
+    return every, len(runs) - len(found)
 
 
 def _too_large(measurement: Measurement, numbers: list[tuple[Run, int]], limit: int) -> int:
@@ -150,7 +182,9 @@ def _too_large(measurement: Measurement, numbers: list[tuple[Run, int]], limit: 
             short = run._replace(length=0) if _length(run) else run
             if short.program in fitting or cost.compiled(short) in ample:
                 continue
-            needed = cost.peak(run, 1)
+            # What cannot fit at all must not reach the compiler.
+            needed = cost.needed(run)
+            needed = needed if needed > limit else cost.peak(run, 1)
             if needed > limit:
                 found += number
                 continue
@@ -173,10 +207,11 @@ def _stored(out: str | Path | None, plan: Plan) -> int:
     _manifest.find(folder)
     found, _ = stored_runs(folder, [], plan)
     ids = set(found["run_id"])
-    known = sum(run.run_id in ids for run in plan) if ids else 0
-    if known < len(ids):
+    # Those that stand there come first as a rule, so that few runs are looked at.
+    known = itertools.islice((run for run in plan if run.run_id in ids), len(ids))
+    if ids and sum(1 for _ in known) < len(ids):
         raise ValueError(f"{out} holds results of another spec; give another folder with --out")
-    return known
+    return len(ids)
 
 
 # What sweeps took on this device.

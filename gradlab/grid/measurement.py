@@ -40,7 +40,12 @@ class Cost(NamedTuple):
     """What runs cost, as far as it is known before they are measured.
 
     Attributes:
-        flops: a run -> its floating-point operations.
+        flops: a run -> its floating-point operations. An answer may take a while, so an estimate of
+            many programs asks about some.
+        work: a run -> a name for runs whose operations are in proportion, and the number that they
+            are proportional to, at once.
+        needed: a run -> bytes that it needs at the very least, told without a compiler, which may
+            end the process at numbers that no machine has.
         peak: (run, size) -> bytes that `size` runs at once need on every device.
         written: (run, count) -> bytes that so many runs like this one leave on the disk.
         most: (run, wanted) -> the most runs that are of use at once.
@@ -52,6 +57,8 @@ class Cost(NamedTuple):
     """
 
     flops: Callable[[Run], float] = lambda run: 0.0
+    work: Callable[[Run], tuple[Any, float]] = lambda run: ((), 1.0)
+    needed: Callable[[Run], int] = lambda run: 0
     peak: Callable[[Run, int], int] = lambda run, size: 0
     written: Callable[[Run, int], int] = lambda run, count: 1000 * count
     most: Callable[[Run, int], int] = lambda run, wanted: 1

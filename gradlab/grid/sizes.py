@@ -12,7 +12,7 @@ import jax
 
 from gradlab import _files
 from gradlab._format import format_bytes
-from gradlab._memory import available_memory
+from gradlab._memory import available_memory, total_memory
 from gradlab.grid.measurement import Cost, Measurement, Run, Speed
 
 # The share of the device's memory that a chunk takes unless it is told otherwise.
@@ -54,17 +54,29 @@ def fit(measurement: Measurement, run: Run, wanted: int, memory: int | None, sha
         share: how many processes have this memory between them.
     """
     cost = measurement.cost
+    capacity = total_memory()
+    if (needed := cost.needed(run)) > capacity:
+        # XLA would end the process at such sizes.
+        return Fit(1, MOST, _refusal(needed, "this machine has", capacity))
     limit = (budget() if memory is None else memory) // share
     size = size_of(measurement, run, wanted, limit)
     per_chunk = None if cost.per_chunk is None else cost.per_chunk(run, size)
     refusal = None
-    if memory is not None and (needed := cost.peak(run, size)) > limit:
-        refusal = (
-            f"MemoryError: needs about {format_bytes(needed)} on {jax.local_device_count()} "
-            f"devices, and --memory leaves {format_bytes(limit)}; fewer devices need less "
-            "(JAX_NUM_CPU_DEVICES=1)"
-        )
+    needed = cost.peak(run, size)
+    if memory is not None and needed > limit:
+        refusal = _refusal(needed, "--memory leaves", limit)
+    elif needed > capacity:
+        # Linux would kill the process once it uses what it was granted.
+        refusal = _refusal(needed, "this machine has", capacity)
     return Fit(size, per_chunk, refusal)
+
+
+def _refusal(needed: int, who: str, limit: int) -> str:
+    return (
+        f"MemoryError: needs about {format_bytes(needed)} on {jax.local_device_count()} "
+        f"devices, and {who} {format_bytes(limit)}; fewer devices need less "
+        "(JAX_NUM_CPU_DEVICES=1)"
+    )
 
 
 class Pace:

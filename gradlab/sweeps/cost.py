@@ -8,6 +8,7 @@ is not used: it takes the body of a loop once, so it sees one step of T.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -66,6 +67,11 @@ def bytes_of(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
+@functools.lru_cache(2**17)
+def _rows(length: int) -> int:
+    return len(frames.lags(length))
+
+
 def written(length: int | None, count: int, per_chunk: int = 64) -> int:
     """Bytes that runs of T steps leave on the disk: their chunks and the frames made of them.
 
@@ -80,5 +86,5 @@ def written(length: int | None, count: int, per_chunk: int = 64) -> int:
     >>> written(1000, count=100, per_chunk=50)
     247860
     """
-    rows = len(frames.lags(length or 1))
+    rows = _rows(length or 1)
     return int(_FRAMES + -(-count // per_chunk) * _CHUNK + count * (_RUN + _ROW * rows))

@@ -16,6 +16,9 @@ from gradlab.grid import Plan, sizes
 from gradlab.sweeps import parse, sweep
 from gradlab.sweeps.cost import Call, arithmetic, peak, written
 from gradlab.sweeps.gradients import cost, curves
+from gradlab.sweeps.gradients.curves import pinned
+from gradlab.sweeps.training import cost as training_cost
+from gradlab.sweeps.training.programs import kind_of
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FACTOR = 1.5
@@ -146,7 +149,17 @@ def test_the_arithmetic_of_many_programs_takes_no_trace_of_each():
 def test_a_width_is_read_off_like_digits():
     for cell in ("lstm", "orthogonal", "fastgrnn"):
         shape = curves.shape_of(run(cell, hidden=24, inputs=5))
-        once, forward, backward = cost._step(shape)
+        once, forward, backward = cost.step_of(shape)
         assert (once, forward, backward) == tuple(cost._traced(shape))
     shape = curves.shape_of(run("indrnn", hidden=24, inputs=5))
-    assert np.all(np.array(cost._step(shape)) >= 0)
+    assert np.all(np.array(cost.step_of(shape)) >= 0)
+
+
+@pytest.mark.parametrize("remedy", [{}, {"omega": 1.0}, {"flossing": 0.1, "preflossing": 20}])
+def test_flops_of_a_training_are_near_to_those_of_its_programs(remedy):
+    table = {"task": "copying", "cell": "lstm", "length": 10, "hidden": 16, "batch": 8}
+    table |= {"updates": 100, "evaluate_every": 50, "evaluation": 20, "learning_rate": 0.1}
+    (run,) = Plan(parse(table | remedy))
+    with pinned():
+        counted = arithmetic(training_cost.calls(kind_of(run), 1))
+    assert training_cost.flops(run) == pytest.approx(counted, rel=0.3 if remedy else 0.05)

@@ -37,7 +37,7 @@ def flops(run: Run) -> int:
     >>> flops(run) == 10 * (2 * 8 * 2 + 2 * 8 * 8 + 2 * 8 * 8)
     True
     """
-    once, forward, backward = _step(curves.shape_of(run))
+    once, forward, backward = step_of(curves.shape_of(run))
     if run.weights == "tied":
         return once + run.batch * run.length * (forward + backward)
     again = 2 if run.length > curves.SEGMENT else 1
@@ -57,7 +57,7 @@ class Step(NamedTuple):
 
 
 @functools.cache
-def _step(shape: Shape) -> Step:
+def step_of(shape: Shape) -> Step:
     """The arithmetic at a width: polynomials in it, whose coefficients one trace of types tells."""
     found = []
     for value in _traced(shape._replace(hidden=_BASE)):
@@ -115,6 +115,25 @@ def calls(run: Run, size: int) -> list[Call]:
     return [Call(draw, (seeds, scalars)), Call(inputs, (seeds,), bytes_of(params)), last]
 
 
+def work(run: Run) -> tuple[Any, float]:
+    """What the arithmetic of a run is about proportional to, and the runs that this is true of."""
+    width = float(run.hidden) * (run.hidden + run.inputs)
+    return (run.cell, run.weights, run.activation), run.batch * run.length * width
+
+
+def needed(run: Run) -> int:
+    """Bytes of a run's parameters and inputs, which no program can do without."""
+    with curves.pinned():
+        shape, init = curves.shape_of(run), curves.init_of(run)
+        seeds = jax.ShapeDtypeStruct((1,), jnp.uint32)
+        xs = 4 * run.batch * run.length * run.inputs
+        # Before its parameters are drawn, even without numbers: some are made of NumPy's arrays.
+        if xs > 2**48 or run.hidden > 2**24:
+            return xs + 4 * run.hidden * max(run.hidden, run.inputs)
+        scalars = dict.fromkeys(curves.SCALARS, jax.ShapeDtypeStruct((1,), jnp.float32))
+        return xs + bytes_of(jax.eval_shape(curves.draw_of(init, shape), seeds, scalars))
+
+
 def peak(run: Run, size: int) -> int:
     """Bytes that `size` runs at once on every device need, as their compiled programs say.
 
@@ -165,6 +184,8 @@ def _shortest(function: Callable[[], Any]) -> float:
 
 COST = Cost(
     flops=flops,
+    work=work,
+    needed=needed,
     peak=peak,
     written=lambda run, count: written(run.length, count),
     most=lambda run, wanted: 1 if curves.is_alone(run) else wanted,
