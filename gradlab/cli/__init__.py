@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import tempfile
-import tomllib
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +18,7 @@ import rich.table
 import typer
 
 from gradlab._files import Folder, upload_dir
+from gradlab._names import shorten, show
 from gradlab._progress import Bar
 from gradlab.cli import data, sentiment
 from gradlab.cli.report import report
@@ -47,39 +48,86 @@ Address = Annotated[
 
 # typer turns Ctrl-C into this return value, the shells' own for SIGINT.
 INTERRUPTED = 130
+# What ends a program: Ctrl-C, a scheduler of jobs whose time is up, a terminal that goes away.
+_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+_TRACEBACK = "--traceback"
 # The status of a sweep that ended, some of whose runs failed.
 SOME_FAILED = 3
 
 
+@app.callback()
+def _options(
+    traceback: Annotated[
+        bool, typer.Option(_TRACEBACK, help="print where in the code an error came from")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Run the command line; turn a user's mistake into one message and a non-zero status."""
+    """Run the command line; turn whatever goes wrong into one message and a non-zero status."""
+    # After any command as well, where somebody adds it who repeats one.
+    arguments = [each for each in sys.argv[1:] if each != _TRACEBACK]
+    wants_traceback = len(arguments) < len(sys.argv) - 1
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _signals(_interrupt):
             warnings.showwarning = _warn
-            status = app(standalone_mode=False)
+            status = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except (ValueError, OSError, ImportError) as error:
-        _fail(str(error), 1)
     except Exception as error:
-        # typer's exceptions for wrong arguments have this method.
-        explain = getattr(error, "format_message", None)
-        if explain is None:
-            raise
-        _fail(explain(), getattr(error, "exit_code", 2))
+        if wants_traceback:
+            traceback.print_exc()
+        status = _explain(error)
     if status == INTERRUPTED:
-        message = "stopped; what was finished is saved, and the same command goes on from there"
-        _fail(message, INTERRUPTED)
+        _print(
+            "error: stopped; what was finished is saved, and the same command goes on from there"
+        )
     sys.exit(status)
+
+
+def _explain(error: Exception) -> int:
+    """Print what went wrong in one line, and give the status."""
+    # typer's exceptions for wrong arguments have this method.
+    explain = getattr(error, "format_message", None)
+    if explain is not None:
+        _print(f"error: {explain()}")
+        return getattr(error, "exit_code", 2)
+    if isinstance(error, ValueError | OSError | ImportError):
+        _print(f"error: {error}")
+    else:
+        what = shorten(f"{type(error).__name__}: {error}", 300)
+        _print(
+            f"error: unexpected {what}; this is a mistake in gradlab, please report it with the "
+            f"command and what {_TRACEBACK} prints"
+        )
+    return 1
 
 
 def _warn(message: Warning | str, *_: object) -> None:
-    print(f"gradlab: warning: {message}", file=sys.stderr)
+    _print(f"warning: {message}")
 
 
-def _fail(message: str, status: int) -> None:
-    print(f"gradlab: error: {message}", file=sys.stderr)
-    sys.exit(status)
+def _print(text: str) -> None:
+    """One line on standard error, however long or broken, and if there is somebody to read it."""
+    with contextlib.suppress(OSError):
+        print(f"gradlab: {shorten(' '.join(text.splitlines()))}", file=sys.stderr, flush=True)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable[..., None]) -> Iterator[None]:
+    """Let a function take the signals that end a program; `nohup` keeps those that it ignores."""
+    ours = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in ours}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @app.command()
@@ -153,25 +201,31 @@ def _content(path: Path) -> bytes | None:
 
 def _overrides(given: list[str]) -> dict[str, Any]:
     """The axes that --set gives: NAME=VALUE, the value as in TOML, or words with commas."""
+    from gradlab.grid.spec import loads
+
     overrides: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.strip() or not value.strip():
-            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+            raise ValueError(f"--set takes NAME=VALUE, got {show(text)}")
         name = name.strip()
         if name in overrides:
-            raise ValueError(f"--set gives {name} twice; several values are a list: {name}=1,2")
+            raise ValueError(
+                f"--set gives {shorten(name, 80)} twice; several values are a list: {name}=1,2"
+            )
         parts = value.split(",") if not value.strip().startswith(("[", "{", '"')) else [value]
-        values = [_toml(part.strip()) for part in parts]
+        values = [_value(name, part.strip(), loads) for part in parts]
         overrides[name] = values if len(values) > 1 else values[0]
     return overrides
 
 
-def _toml(text: str) -> Any:
+def _value(name: str, text: str, loads: Callable[[str], dict[str, Any]]) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+        return loads(f"value = {text}")["value"]
+    except ValueError as error:
+        if "broken TOML" in str(error):
+            return text
+        raise ValueError(f"--set {show(name)}: {error}") from None
 
 
 @app.command()
@@ -341,9 +395,10 @@ def _shares(row: dict[str, Any], length: int) -> str:
 
 @contextlib.contextmanager
 def _interruptible_progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar of runs, in which Ctrl-C and SIGTERM end the sweep after the current chunk.
+    """A progress bar of runs, in which Ctrl-C, SIGTERM and SIGHUP end the sweep after a chunk.
 
-    A second signal ends it at once. A scheduler of jobs sends SIGTERM when the time is up.
+    A second signal ends it at once. A scheduler of jobs sends SIGTERM when the time is up, and a
+    terminal SIGHUP when it is closed.
     """
     stopping = False
 
@@ -352,18 +407,15 @@ def _interruptible_progress() -> Iterator[Callable[[int, int, str], None]]:
         if stopping:
             raise KeyboardInterrupt
         stopping = True
-        print("stopping after this chunk; once more to stop at once", file=sys.stderr)
+        _print("stopping after this chunk; once more to stop at once")
 
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with Bar("runs") as bar:
+    with _signals(stop), Bar("runs") as bar:
 
-            def report(done: int, total: int, label: str) -> None:
-                if stopping:
-                    raise KeyboardInterrupt
+        def report(done: int, total: int, label: str) -> None:
+            if stopping:
+                raise KeyboardInterrupt
+            # A terminal that was closed takes no more lines; the sweep goes on to its last one.
+            with contextlib.suppress(OSError):
                 bar(done, total, label)
 
-            yield report
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        yield report

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gradlab import cli, figures
+from gradlab import cli, figures, sweeps
 
 SPEC = """
 [axes]
@@ -157,3 +157,66 @@ def test_a_process_ends_with_the_status(folder):
     _, errors = child.communicate(timeout=300)
     assert child.returncode == 1 and "no results in" in errors
     assert len(errors.strip().splitlines()) == 1
+
+
+def test_whatever_goes_wrong_is_one_line(folder, monkeypatch):
+    def broken(dir):
+        raise KeyError("a mistake\nof ours " + "x" * 2000)
+
+    monkeypatch.setattr(sweeps, "status", broken)
+    done = gradlab("status", folder / "out")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and len(done.stderr) < 700
+    assert "unexpected KeyError" in done.stderr and "please report it" in done.stderr
+    for arguments in (("--traceback", "status"), ("status", "--traceback")):
+        done = gradlab(*arguments, folder / "out")
+        assert done.returncode == 1 and "in broken" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--memory", "1" + "0" * 400], "memory must be a number above 0"),
+        (["--set", "gain=" + "[" * 2000], "at most 16 levels"),
+        (["--set", "gain=" + "1" * 5000], "integer must be from"),
+        (["--set", "gain" * 10_000], "--set takes NAME=VALUE"),
+        (["--set", "a" * 10_000 + "=1"], "unknown key to set"),
+        (["--workers", str(10**23)], "workers must be a whole number from 0 to 1000"),
+        (["--out", "~nobody-of-that-name/x"], "there is no such user"),
+        (["--out", "reference://x"], "reference://x: "),
+        (["--out", "dir://x"], "dir://x: "),
+        (["--out", "/"], "holds files that no sweep made"),
+    ],
+)
+def test_odd_arguments_are_one_short_message(folder, words, message):
+    rest = [] if "--out" in words else ["--out", folder / "other"]
+    done = gradlab("sweep", folder / "spec.toml", *words, *rest)
+    assert done.returncode in (1, 2) and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and len(done.stderr) < 620
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_end_a_sweep_as_ctrl_c_does(tmp_path, no_figures, name):
+    (tmp_path / "spec.toml").write_text(SPEC.replace("[20]", "[20, 30, 40, 50]"))
+    child = process("sweep", "spec.toml", "--out", "out", cwd=tmp_path)
+    for _ in range(3000):
+        if list(tmp_path.glob("out/chunks/*.parquet")) or child.poll() is not None:
+            break
+        time.sleep(0.02)
+    child.send_signal(getattr(signal, name))
+    _, errors = child.communicate(timeout=120)
+    assert child.returncode == 130, errors
+    assert "the same command goes on from there" in errors and "Traceback" not in errors
+    again = gradlab("sweep", tmp_path / "spec.toml", "--out", tmp_path / "out")
+    assert again.returncode == 0 and "32 of 32 runs measured now" not in again.stdout
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli._signals(lambda *_: None):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
