@@ -40,7 +40,7 @@ def write(path: str | Path, about: Mapping[str, Any], arrays: Mapping[str, np.nd
     # safetensors itself has no checksum.
     metadata = {"about": text, "sum": _sum(text, plain)}
     content = safetensors.numpy.save(plain, metadata)
-    path = Path(path).expanduser()
+    path = _files.expand(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _files.write(path, lambda file: file.write(content))
 
@@ -55,7 +55,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         FileNotFoundError: where there is no such file.
         ValueError: where it is damaged or something else.
     """
-    path = Path(path).expanduser()
+    path = _files.expand(path)
     try:
         with path.open("rb") as file:
             is_archive = file.read(4) == b"PK\3\4"

@@ -41,6 +41,18 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def expand(path: str | os.PathLike[str]) -> Path:
+    """The path with the user's home for ~.
+
+    Raises:
+        ValueError: where there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no such user whose home ~ could be") from None
+
+
 class Folder:
     """A folder of files, on this machine or behind an fsspec address such as s3://bucket/sweep.
 
@@ -49,7 +61,7 @@ class Folder:
     >>> with tempfile.TemporaryDirectory() as here:
     ...     folder = Folder(here)
     ...     folder.write("a/b.txt", lambda file: file.write(b"whole"))
-    ...     folder.names(), folder.read("a/b.txt")
+    ...     folder.names("a"), folder.read("a/b.txt")
     (['a/b.txt'], b'whole')
     """
 
@@ -57,13 +69,15 @@ class Folder:
         self.address = str(address)
         self.local: Path | None = None
         if "://" not in self.address:
-            self.local = Path(address).expanduser()
+            self.local = expand(address)
             return
         import fsspec
 
         try:
+            if self.address.startswith(":"):
+                raise ValueError("it names no protocol before the colon, such as s3://")
             self._fs, self._root = fsspec.core.url_to_fs(self.address)
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # each protocol has errors of its own
             raise ValueError(f"{self.address}: {error}") from None
         protocols = self._fs.protocol
         if "file" in ((protocols,) if isinstance(protocols, str) else protocols):
@@ -72,23 +86,55 @@ class Folder:
     def __str__(self) -> str:
         return self.address
 
-    def names(self) -> list[str]:
-        """Every file in the folder and below, sorted; none where there is no folder."""
+    def names(self, below: str = "") -> list[str]:
+        """The files right in the folder, or in one right below it, sorted; none without a folder.
+
+        What is further below is never looked at: it is somebody's, and may be a whole disk.
+        """
+        start = f"{below}/" if below else ""
+        return [f"{start}{name}" for name, is_file in self._entries(below) if is_file]
+
+    def content(self) -> list[str]:
+        """The names of what is right in the folder, files and folders that are not empty."""
+        return [name for name, is_file in self._entries("") if is_file or self._entries(name)]
+
+    def _entries(self, below: str) -> list[tuple[str, bool]]:
+        """The names right in the folder or in one below it, sorted, and whether each is a file."""
         if self.local is not None:
-            found = (p for p in self.local.rglob("*") if p.is_file())
-            return sorted(p.relative_to(self.local).as_posix() for p in found)
-        self._fs.invalidate_cache()
-        if not self._fs.exists(self._root):
-            return []
-        cut = len(self._root.rstrip("/")) + 1
-        return sorted(path[cut:] for path in self._fs.find(self._root))
+            try:
+                with os.scandir(self.local / below) as entries:
+                    return sorted((entry.name, entry.is_file()) for entry in entries)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        place = self._path(below) if below else self._root
+        with self._errors():
+            self._fs.invalidate_cache()
+            if not self._fs.isdir(place):
+                return []
+            found = self._fs.ls(place, detail=True)
+        pairs = ((str(each["name"]).rstrip("/"), each.get("type") == "file") for each in found)
+        pairs = ((name.rpartition("/")[2], is_file) for name, is_file in pairs)
+        # Some stores list the folder itself.
+        own = place.rstrip("/").rpartition("/")[2]
+        return sorted(pair for pair in pairs if pair[0] and (pair[1] or pair[0] != own))
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Make an `OSError` of whatever a library behind an address raises."""
+        try:
+            yield
+        except (OSError, ValueError, ImportError):
+            raise
+        except Exception as error:
+            raise OSError(f"{self.address}: {type(error).__name__}: {error}") from error
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of that name."""
         if self.local is not None:
             return (self.local / name).is_file()
-        self._fs.invalidate_cache()
-        return self._fs.isfile(self._path(name))
+        with self._errors():
+            self._fs.invalidate_cache()
+            return self._fs.isfile(self._path(name))
 
     def open(self, name: str) -> Any:
         """The file, opened for reading: a seekable binary file.
@@ -98,11 +144,12 @@ class Folder:
         """
         if self.local is not None:
             return (self.local / name).open("rb")
-        return self._fs.open(self._path(name), "rb")
+        with self._errors():
+            return self._fs.open(self._path(name), "rb")
 
     def read(self, name: str) -> bytes:
         """The file's content."""
-        with self.open(name) as file:
+        with self._errors(), self.open(name) as file:
             return file.read()
 
     def write(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
@@ -116,8 +163,9 @@ class Folder:
             fill(file.file)  # type: ignore[arg-type]
             file.flush()
             target = self._path(name)
-            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._fs.put_file(file.name, target)
+            with self._errors():
+                self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._fs.put_file(file.name, target)
 
     def put(self, name: str, content: bytes) -> None:
         """Give the file this content, whole or not at all."""
@@ -128,7 +176,7 @@ class Folder:
         if self.local is not None:
             (self.local / name).unlink(missing_ok=True)
             return
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._errors():
             self._fs.rm_file(self._path(name))
 
     def _path(self, name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gradlab import _sums
 from gradlab._files import Folder
+from gradlab._names import shorten, show
 
 FORMAT = 1
 """The layout of a folder of results, as its manifest says it; a folder that says none is older."""
@@ -23,7 +24,7 @@ class Newer(ValueError):
 
     def __init__(self, folder: Any, form: Any) -> None:
         super().__init__(
-            f"{folder} was written by a newer gradlab (format {form}, this one reads up to "
+            f"{folder} was written by a newer gradlab (format {shorten(str(form), 80)}, this one reads up to "
             f"{FORMAT}); update gradlab, or give another folder"
         )
 
@@ -109,7 +110,7 @@ def missing(folder: Folder, name: str) -> Missing:
 def damaged(folder: Folder, name: str, error: Exception) -> ValueError:
     """The error for a file of results that cannot be read, in one line, with what to do."""
     place = f"{str(folder).rstrip('/')}/{name}"
-    why = (str(error).splitlines() or [type(error).__name__])[0]
+    why = shorten((str(error).splitlines() or [type(error).__name__])[0], 200)
     return ValueError(
         f"{place!r} is damaged: {why}; the `gradlab sweep` that made the folder writes it again "
         "from its chunks"

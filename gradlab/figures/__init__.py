@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab import frames
-from gradlab._files import Folder
+from gradlab._files import Folder, expand
 from gradlab.figures._numbers import axis_of, numbers
 from gradlab.figures._reading import reading as reading
 from gradlab.figures._sentiment import sentiment as sentiment
@@ -89,7 +89,7 @@ def draw(
         _log.warning("no figures: every run failed")
         return []
     figures = _KINDS.get(found.schema.kind, _of_measurement)(found)
-    out_dir = Path(out_dir)
+    out_dir = expand(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
     for i, (name, make) in enumerate(figures.items(), 1):

@@ -18,6 +18,10 @@ from gradlab._files import Folder
 BEAT = 5.0
 
 
+class Unwritable(ValueError):
+    """A folder that cannot be held, as nothing can be written into it."""
+
+
 @contextlib.contextmanager
 def hold(folder: Folder) -> Iterator[None]:
     """Hold the folder alone."""
@@ -35,7 +39,7 @@ def _hold_local(folder: Folder, path: Path) -> Iterator[None]:
     except filelock.Timeout:
         raise ValueError(f"{folder} is in use by another sweep") from None
     except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror or error}") from None
+        raise Unwritable(f"cannot write to {folder}: {error.strerror or error}") from None
     try:
         yield
     finally:
@@ -64,7 +68,7 @@ def _hold_remote(folder: Folder) -> Iterator[None]:
             time.sleep(BEAT / 2)
             held = not is_mine()
     except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror or error}") from None
+        raise Unwritable(f"cannot write to {folder}: {error.strerror or error}") from None
     if held:
         raise ValueError(f"{folder} is in use by another sweep")
     ended = threading.Event()

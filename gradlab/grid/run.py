@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from gradlab import _manifest, frames
 from gradlab._files import upload_dir
 from gradlab._memory import parse_bytes
+from gradlab._names import show
 from gradlab.grid import _compiled, forecast, sizes, unused
 from gradlab.grid.measurement import Measurement, Run
 from gradlab.grid.plan import Plan, count
@@ -25,6 +26,9 @@ Progress = Callable[[int, int, str], None]
 Results = Generator[tuple[Chunk, list[Part]], None, None]
 Measure = Callable[[Iterator[Chunk]], Results]
 FitOf = Callable[[Run, int], Fit]
+
+# Processes of one machine: more is a slip of the fingers.
+MOST_WORKERS = 1000
 
 
 class Report(NamedTuple):
@@ -108,7 +112,7 @@ def sweep(
                 watch.remember()
         elif not complete:
             _finish(store, spec, start, teller)
-    pictures = [name for name in store.folder.names() if name.endswith(".png")]
+    pictures = [name for name in store.folder.names("figures") if name.endswith(".png")]
     return Report(
         computed=computed,
         total=total,
@@ -122,8 +126,11 @@ def sweep(
 
 def check_workers(workers: Any) -> None:
     """Refuse what is no number of processes."""
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise ValueError(f"workers must be a whole number, 0 or more; got {workers!r}")
+    is_number = isinstance(workers, int) and not isinstance(workers, bool)
+    if not is_number or not 0 <= workers <= MOST_WORKERS:
+        raise ValueError(
+            f"workers must be a whole number from 0 to {MOST_WORKERS}; got {show(workers)}"
+        )
 
 
 def _check(out: str | Path, workers: int, scheduler: str | None) -> None:
@@ -131,7 +138,7 @@ def _check(out: str | Path, workers: int, scheduler: str | None) -> None:
         raise ValueError("out must name a folder or an fsspec address, got an empty text")
     check_workers(workers)
     if scheduler is not None and not isinstance(scheduler, str):
-        raise ValueError(f"scheduler must be an address, tcp://HOST:PORT; got {scheduler!r}")
+        raise ValueError(f"scheduler must be an address, tcp://HOST:PORT; got {show(scheduler)}")
     if scheduler is not None and workers:
         raise ValueError(
             f"workers are started on this machine, and those of {scheduler} are its own; give "

@@ -26,7 +26,7 @@ from gradlab import _manifest, _names, _sums
 from gradlab._files import Folder
 from gradlab.frames import FORMAT, KINDS, Schema, describe
 from gradlab.grid import consolidate
-from gradlab.grid.locks import hold
+from gradlab.grid.locks import Unwritable, hold
 from gradlab.grid.manifest import content_of
 from gradlab.grid.measurement import code_in
 from gradlab.grid.plan import Plan
@@ -193,7 +193,7 @@ class Store:
 
     def checksums(self) -> dict[str, str]:
         """What `is_complete` compares with: the frames, the summary and the figures."""
-        pictures = [name for name in self.folder.names() if name.startswith("figures/")]
+        pictures = self.folder.names("figures")
         return {name: self._checksum(name) for name in (*self.derived, *pictures)}
 
     def _checksum(self, name: str) -> str:
@@ -235,7 +235,7 @@ def writing(folder: Folder) -> Iterator[None]:
 
 def chunk_names(folder: Folder) -> list[str]:
     """The files of the chunks, in the order of their names."""
-    return [name for name in folder.names() if _CHUNK.fullmatch(name)]
+    return [name for name in folder.names("chunks") if _CHUNK.fullmatch(name)]
 
 
 def is_whole(name: str, content: bytes) -> bool:
@@ -258,12 +258,23 @@ def open_store(address: str | Path, plan: Plan) -> Iterator[Store]:
     folder = Folder(address)
     _refuse_strangers(folder)
     manifest = _manifest.find(folder)
-    with hold(folder):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold(folder))
+        except Unwritable:
+            # All that is wanted may stand there, on a disk that is mounted for reading alone.
+            store = Store(folder, plan)
+            if store.damaged or any(run.run_id not in store.done for run in plan):
+                raise
+            _refuse_others(store, manifest, plan)
+            yield store
+            return
         store = Store(folder, plan)
         _refuse_others(store, manifest, plan)
         for name in store.damaged:
             folder.remove(name)
-        for name in filter(_TEMPORARY.fullmatch, folder.names()):
+        names = (name for below in ("", "chunks", "figures") for name in folder.names(below))
+        for name in filter(_TEMPORARY.fullmatch, names):
             folder.remove(name)
         yield store
 
@@ -272,12 +283,11 @@ def _refuse_strangers(folder: Folder) -> None:
     """Accept a folder that does not exist, is empty or holds a sweep's files."""
     if folder.local is not None and folder.local.exists() and not folder.local.is_dir():
         raise ValueError(f"cannot write to {folder}: it is not a folder")
-    names = folder.names()
-    inside = [name for name in names if name.startswith("chunks/")]
+    inside = folder.names("chunks")
     strange = [n for n in inside if not (_CHUNK.fullmatch(n) or _TEMPORARY.fullmatch(n))]
     if not inside:
-        ours = (name for name in names if not _TEMPORARY.fullmatch(name))
-        strange += [name for name in ours if name.split("/")[0] not in (*_OURS, "figures")]
+        others = (name for name in folder.content() if not _TEMPORARY.fullmatch(name))
+        strange += [name for name in others if name not in (*_OURS, "figures", "chunks")]
     if strange:
         raise ValueError(
             f"{folder} holds files that no sweep made ({min(strange)}, ...); give another folder "

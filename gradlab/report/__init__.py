@@ -79,14 +79,14 @@ def write(dir: str | Path, out: str | Path | None = None) -> str:
     failed = frames.read_frame(folder, schema, "runs", columns, {"status": "failed"})
     pictures = {
         name.removeprefix("figures/"): _picture(folder, name)
-        for name in folder.names()
-        if name.startswith("figures/") and name.endswith(".png")
+        for name in folder.names("figures")
+        if name.endswith(".png")
     }
     text = page(runs, manifest, pictures, failed=failed).encode()
     if out is None:
         folder.put("report.html", text)
         return f"{str(dir).rstrip('/')}/report.html"
-    if Path(out).is_dir():
+    if _files.expand(out).is_dir():
         raise ValueError(f"{out} is a folder; --out needs the name of a file")
     place, _, name = str(out).rpartition("/")
     target = _files.Folder(place if "://" in str(out) else Path(out).parent)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab import _arrays
+from gradlab._files import expand
 from gradlab._identity import Identity, Unknown
 
 # Part of every checkpoint: a change of what one holds makes old ones another program's.
@@ -35,7 +36,7 @@ class Checkpoint:
     """One file that holds a state and the records so far, replaced whole or not at all."""
 
     def __init__(self, path: str | Path | None, seconds: float) -> None:
-        self.path = None if path is None else Path(path).expanduser()
+        self.path = None if path is None else expand(path)
         self.seconds = seconds
         self._written = time.monotonic()
         self._waiting: Callable[[], None] | None = None
