@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gradlab import sweeps as sweeps
     from gradlab import training as training
     from gradlab.frames import frame as frame
-    from gradlab.frames import read as read
+    from gradlab.sweeps import read as read
     from gradlab.sweeps import sweep as sweep
     from gradlab.training import train as train
 
@@ -59,7 +59,7 @@ _LAZY = {
     "figures": "gradlab.figures",
     "frame": "gradlab.frames",
     "frames": "gradlab.frames",
-    "read": "gradlab.frames",
+    "read": "gradlab.sweeps",
     "remedies": "gradlab.remedies",
     "sentiment": "gradlab.sentiment",
     "sweep": "gradlab.sweeps",

@@ -95,10 +95,18 @@ def schema_of(manifest: Mapping[str, Any], place: str = "manifest.json") -> Sche
     Raises:
         ValueError: where it is of no kind that is known here and does not describe its own.
     """
+    try:
+        return _schema_of(manifest, place)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"{place}: its axes or columns are none: {error}") from None
+
+
+def _schema_of(manifest: Mapping[str, Any], place: str) -> Schema:
     kind = manifest.get("kind", "gradients")
     axes = tuple(Axis(type=Json, optional=True, **axis) for axis in manifest.get("axes", ()))
     described = manifest.get("columns")
-    if described is None:
+    # Only a measurement of the user's own describes its columns.
+    if described is None or kind in KINDS:
         _names.choose(f"kind of results in {place}:", kind, KINDS)
         return KINDS[kind].extend(axes)
     columns = {
@@ -106,4 +114,6 @@ def schema_of(manifest: Mapping[str, Any], place: str = "manifest.json") -> Sche
         for frame, fields in described.items()
     }
     measured = columns.pop("runs", {})
+    if not isinstance(kind, str):
+        raise TypeError(f"the kind is {kind!r}")
     return Schema(kind, axes, measured, columns, summarize_all)

@@ -8,7 +8,7 @@ import functools
 import io
 import operator
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gradlab.frames import schema
 from gradlab.frames.kinds import schema_of
 from gradlab.frames.schema import Column, Schema
 
+Names = Mapping[str, Callable[[], Iterable[str]]]
 # Rows per piece of CSV.
 _BATCH = 2**16
 
@@ -34,6 +35,8 @@ def read(
     dir: str | Path | Folder,
     columns: Iterable[str] | None = None,
     where: Mapping[str, Any] | None = None,
+    *,
+    names_of: Names | None = None,
 ) -> Any:
     """The frames and the manifest that a sweep wrote into the folder `dir`, or a part of them.
 
@@ -47,13 +50,16 @@ def read(
             None as a value, or in a list, stands for a missing one. A condition on a column of runs
             chooses runs, and all frames are about the chosen runs only; one on another column
             (`lag`, `log_norm`, ...) chooses rows of the frames that have it.
+        names_of: the names that there are, by `Axis.choices`: where no run is chosen, another text
+            than one of these, or of the folder's, is refused. `gradlab.read` knows them.
 
     Returns:
         `Results`, or `TrainingResults` where the sweep trained networks.
 
     Raises:
         ValueError: where a file is missing, damaged, does not fit the schema or was written by a
-            newer gradlab; where a column is not known or is asked for a value of another type.
+            newer gradlab; where a column is not known or is asked for a value of another type;
+            where no run is left since none has a text that is wanted of an axis or a label.
 
     The files are read piece by piece, so a part of a large folder takes the memory of that part.
 
@@ -86,9 +92,10 @@ def read(
     # Where two frames have a column of one name, that of runs counts.
     every = {name: field for frame in reversed(known.values()) for name, field in frame.items()}
     if isinstance(columns, str) or not isinstance(columns, Iterable | None):
-        raise ValueError(f"columns is a list of names, got {columns!r}")
+        raise ValueError(f"columns is a list of names, got {_names.show(columns)}")
     if where is not None and not isinstance(where, Mapping):
-        raise ValueError(f"where is a mapping of columns to what is wanted, got {where!r}")
+        shown = _names.show(where)
+        raise ValueError(f"where is a mapping of columns to what is wanted, got {shown}")
     wanted = None if columns is None else {"run_id", *columns}
     for name in wanted or ():
         _names.choose("column", name, every)
@@ -105,6 +112,8 @@ def read(
         names = [name for name in fields if wanted is None or name in wanted]
         if frame == "runs":
             tables[frame] = read_frame(folder, about, frame, names, chosen)
+            if tables[frame].empty:
+                _refuse_misspelt(folder, about, chosen, names_of or {})
             ids = tables[frame]["run_id"] if chosen else None
         elif names == ["run_id"]:
             tables[frame] = schema.coerce([], {"run_id": fields["run_id"]}, frame)
@@ -115,6 +124,36 @@ def read(
     # A measurement may have no steps.
     tables.setdefault("steps", schema.coerce([], {"run_id": schema.RUN_ID}, "steps"))
     return results(*tables.values(), manifest)
+
+
+def _refuse_misspelt(folder: Folder, about: Schema, where: Mapping[str, Any], names: Names) -> None:
+    """Refuse a text that no run could have: a misspelt one would choose none without a word."""
+    for name, wanted in where.items():
+        valid = _valid(about, name, names)
+        texts = [each for each in _listed(wanted) if isinstance(each, str)]
+        if valid is None or set(texts).issubset(valid):
+            continue
+        known = read_frame(folder, about, "runs", [name])[name].dropna().unique()
+        for text in texts if len(known) else ():
+            _names.choose(f"{name} in where", text, {*valid, *known})
+
+
+def _valid(about: Schema, name: str, names: Names) -> Iterable[str] | None:
+    """What else than the texts of a folder a column may hold; None where that is not known."""
+    if name in schema.LABELS:
+        return schema.LABELS[name]
+    axis = next((axis for axis in about.axes if axis.name == name), None)
+    if axis is None or axis.dtype != "str":
+        return None
+    if not isinstance(axis.choices, str):
+        return axis.choices
+    return names[axis.choices]() if axis.choices in names else None if axis.choices else ()
+
+
+def _listed(wanted: Any) -> list[Any]:
+    """What a condition wants a column to be, but for a range."""
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes | Mapping)
+    return [] if isinstance(wanted, slice) else list(wanted) if several else [wanted]
 
 
 def read_frame(
@@ -223,7 +262,7 @@ def _condition(name: str, column: Column, wanted: Any) -> pc.Expression:
                 raise ValueError("not an integer")
             return array
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            shown = ", ".join(map(repr, values))
+            shown = ", ".join(map(_names.show, values[:5]))
             raise ValueError(
                 f"where: column {name!r} is {column.dtype}, got {shown}; valid: a value of that "
                 "type, None, a list of them, or slice(low, high)"
@@ -245,8 +284,7 @@ def _condition(name: str, column: Column, wanted: Any) -> pc.Expression:
         return rows
     if isinstance(wanted, np.ndarray) and wanted.ndim == 0:
         wanted = wanted.item()
-    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes | Mapping)
-    values = list(wanted) if several else [wanted]
+    values = _listed(wanted)
     present = [v for v in values if not (v is None or v is pd.NA or v != v)]
     rows = field.isin(typed(present))
     return rows | missing if len(present) < len(values) else rows

@@ -44,6 +44,12 @@ HALVED = Column("Int64", "1", "times that its chunk was halved because memory ra
 DEVICE = Column("str", "", "the device that ran it")
 NUMBER = Column("float64", "1", "what the measurement returned under that name")
 
+# Texts that a run may have, whether one of a folder has them or not.
+LABELS: dict[str, tuple[str, ...]] = {
+    "status": ("ok", "zero", "solved", "unsolved", "nonfinite", "failed"),
+    "verdict": ("vanishing", "stable", "exploding", "nonfinite", "failed"),
+}
+
 
 class Schema(NamedTuple):
     """What the frames of one kind of sweep hold.

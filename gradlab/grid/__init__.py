@@ -12,7 +12,7 @@ makes frames of them, and `manifest` says what they are. `forecast` says what al
 from gradlab.grid.forecast import Estimate, estimate
 from gradlab.grid.measurement import Axes, Cost, Measurement, Run, Speed, Tell
 from gradlab.grid.plan import Plan
-from gradlab.grid.progress import Status, status
+from gradlab.grid.progress import Status, read, status
 from gradlab.grid.run import Report, check_workers, sweep
 from gradlab.grid.sizes import keep_memory, use_cores
 from gradlab.grid.spec import Grid
@@ -32,6 +32,7 @@ __all__ = [
     "check_workers",
     "estimate",
     "keep_memory",
+    "read",
     "status",
     "sweep",
     "use_cores",

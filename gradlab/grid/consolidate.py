@@ -52,7 +52,7 @@ def sum_in(name: str) -> str | None:
 
 
 def consolidate(
-    folder: Folder, names: Iterable[str], schema: Schema
+    folder: Folder, names: Iterable[str], schema: Schema, into: Folder | None = None
 ) -> tuple[Schema, dict[str, collections.Counter[str]]]:
     """Write the frames and summary.csv of a folder from its chunks.
 
@@ -61,9 +61,10 @@ def consolidate(
     is in two chunks counts once, as one that did not fail if there is one.
 
     Args:
-        folder: where to write; each file is there whole or not at all.
-        names: the chunks' files in it.
+        folder: where the chunks are.
+        names: their files in it.
         schema: what the rows hold.
+        into: where to write, the same folder by default; each file is there whole or not at all.
 
     Returns:
         The schema, with the columns that an open one got from the chunks, and how many runs have
@@ -91,17 +92,22 @@ def consolidate(
         ]
         points = _Points(opened[-1], schema)
         done = 0
-        for rows in _ordered(folder, names, schema, index):
-            runs = rows.select(schemas["runs"].names)
-            for table, name in zip(tables, schemas, strict=True):
-                table.add(runs if name == "runs" else _unfold(rows, name, schema.others[name]))
-            points.add(runs, index.points[done : done + len(rows)])
-            done += len(rows)
-        for table in tables:
-            table.close()
-        points.close()
+        try:
+            for rows in _ordered(folder, names, schema, index):
+                runs = rows.select(schemas["runs"].names)
+                for table, name in zip(tables, schemas, strict=True):
+                    table.add(runs if name == "runs" else _unfold(rows, name, schema.others[name]))
+                points.add(runs, index.points[done : done + len(rows)])
+                done += len(rows)
+            for table in tables:
+                table.close()
+            points.close()
+        except BaseException:
+            for table in tables:
+                table.abandon()
+            raise
 
-    _together(folder, files, fill)
+    _together(into or folder, files, fill)
     return schema, counts
 
 
@@ -401,6 +407,10 @@ class _Parquet:
         if self._held:
             self._write(self._held)
         self._writer.close()
+
+    def abandon(self) -> None:
+        """Leave the file as it is: pyarrow would end it later, in a file that is closed by then."""
+        self._writer.is_open = False
 
     def _write(self, rows: int) -> None:
         whole = pa.concat_tables(self._parts)

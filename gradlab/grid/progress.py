@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import collections
 import itertools
+import json
 import math
-from collections.abc import Callable, Mapping
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +22,69 @@ import pyarrow.parquet as pq
 from gradlab import frames
 from gradlab._files import Folder
 from gradlab._manifest import Newer
+from gradlab._names import shorten
+from gradlab.grid.consolidate import consolidate
 from gradlab.grid.locks import is_held
 from gradlab.grid.measurement import Measurement, code_in
 from gradlab.grid.plan import Plan
-from gradlab.grid.store import chunk_names, is_whole, written_by
+from gradlab.grid.store import chunk_names, decode, is_whole, written_by
+
+
+def read(
+    dir: str | Path | Folder,
+    columns: Iterable[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+    *,
+    names_of: Mapping[str, Callable[[], Iterable[str]]] | None = None,
+) -> Any:
+    """`gradlab.frames.read`, and of a first sweep that has not ended the runs that are done.
+
+    These are read from its chunks, with a warning that says how many they are.
+
+    Args:
+        dir: as in `gradlab.frames.read`, as the others.
+        columns: likewise.
+        where: likewise.
+        names_of: likewise.
+
+    Raises:
+        ValueError: likewise, and where no run is done yet.
+    """
+    folder = dir if isinstance(dir, Folder) else Folder(dir)
+    manifest = frames.read_manifest(folder)
+    if manifest.get("status") != "running" or folder.exists("runs.parquet"):
+        return frames.read(folder, columns, where, names_of=names_of)
+    names = _chunks_of(folder, manifest)
+    if not names:
+        return frames.read(folder, columns, where, names_of=names_of)
+    schema = frames.schema_of(manifest)
+    schema = schema._replace(is_open=schema.kind not in frames.KINDS)
+    with tempfile.TemporaryDirectory() as temporary:
+        there = Folder(temporary)
+        schema, counts = consolidate(folder, names, schema, there)
+        plain = {k: v for k, v in manifest.items() if k not in ("sum", "blocks", "files", "status")}
+        there.put("manifest.json", json.dumps(plain | frames.describe(schema)).encode())
+        done, planned = sum(counts["status"].values()), manifest.get("runs", "an unknown number")
+        warnings.warn(
+            f"the sweep in {str(folder)!r} has not ended: these are {done} of its {planned} runs",
+            stacklevel=3,
+        )
+        found = frames.read(there, columns, where, names_of=names_of)
+        return found._replace(manifest=manifest)
+
+
+def _chunks_of(folder: Folder, manifest: Mapping[str, Any]) -> list[str]:
+    """The whole chunks of the runs that a manifest is about."""
+    code = manifest.get("code")
+    codes = {"", *(code.values() if isinstance(code, Mapping) else ())}
+    found = []
+    for name in chunk_names(folder):
+        content = folder.read(name)
+        # Of the user's code that has changed since, a manifest does not know.
+        if is_whole(name, content):
+            ids = decode(pa.BufferReader(content), folder).run_ids
+            found += [name] if codes.issuperset(map(code_in, ids)) else []
+    return found
 
 
 class Status(NamedTuple):
@@ -79,20 +141,27 @@ def status(dir: str | Path, measurement_of: Callable[[Mapping[str, Any]], Measur
     """
     folder = Folder(dir)
     manifest = frames.read_manifest(folder)
-    measurement = measurement_of(manifest)
-    by = [axis.name for axis in measurement.schema.axes if axis.by]
     try:
+        measurement = measurement_of(manifest)
         plan = Plan(measurement.model(**manifest["spec"]))
-    except (KeyError, TypeError, ValueError):
+    except ImportError:
+        raise
+    except Exception as error:  # a manifest may be of another version, or somebody's own
         raise ValueError(
-            f"the manifest of {folder} has no spec that this version of gradlab reads"
+            f"the manifest of {folder} has no spec that this version of gradlab reads: "
+            f"{shorten(' '.join(str(error).split()), 300)}"
         ) from None
+    by = [axis.name for axis in measurement.schema.axes if axis.by]
     planned: collections.Counter[Any] = collections.Counter()
     for axes in plan.grids:
         each = math.prod(len(v) for k, v in axes.items() if k not in by)
         for point in itertools.product(*(axes[name] for name in by)):
             planned[point] += each
     stored, damaged = stored_runs(folder, by, plan)
+    # A folder may hold runs of another spec, where somebody changed its manifest.
+    ids = set(stored["run_id"])
+    ours = {run.run_id for run in plan if run.run_id in ids} if ids else ids
+    stored = stored[stored["run_id"].isin(ours)]
     bad = stored["status"] == "failed"
     counts = pd.DataFrame([dict(zip(by, point, strict=True)) for point in planned]).fillna("none")
     counts["planned"] = list(planned.values())

@@ -7,15 +7,18 @@ and `plugins` imports the code that a spec names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gradlab import grid
+from gradlab._files import Folder, expand
+from gradlab._names import short_errors, shorten, show
 from gradlab.grid import Estimate, Grid, Measurement, Report, Status, keep_memory, use_cores
 from gradlab.grid import spec as specs
 from gradlab.sweeps import gradients, plugins, training
 from gradlab.sweeps.measurements import measurement, measurement_of
+from gradlab.sweeps.options import CHOICES
 
 __all__ = [
     "Estimate",
@@ -28,6 +31,7 @@ __all__ = [
     "load",
     "measurement",
     "parse",
+    "read",
     "status",
     "sweep",
     "use_cores",
@@ -70,11 +74,14 @@ def parse(
     Raises:
         ValueError: with one message that names the key and what is valid.
     """
-    table = dict(table)
-    name, own = table.pop("measurement", None), table.pop("imports", ())
-    loaded = (*plugins.load(own, folder), *plugins.load(imports))
-    content = [*specs.tables(table), *(overrides or {}).items()]
-    return specs.parse(measurement_of(name, content, loaded), table, overrides)
+    with short_errors():
+        table = dict(table)
+        specs.check_content(table)
+        specs.check_content(overrides or {})
+        name, own = table.pop("measurement", None), table.pop("imports", ())
+        loaded = (*plugins.load(own, folder), *plugins.load(imports))
+        content = [*specs.tables(table), *(overrides or {}).items()]
+        return specs.parse(measurement_of(name, content, loaded), table, overrides)
 
 
 def load(
@@ -85,12 +92,13 @@ def load(
     Raises:
         ValueError: with one message that names the file, the key and what is valid.
     """
-    path = Path(path)
-    table = specs.read(path)
-    try:
-        return parse(table, overrides, imports=imports, folder=path.parent)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    path = expand(path)
+    with short_errors():
+        table = specs.read(path)
+        try:
+            return parse(table, overrides, imports=imports, folder=path.parent)
+        except ValueError as error:
+            raise ValueError(f"{shorten(str(path), 150)}: {error}") from None
 
 
 def _spec_of(given: Any, overrides: Mapping[str, Any] | None, imports: Any) -> Grid:
@@ -100,7 +108,7 @@ def _spec_of(given: Any, overrides: Mapping[str, Any] | None, imports: Any) -> G
     if isinstance(given, Mapping):
         return parse(given, overrides, imports=imports)
     if not isinstance(given, Grid):
-        raise ValueError(f"a spec is a TOML file or its content as a mapping; got {given!r}")
+        raise ValueError(f"a spec is a TOML file or its content as a mapping; got {show(given)}")
     loaded = plugins.load(imports)
     if not overrides and not loaded:
         return given
@@ -202,6 +210,31 @@ def estimate(
     grid.check_workers(workers)
     grid_spec = _spec_of(spec, set, imports)
     return grid.estimate(grid_spec, out, set, memory=memory, workers=workers)
+
+
+def read(
+    dir: str | Path | Folder,
+    columns: Iterable[str] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> Any:
+    """The frames and the manifest that a sweep wrote into the folder `dir`, or a part of them.
+
+    `gradlab.frames.read`, which says what the arguments mean, with two more services: of a first
+    sweep that has not ended it gives the runs that are done, with a warning that says how many; and
+    a name in `where` that no cell, initializer, input or task has is refused.
+
+    Args:
+        dir: as in `gradlab.frames.read`, as the others.
+        columns: likewise.
+        where: likewise.
+
+    Returns:
+        `gradlab.frames.Results`, or `TrainingResults` where the sweep trained networks.
+
+    Raises:
+        ValueError: likewise.
+    """
+    return grid.read(dir, columns, where, names_of=CHOICES)
 
 
 def status(dir: str | Path) -> Status:
