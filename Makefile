@@ -12,11 +12,13 @@ export OPENBLAS_NUM_THREADS ?= 1
 BIN = .venv/bin
 # Named by what it depends on: a touched file does not rebuild the environment, a changed one or a moved folder does.
 STAMP := .venv/installed-$(shell { echo '$(CURDIR)'; cat pyproject.toml requirements.txt; } | cksum | cut -d' ' -f1)
+DOCS = .venv-docs/bin
+DOCS_STAMP := .venv-docs/installed-$(shell { echo '$(CURDIR)'; cat pyproject.toml requirements.txt docs/requirements.txt; } | cksum | cut -d' ' -f1)
 PIP = -m pip install -qq --disable-pip-version-check
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures report reproduce theory coverage training sentiment test test-long test-latest lint bench clean
+.PHONY: help sweep figures report reproduce theory coverage training sentiment test test-long test-latest docs release lint bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -75,6 +77,20 @@ test-latest: ## run the tests on the newest Python and the newest JAX in range, 
 	@.venv-latest/bin/python -c 'import jax, sys; print("Python", sys.version.split()[0], "with JAX", jax.__version__)'
 	@.venv-latest/bin/python -m pytest -n 2 $(ARGS)
 
+docs: $(DOCS_STAMP) ## build the documentation site into build/docs, in .venv-docs
+	@$(DOCS)/python docs/build.py
+
+release: $(DOCS_STAMP) ## build wheel and sdist into dist, check them, and run the wheel in an empty environment
+	@$(DOCS)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(DOCS)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	@rm -rf dist build/lib build/empty
+	@$(DOCS)/python -m build
+	@$(DOCS)/python -m twine check --strict dist/*
+	@$(DOCS)/python -m venv build/empty/venv
+	@build/empty/venv/bin/python $(PIP) dist/gradlab-*.whl
+	@cd build/empty && for command in --version init 'sweep sweep.toml --out results' 'report results' 'sentiment predict good'; do \
+	    echo "gradlab $$command"; venv/bin/gradlab $$command || exit 1; done
+
 lint: $(STAMP) ## ruff, pyright and the import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
@@ -87,16 +103,23 @@ bench: $(STAMP) ## tables of what it costs (ARGS="sweep starts cost parallel tor
 	@$(if $(filter starts,$(or $(ARGS),starts)),$(BIN)/python experiments/bench_starts.py)
 
 clean: ## remove the environments and caches, keep the results
-	rm -rf .venv .venv-latest build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-latest .venv-docs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find gradlab tests -name __pycache__ -prune -exec rm -rf {} +
 
-$(STAMP):
+define MAKE_VENV
 	@$(PYTHON) -c '$(IN_RANGE)' 2>/dev/null || { \
 	    echo 'gradlab needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is not one of them' \
 	         "($$($(PYTHON) --version 2>&1 | head -n 1)); try: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo 'making .venv (once, a minute or two)'
-	@rm -rf .venv
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python $(PIP) -r requirements.txt
-	@$(BIN)/python $(PIP) --no-build-isolation --no-deps -e .
+	@echo 'making $(1) (once, a minute or two)'
+	@rm -rf $(1)
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python $(PIP) $(2)
+	@$(1)/bin/python $(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
+endef
+
+$(STAMP):
+	$(call MAKE_VENV,.venv,-r requirements.txt)
+
+$(DOCS_STAMP):
+	$(call MAKE_VENV,.venv-docs,-r requirements.txt -r docs/requirements.txt)

@@ -1,4 +1,9 @@
-"""gradlab: how gradients live and die inside recurrent networks."""
+"""gradlab: how gradients live and die inside recurrent networks.
+
+`gl.trace(loss)` takes the place of `jax.value_and_grad(loss)` and also gives the gradient at every
+step of every recurrence inside the loss. `gl.sweep` measures a grid of cells, initializations and
+lengths. Import it as `import gradlab as gl`.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -52,6 +57,9 @@ __all__ = [
     "train",
     "training",
 ]
+
+# The one place of the version: packaging reads it from here without importing anything.
+__version__ = "0.1.0"
 
 # These import pandas, matplotlib or optax, which tracing does not need.
 _LAZY = {

@@ -12,7 +12,6 @@ import dis
 import enum
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import inspect
 import os
@@ -459,8 +458,6 @@ def _in_library(file: str) -> bool:
 
 def _version(module: str | None) -> str:
     name = (module or "").partition(".")[0]
-    if name == "gradlab":
-        return importlib.metadata.version(name)
     top = sys.modules.get(name)
     version = getattr(top, "__version__", "")
     return version if isinstance(version, str) else ""

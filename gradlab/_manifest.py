@@ -7,7 +7,7 @@ from typing import Any
 
 from gradlab import _sums
 from gradlab._files import Folder
-from gradlab._names import shorten, show
+from gradlab._names import shorten
 
 FORMAT = 1
 """The layout of a folder of results, as its manifest says it; a folder that says none is older."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import importlib.resources
 import signal
 import sys
 import tempfile
@@ -11,12 +12,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import rich.console
 import rich.table
 import typer
 
+import gradlab
 from gradlab._files import Folder, upload_dir
 from gradlab._names import shorten, show
 from gradlab._progress import Bar
@@ -33,8 +35,29 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Measure how gradients vanish and explode in recurrent networks.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"gradlab {gradlab.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="print the version and stop"
+        ),
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="print where in the code an error came from")
+    ] = False,
+) -> None:
+    """Measure how gradients vanish and explode in recurrent networks."""
+
 
 app.add_typer(data.app, name="data")
 app.add_typer(sentiment.app, name="sentiment")
@@ -53,15 +76,6 @@ _SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasat
 _TRACEBACK = "--traceback"
 # The status of a sweep that ended, some of whose runs failed.
 SOME_FAILED = 3
-
-
-@app.callback()
-def _options(
-    traceback: Annotated[
-        bool, typer.Option(_TRACEBACK, help="print where in the code an error came from")
-    ] = False,
-) -> None:
-    pass
 
 
 def main() -> None:
@@ -128,6 +142,22 @@ def _signals(handler: Callable[..., None]) -> Iterator[None]:
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+@app.command()
+def init(
+    spec: Annotated[Path, typer.Argument(help="the file to write", metavar="SPEC")] = Path(
+        "sweep.toml"
+    ),
+) -> None:
+    """Write an example spec, which `gradlab sweep` measures in well under a minute."""
+    text = importlib.resources.files("gradlab.cli").joinpath("example.toml").read_bytes()
+    try:
+        with spec.open("xb") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ValueError(f"{spec} exists; give another name: gradlab init other.toml") from None
+    print(f"wrote {spec}; measure it with: gradlab sweep {spec} --out {spec.stem}-results")
 
 
 @app.command()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import itertools
 import logging
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
-from importlib.metadata import version
 from typing import Any
 
 from gradlab.grid import _compiled
@@ -191,9 +191,14 @@ def _result(future: Any) -> Any:
         ) from None
 
 
+def _version(name: str) -> str:
+    # Not the installed metadata: those of an editable install may be of an older checkout.
+    return importlib.import_module(name).__version__
+
+
 @functools.cache
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in _DEPENDS_ON}
+    return {name: _version(name) for name in _DEPENDS_ON}
 
 
 def _pack(function: Callable[..., Any], *args: Any) -> bytes:
@@ -206,7 +211,7 @@ def _pack(function: Callable[..., Any], *args: Any) -> bytes:
 def _remote(content: bytes, versions: dict[str, str]) -> Any:
     from distributed.protocol.pickle import loads
 
-    other = {name: version(name) for name in versions if version(name) != versions[name]}
+    other = {name: _version(name) for name in versions if _version(name) != versions[name]}
     if other:
         wanted = ", ".join(f"{name} {versions[name]}" for name in other)
         has = ", ".join(f"{name} {found}" for name, found in other.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
+import importlib
 import json
 import os
 import platform
@@ -30,7 +30,7 @@ def content_of(about: dict[str, Any]) -> bytes:
         "git": _git(),
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+            **{name: importlib.import_module(name).__version__ for name in _LIBRARIES},
         },
         "settings": settings(),
     }

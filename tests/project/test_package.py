@@ -16,6 +16,8 @@ import gradlab as gl
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+# What `make docs` and `make release` install besides.
+MORE_PINS = (ROOT / "docs/requirements.txt").read_text(encoding="utf-8").splitlines()
 PIN = re.compile(r"[A-Za-z0-9_.-]+==[0-9][0-9A-Za-z.]*")
 
 
@@ -60,14 +62,27 @@ def test_every_public_name_exists():
     assert all(hasattr(gl, name) for name in gl.__all__)
 
 
-def test_pins_are_bare_and_sorted():
-    assert [line for line in PINS if not PIN.fullmatch(line)] == []
-    assert sorted(PINS, key=str.lower) == PINS
+@pytest.mark.parametrize("pins", [PINS, MORE_PINS], ids=["pinned", "docs"])
+def test_pins_are_bare_and_sorted(pins):
+    assert [line for line in pins if not PIN.fullmatch(line)] == []
+    assert sorted(pins, key=str.lower) == pins
 
 
 def test_pins_cover_what_the_project_declares():
-    pins = {canonicalize_name(n): v for n, _, v in (line.partition("==") for line in PINS)}
-    declared = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    extras = PROJECT["optional-dependencies"]
+    documents = extras["docs"] + extras["release"]
+    others = [line for name in extras for line in extras[name] if line not in documents]
+    check_pins(PINS, [*PROJECT["dependencies"], *others])
+    check_pins([*PINS, *MORE_PINS], documents)
+
+
+def test_a_package_is_pinned_once():
+    names = [canonicalize_name(line.partition("==")[0]) for line in (*PINS, *MORE_PINS)]
+    assert len(names) == len({*names})
+
+
+def check_pins(lines, declared):
+    pins = {canonicalize_name(n): v for n, _, v in (line.partition("==") for line in lines)}
     for requirement in map(Requirement, declared):
         if requirement.name == "gradlab":  # an extra that takes in another one
             continue
