@@ -9,6 +9,19 @@ import numpy as np
 
 from gradlab._student import student_factor
 
+__all__ = [
+    "LOG_EPS",
+    "horizon",
+    "increment_weights",
+    "rate",
+    "verdict",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 LOG_EPS = math.log(np.finfo(np.float32).eps)
 
 

@@ -64,3 +64,7 @@ __all__ = [
     "ugrnn",
     "zero_state",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

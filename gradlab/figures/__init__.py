@@ -22,29 +22,38 @@ from matplotlib.figure import Figure
 from gradlab import frames
 from gradlab._files import Folder, expand
 from gradlab.figures._numbers import axis_of, numbers
-from gradlab.figures._reading import reading as reading
-from gradlab.figures._sentiment import sentiment as sentiment
-from gradlab.figures._style import DECADES as DECADES
-from gradlab.figures._style import FLOAT32 as FLOAT32
-from gradlab.figures._style import LABELS as LABELS
-from gradlab.figures._style import MARKS as MARKS
-from gradlab.figures._style import STYLE as STYLE
-from gradlab.figures._style import headline, order
-from gradlab.figures._style import save as save
-from gradlab.figures._sweep import decay as decay
-from gradlab.figures._sweep import inputs as inputs
-from gradlab.figures._sweep import length as length
-from gradlab.figures._sweep import phase as phase
-from gradlab.figures._sweep import select
-from gradlab.figures._theory import QUANTITIES as QUANTITIES
-from gradlab.figures._theory import deviations as deviations
-from gradlab.figures._theory import theory as theory
-from gradlab.figures._training import flossing as flossing
-from gradlab.figures._training import gradients as gradients
-from gradlab.figures._training import learning as learning
-from gradlab.figures._training import success as success
-from gradlab.figures._training import traced
-from gradlab.figures._training import training as training
+from gradlab.figures._reading import reading
+from gradlab.figures._sentiment import sentiment
+from gradlab.figures._style import DECADES, FLOAT32, LABELS, MARKS, STYLE, headline, order, save
+from gradlab.figures._sweep import decay, inputs, length, phase, select
+from gradlab.figures._theory import QUANTITIES, deviations, theory
+from gradlab.figures._training import flossing, gradients, learning, success, traced, training
+
+__all__ = [
+    "DECADES",
+    "FLOAT32",
+    "LABELS",
+    "MARKS",
+    "QUANTITIES",
+    "ROWS",
+    "RUNS",
+    "STYLE",
+    "decay",
+    "deviations",
+    "draw",
+    "flossing",
+    "gradients",
+    "inputs",
+    "learning",
+    "length",
+    "phase",
+    "reading",
+    "save",
+    "sentiment",
+    "success",
+    "theory",
+    "training",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -194,3 +203,7 @@ def _of_measurement(found: _Source) -> dict[str, Callable[[], Figure]]:
 
 # What is drawn of each kind of sweep.
 _KINDS = {"gradients": _of_gradients, "training": _of_training}
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -37,3 +37,7 @@ __all__ = [
     "sweep",
     "use_cores",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

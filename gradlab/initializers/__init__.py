@@ -68,3 +68,7 @@ __all__ = [
     "time_constants",
     "uniform",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

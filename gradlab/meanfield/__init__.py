@@ -7,19 +7,39 @@ weights drawn afresh at each step; ``disc`` is for one W for all steps, around t
 ``untied_steps`` is ``elman`` with weights drawn afresh, at a finite width and from the first step.
 """
 
-from gradlab.meanfield._disc import Disc as Disc
-from gradlab.meanfield._disc import disc as disc
-from gradlab.meanfield._elman import Correlation as Correlation
-from gradlab.meanfield._elman import MeanField as MeanField
-from gradlab.meanfield._elman import correlation as correlation
-from gradlab.meanfield._elman import critical_bias_std as critical_bias_std
-from gradlab.meanfield._elman import critical_gain as critical_gain
-from gradlab.meanfield._elman import elman as elman
-from gradlab.meanfield._elman import second_moment as second_moment
-from gradlab.meanfield._gated import GatedMeanField as GatedMeanField
-from gradlab.meanfield._gated import gru as gru
-from gradlab.meanfield._gated import gru_reset_before as gru_reset_before
-from gradlab.meanfield._gated import minimal_rnn as minimal_rnn
-from gradlab.meanfield._lstm import LSTMMeanField as LSTMMeanField
-from gradlab.meanfield._lstm import lstm as lstm
-from gradlab.meanfield._width import untied_steps as untied_steps
+from gradlab.meanfield._disc import Disc, disc
+from gradlab.meanfield._elman import (
+    Correlation,
+    MeanField,
+    correlation,
+    critical_bias_std,
+    critical_gain,
+    elman,
+    second_moment,
+)
+from gradlab.meanfield._gated import GatedMeanField, gru, gru_reset_before, minimal_rnn
+from gradlab.meanfield._lstm import LSTMMeanField, lstm
+from gradlab.meanfield._width import untied_steps
+
+__all__ = [
+    "Correlation",
+    "Disc",
+    "GatedMeanField",
+    "LSTMMeanField",
+    "MeanField",
+    "correlation",
+    "critical_bias_std",
+    "critical_gain",
+    "disc",
+    "elman",
+    "gru",
+    "gru_reset_before",
+    "lstm",
+    "minimal_rnn",
+    "second_moment",
+    "untied_steps",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

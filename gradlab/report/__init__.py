@@ -364,3 +364,7 @@ def _chunks(chunks: Any) -> str:
 
 
 __all__ = ["COLUMNS", "page", "write"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,9 +5,19 @@ its floating-point leaves, ravelled, are the n coordinates of the Jacobian J_t =
 complex leaf counts as two real coordinates per entry; integer leaves go along without a tangent.
 """
 
-from gradlab.spectrum._exponents import LyapunovSpectrum as LyapunovSpectrum
-from gradlab.spectrum._exponents import entropy_rate as entropy_rate
-from gradlab.spectrum._exponents import kaplan_yorke as kaplan_yorke
-from gradlab.spectrum._exponents import lyapunov as lyapunov
-from gradlab.spectrum._jacobian import jacobian as jacobian
-from gradlab.spectrum._singular import log_singular_values as log_singular_values
+from gradlab.spectrum._exponents import LyapunovSpectrum, entropy_rate, kaplan_yorke, lyapunov
+from gradlab.spectrum._jacobian import jacobian
+from gradlab.spectrum._singular import log_singular_values
+
+__all__ = [
+    "LyapunovSpectrum",
+    "entropy_rate",
+    "jacobian",
+    "kaplan_yorke",
+    "log_singular_values",
+    "lyapunov",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -37,6 +37,10 @@ __all__ = [
     "use_cores",
 ]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 Spec = gradients.MEASUREMENT.model
 TrainingSpec = training.MEASUREMENT.model
 

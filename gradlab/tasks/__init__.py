@@ -60,3 +60,7 @@ __all__ = [
     "temperature",
     "temporal_order",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

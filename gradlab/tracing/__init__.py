@@ -28,11 +28,21 @@ the chunks in one unit (`_pull`), that the states of light steps are looked at a
 that weights are transposed before it (`_scan._run`). A trace without them gives the same record.
 """
 
-from gradlab.tracing._flops import flops as flops
-from gradlab.tracing._record import Options as Options
-from gradlab.tracing._trace import ScanTrace as ScanTrace
-from gradlab.tracing._trace import TapTrace as TapTrace
-from gradlab.tracing._trace import Trace as Trace
-from gradlab.tracing._trace import tap as tap
-from gradlab.tracing._trace import trace as trace
-from gradlab.tracing._trace import trace_with as trace_with
+from gradlab.tracing._flops import flops
+from gradlab.tracing._record import Options
+from gradlab.tracing._trace import ScanTrace, TapTrace, Trace, tap, trace, trace_with
+
+__all__ = [
+    "Options",
+    "ScanTrace",
+    "TapTrace",
+    "Trace",
+    "flops",
+    "tap",
+    "trace",
+    "trace_with",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

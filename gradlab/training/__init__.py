@@ -4,18 +4,40 @@
 `advance` are its pure core, which a sweep maps over seeds and learning rates with `jax.vmap`.
 """
 
-from gradlab.training import recorders as recorders
-from gradlab.training._loop import Failure as Failure
-from gradlab.training._loop import Loss as Loss
-from gradlab.training._loop import Progress as Progress
-from gradlab.training._loop import Records as Records
-from gradlab.training._loop import Sampler as Sampler
-from gradlab.training._loop import State as State
-from gradlab.training._loop import Training as Training
-from gradlab.training._loop import advance as advance
-from gradlab.training._loop import log_norm as log_norm
-from gradlab.training._loop import start as start
-from gradlab.training._loop import train as train
-from gradlab.training._record import Record as Record
-from gradlab.training._record import Recorder as Recorder
-from gradlab.training._record import Sink as Sink
+from gradlab.training import recorders
+from gradlab.training._loop import (
+    Failure,
+    Loss,
+    Progress,
+    Records,
+    Sampler,
+    State,
+    Training,
+    advance,
+    log_norm,
+    start,
+    train,
+)
+from gradlab.training._record import Record, Recorder, Sink
+
+__all__ = [
+    "Failure",
+    "Loss",
+    "Progress",
+    "Record",
+    "Recorder",
+    "Records",
+    "Sampler",
+    "Sink",
+    "State",
+    "Training",
+    "advance",
+    "log_norm",
+    "recorders",
+    "start",
+    "train",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -50,6 +50,24 @@ from jaxtyping import Array, PyTree
 from gradlab import spectrum
 from gradlab.training._loop import log_norm
 
+__all__ = [
+    "eigenvalues",
+    "jacobian_eigenvalues",
+    "log_gradient_norms",
+    "log_norms",
+    "lyapunov",
+    "participation_ratio",
+    "singular_values",
+    "spectral_radius",
+    "states",
+    "time_constants",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 Function = Callable[[Any], Any]
 Step = Callable[[Any, Any, Any], Any]
 
