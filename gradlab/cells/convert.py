@@ -456,7 +456,7 @@ def _torch_rnn(
 ) -> tuple[Cell, Params]:
     """One layer of torch.nn, or an IndRNN, whose recurrent weight is a vector."""
     at = f"weight_hh{suffix}"
-    W = to_array(who, at, found[at])
+    W, R = to_array(who, at, found[at]), None
     if W.ndim == 1:
         gates, rows = 1, W.size
         W = _fits(who, at, W, (None,))
@@ -477,7 +477,7 @@ def _torch_rnn(
     if W.ndim == 1:
         cell = indrnn(U.shape[1], rows, activation=_named(who, "an IndRNN", activation))
         return cell, {"recurrent": W, "input": U, "bias": b + b_hh}
-    if f"weight_hr{suffix}" in found:
+    if R is not None:
         _only_tanh(who, GATES[4], activation)
         cell = lstm_projected(U.shape[1], R.shape[0], memory=R.shape[1])
         return cell, {"recurrent": W, "input": U, "bias": b + b_hh, "projection": R}

@@ -307,6 +307,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: with one message that names the file and what is wrong.
     """
+    text = ""
     try:
         with path.open("rb") as file:
             text = file.read(4 * CHARACTERS + 1).decode("utf-8")

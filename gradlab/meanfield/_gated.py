@@ -254,7 +254,7 @@ def settle(update: Callable[[float], float]) -> float:
     Two points within a factor of √10, and any below 1e-10, are not told apart.
     """
     start = update(0.0)
-    low = 0.0
+    low = high = 0.0
     for step in range(-1, 22):
         high = min(1.0, max(1e-10, start) * 10 ** (step / 2))
         if update(high) < high:

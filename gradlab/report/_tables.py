@@ -64,7 +64,7 @@ class Axis(NamedTuple):
     meaning: str
     values: str
     unit: str
-    count: int
+    size: int
 
 
 def axes(

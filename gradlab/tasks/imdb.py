@@ -247,7 +247,7 @@ def _read_csv(path: Path) -> Reviews:
 def _records(path: Path) -> Iterator[tuple[str, bool, str | None]]:
     """(text, positive, split or None) of each record, or ValueError that says where."""
     reader = csv.reader(_lines(path), strict=True)
-    header, start = None, 1
+    header, columns, start = None, [], 1
     while True:
         where = f"{path}, line {start}"
         try:

@@ -35,8 +35,8 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
     >>> flops(lambda x: jnp.tanh(x @ x) + 1, x)
     2000000
     """
-    traced = function if hasattr(function, "trace") else jax.jit(function)
-    program = _jaxpr.program(traced.trace(*args).jaxpr)
+    compiled: Any = function if hasattr(function, "trace") else jax.jit(function)
+    program = _jaxpr.program(compiled.trace(*args).jaxpr)
     return _program_flops(program, program.outs)
 
 

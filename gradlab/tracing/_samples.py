@@ -21,11 +21,11 @@ from gradlab.tracing._jaxpr import Lit, Node, Program
 
 
 class Samples(NamedTuple):
-    """Which sample an entry depends on: number (index along `axis`) // inner % count."""
+    """Which sample an entry depends on: number (index along `axis`) // inner % size."""
 
     axis: int
     inner: int
-    count: int
+    size: int
 
 
 class _Mixed:
@@ -45,7 +45,7 @@ def stay_apart(
     def layout(aval: Any) -> Samples:
         return Samples(axis % aval.ndim, 1, aval.shape[axis])
 
-    if any(layout(program.avals[slot]).count == 1 for slot in starts):
+    if any(layout(program.avals[slot]).size == 1 for slot in starts):
         return True
     ins = [layout(program.avals[s]) if s in set(starts) else None for s in program.ins]
     env = _follow(program, ins)
@@ -135,9 +135,9 @@ def _reshape(node: Node, ins: Sequence[Layout]) -> Layout:
         return None  # there is no entry that could depend on a sample
     for axis in reversed(range(len(shape))):
         rest = math.prod(shape[axis + 1 :])
-        fits = stride % rest == 0 and shape[axis] % (stride // rest * have.count) == 0
+        fits = stride % rest == 0 and shape[axis] % (stride // rest * have.size) == 0
         if fits:
-            return Samples(axis, stride // rest, have.count)
+            return Samples(axis, stride // rest, have.size)
     return MIXED
 
 
@@ -194,7 +194,7 @@ def _slice(node: Node, ins: Sequence[Layout]) -> Layout:
     have = _one(ins)
     if have is None:
         return MIXED
-    whole = have.inner * have.count
+    whole = have.inner * have.size
     start, limit = (node.params[f"{end}_indices"][have.axis] for end in ("start", "limit"))
     strides = node.params["strides"]
     steps = strides[have.axis] if strides else 1

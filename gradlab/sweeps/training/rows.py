@@ -49,7 +49,7 @@ def train(batch: Sequence[Run], tell: Tell) -> list[dict[str, Any]]:
         name: jnp.asarray([each[name] for each in numbers], jnp.float32) for name in numbers[0]
     }
     points: list[list[Point]] = [[] for _ in batch]
-    ended = np.zeros(len(batch), bool)
+    ended, bad = np.zeros(len(batch), bool), np.zeros(len(batch), int)
     with pinned():
         programs = compiled(kind_of(first))
         states = programs.start(seeds, scalars)
