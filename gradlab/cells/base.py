@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from gradlab import initializers
+from gradlab import _show, initializers
 from gradlab._names import choose
 from gradlab._norms import widen
 from gradlab._registry import Registry, is_own, takes
@@ -183,6 +183,23 @@ class Cell(_Fields):
     def step(self, params: Params, state: State, x: Array) -> State:
         """One step, `advance(params, state, project(params, x))`."""
         return self.advance(params, state, self.project(params, x))
+
+    def __repr__(self) -> str:
+        gates = f", gates={self.gates}" if self.gates != ("h",) else ""
+        name = f"{self.name!r}, " if self.name else ""
+        return f"Cell({name}inputs={self.inputs}, hidden={self.hidden}{gates})"
+
+    def _repr_html_(self) -> str:
+        title = f"cell {self.name}" if self.name else "cell"
+        try:
+            params = jax.eval_shape(self.init, jax.random.key(0))
+            rows = [(name, _show.shape(leaf)) for name, leaf in params.items()]
+            state = _form(jax.eval_shape(self.start))
+        except Exception:  # a user's cell may need what a picture of it does not have
+            return _show.table(title, [("inputs", self.inputs), ("hidden", self.hidden)])
+        facts = [("inputs", self.inputs), ("hidden", self.hidden), ("gates", ", ".join(self.gates))]
+        rows = [(f'params["{name}"]', text) for name, text in rows]
+        return _show.table(title, [*facts, ("state", state), *rows])
 
 
 def _check_width(name: str, what: str, width: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from gradlab import _show
 from gradlab.checking import _pairs, _rounding
 from gradlab.checking._forms import Record, norm, runner
 
@@ -92,6 +93,13 @@ class Report:
 
         return frames.check_frame(self)
 
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        frame = self.frame
+        return f"<pre>{_show.escape(self)}</pre>{frame.head(_ROWS).to_html(index=False, border=0)}"
+
     def __str__(self) -> str:
         lines = [f"not compared: {line}" for line in self.skipped]
         if self.ok:
@@ -101,6 +109,10 @@ class Report:
         others = [_describe(each) for each in apart if each is not cause]
         first = f"the two forms part first in {_describe(cause)}"
         return "\n".join([first, *(f"also: {other}" for other in others), *lines])
+
+
+# Rows of the frame that a notebook shows.
+_ROWS = 5
 
 
 def _cause(apart: Sequence[Comparison]) -> Comparison:

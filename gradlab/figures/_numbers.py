@@ -7,10 +7,9 @@
 import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from gradlab import frames
-from gradlab.figures._style import SINGLE, STYLE
+from gradlab.figures._style import SINGLE, STYLE, Figure
 
 
 def axis_of(runs: pd.DataFrame, schema: frames.Schema) -> str | None:

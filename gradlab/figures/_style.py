@@ -4,18 +4,19 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportIndexIssue=false
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab import frames
@@ -76,6 +77,19 @@ MARKS = {
     "failed": ("◇", "D", "failed, left out\n(◇ n: n runs)"),
 }
 """For each status that a figure has to show: its sign in text, its marker, its legend entry."""
+
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows, also where nothing has imported pyplot."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        # In two dots per pixel of the page, for sharp screens: the width says so.
+        content = io.BytesIO()
+        with rc_context(STYLE):
+            self.savefig(content, format="png", metadata={"Software": None})
+        return content.getvalue(), {"width": round(100 * self.get_figwidth())}
+
 
 SEQUENTIAL = "viridis"
 DIVERGING = "vlag"

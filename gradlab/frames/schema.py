@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gradlab import _names
+from gradlab import _names, _show
 from gradlab.frames import tolerances
 from gradlab.frames.axes import Axis
 
@@ -223,6 +223,12 @@ class Results(NamedTuple):
     steps: pd.DataFrame
     manifest: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return _text("Results", self._asdict())
+
+    def _repr_html_(self) -> str:
+        return _html("Results", self._asdict())
+
 
 class TrainingResults(NamedTuple):
     """What a training sweep left behind: three frames and the manifest."""
@@ -231,6 +237,38 @@ class TrainingResults(NamedTuple):
     curves: pd.DataFrame
     steps: pd.DataFrame
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return _text("TrainingResults", self._asdict())
+
+    def _repr_html_(self) -> str:
+        return _html("TrainingResults", self._asdict())
+
+
+def _facts(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    frames = {name: each for name, each in fields.items() if isinstance(each, pd.DataFrame)}
+    rows = [
+        (name, f"{_show.count(len(each), 'row')}, {_show.count(len(each.columns), 'column')}")
+        for name, each in frames.items()
+    ]
+    return [*rows, ("manifest", ", ".join(fields["manifest"]))]
+
+
+def _text(title: str, fields: Mapping[str, Any]) -> str:
+    return _show.text(title, _facts(fields))
+
+
+def _html(title: str, fields: Mapping[str, Any]) -> str:
+    """The sizes of the frames, and of the runs the first rows in the columns that differ."""
+    runs = fields["runs"]
+    most = runs.head(_ROWS)
+    differ = [name for name in runs if name == "run_id" or most[name].nunique(dropna=False) > 1]
+    shown = most[differ[:_COLUMNS]].to_html(index=False, border=0)
+    return _show.table(title, _facts(fields), f"<p>The first runs, where they differ:</p>{shown}")
+
+
+# What a notebook shows of the runs.
+_ROWS, _COLUMNS = 5, 10
 
 
 Records = pd.DataFrame | Iterable[Mapping[str, Any]] | Mapping[str, Any]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gradlab import _manifest, frames
+from gradlab import _manifest, _show, frames
 from gradlab._files import upload_dir
 from gradlab._memory import parse_bytes
 from gradlab._names import show
@@ -51,6 +51,22 @@ class Report(NamedTuple):
     damaged: tuple[str, ...]
     folder: str
     paths: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return _show.text("Report", self._facts())
+
+    def _repr_html_(self) -> str:
+        return _show.table("Report", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        rows = [("runs", f"{self.computed:,} of {self.total:,} measured now")]
+        rows.append(("time", f"{self.seconds:.1f} s"))
+        if self.failed:
+            reason = next(iter(self.failed.values()))
+            rows.append(("failed", f"{_show.count(len(self.failed), 'run')}, such as: {reason}"))
+        if self.damaged:
+            rows.append(("damaged", f"{_show.count(len(self.damaged), 'chunk')}, measured again"))
+        return [*rows, ("folder", self.folder), ("paths", f"{len(self.paths)} written")]
 
     @property
     def results(self) -> frames.Results | frames.TrainingResults:

@@ -7,6 +7,7 @@ and `plugins` imports the code that a spec names.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from gradlab import grid
 from gradlab._files import Folder, expand
 from gradlab._names import short_errors, shorten, show
+from gradlab._progress import Bar
 from gradlab.grid import Estimate, Grid, Measurement, Report, Status, keep_memory, use_cores
 from gradlab.grid import spec as specs
 from gradlab.sweeps import gradients, plugins, training
@@ -150,7 +152,8 @@ def sweep(
         scheduler: the address of a dask scheduler whose workers measure, tcp://HOST:PORT.
         retry: whether runs that failed before are tried again.
         imports: files and modules with code that the spec names, beside those in the spec.
-        progress: called with (runs done, runs in all, what runs now).
+        progress: True for a bar, on a terminal or in a notebook; or a function that is called with
+            (runs done, runs in all, what runs now).
 
     Returns:
         A `Report`.
@@ -172,16 +175,19 @@ def sweep(
     [[0.5, -0.693], [2.0, 0.693]]
     """
     grid_spec = _spec_of(spec, set, imports)
-    return grid.sweep(
-        grid_spec,
-        out,
-        set,
-        memory=memory,
-        workers=workers,
-        scheduler=scheduler,
-        retry=retry,
-        progress=progress,
-    )
+    with contextlib.ExitStack() as stack:
+        if isinstance(progress, bool):
+            progress = stack.enter_context(Bar("runs")) if progress else None
+        return grid.sweep(
+            grid_spec,
+            out,
+            set,
+            memory=memory,
+            workers=workers,
+            scheduler=scheduler,
+            retry=retry,
+            progress=progress,
+        )
 
 
 def estimate(

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradlab import _show
 from gradlab.tracing import _jaxpr, _norms
 from gradlab.tracing._moved import Moved
 from gradlab.tracing._record import Options, Slots
@@ -38,7 +39,7 @@ from gradlab.tracing._walk import Site, Walk
     ],
     meta_fields=["name", "length", "reverse", "outer", "batched"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ScanTrace:
     """What one scan's backward pass recorded; natural logarithms, an exact zero is -inf.
 
@@ -90,13 +91,36 @@ class ScanTrace:
     first_nonfinite_state: jax.Array
     first_nonfinite_adjoint: jax.Array
 
+    def __repr__(self) -> str:
+        return _show.text(f"scan {self.name}", self._facts())
+
+    def _repr_html_(self) -> str:
+        drawing = _show.sparkline(self.log_norm, self.batched)
+        return _show.table(f"scan {self.name}", self._facts(), drawing)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        parts = {
+            "ln|total| (nats)": self.log_norm,
+            "ln|direct|": self.log_direct,
+            "ln|transported|": self.log_transported,
+        }
+        rows = [("steps", _steps(self))]
+        rows += [(name, _show.curve(x, self.length, self.batched)) for name, x in parts.items()]
+        rows.append(("leaves", ", ".join(self.leaves)))
+        for name in ("first_nonfinite_state", "first_nonfinite_adjoint"):
+            found = _show.values(getattr(self, name))
+            if found is not None and found.any():
+                what = f"step {found:.0f}" if not found.ndim else f"in {np.count_nonzero(found)}"
+                rows.append((name.replace("_", " "), what))
+        return rows
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["log_norm"],
     meta_fields=["name", "length", "reverse", "outer", "batched"],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TapTrace:
     """What a tap recorded, in the layout of a `ScanTrace`.
 
@@ -117,6 +141,26 @@ class TapTrace:
     outer: tuple[int, ...]
     batched: bool
     log_norm: jax.Array
+
+    def __repr__(self) -> str:
+        return _show.text(f"tap {self.name}", self._facts())
+
+    def _repr_html_(self) -> str:
+        drawing = _show.sparkline(self.log_norm, self.batched)
+        return _show.table(f"tap {self.name}", self._facts(), drawing)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        norms = _show.curve(self.log_norm, self.length, self.batched)
+        return [("steps", _steps(self)), ("ln|total| (nats)", norms)]
+
+
+def _steps(record: ScanTrace | TapTrace) -> str:
+    text = f"{record.length:,}{', backwards' if record.reverse else ''}"
+    if record.outer:
+        text += f", in {' x '.join(map(str, record.outer))} scans"
+    if record.batched and record.log_norm.ndim:
+        text += f", {_show.count(record.log_norm.shape[-1], 'sample')}"
+    return text
 
 
 def tap(h: jax.Array, name: str, axis: int | None = None) -> jax.Array:
@@ -172,7 +216,7 @@ def tap(h: jax.Array, name: str, axis: int | None = None) -> jax.Array:
     data_fields=["value", "aux", "grads", "scans", "taps"],
     meta_fields=[],
 )
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Trace:
     """The result of a traced loss.
 
@@ -189,6 +233,33 @@ class Trace:
     grads: Any
     scans: tuple[ScanTrace, ...]
     taps: dict[str, TapTrace]
+
+    def __repr__(self) -> str:
+        return _show.text("Trace", self._facts())
+
+    def _repr_html_(self) -> str:
+        return _show.table("Trace", self._facts(html=True))
+
+    def _facts(self, html: bool = False) -> list[tuple[str, str]]:
+        rows = [("value", _show.number(self.value)), ("grads", _show.leaves(self.grads))]
+        if self.aux is not None:
+            rows.append(("aux", _show.leaves(self.aux)))
+        records = [(f"scans[{i}]", scan) for i, scan in enumerate(self.scans)]
+        records += [(f"taps[{name!r}]", tap) for name, tap in self.taps.items()]
+        for name, record in records[:_SHOWN]:
+            norms = _show.curve(record.log_norm, record.length, record.batched)
+            text = f"{record.name}, {_show.count(record.length, 'step')}, ln|total| {norms}"
+            if html:
+                drawing = _show.sparkline(record.log_norm, record.batched)
+                text = _show.Markup(f"{_show.escape(text)}<br />{drawing}")
+            rows.append((name, text))
+        if len(records) > _SHOWN:
+            rows.append(("...", f"{len(records) - _SHOWN} more"))
+        return rows
+
+
+# How many records of one trace a short form lists.
+_SHOWN = 8
 
 
 @jax.tree_util.register_pytree_node_class

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from gradlab import _show
 from gradlab._norms import norm
 from gradlab.tracing import Trace, trace
 from gradlab.training import _record
@@ -107,6 +108,28 @@ class Training(NamedTuple):
     state: State
     records: dict[str, PyTree]
     record_steps: Int[Array | np.ndarray, " records"]
+
+    def __repr__(self) -> str:
+        return _show.text("Training", self._facts())
+
+    def _repr_html_(self) -> str:
+        loss = np.asarray(self.metrics.get("loss", ()))
+        return _show.table("Training", self._facts(), _show.sparkline(loss, False, "loss"))
+
+    def _facts(self) -> list[tuple[str, str]]:
+        loss = self.metrics.get("loss", ())
+        span = f"{_show.number(loss[0])} to {_show.number(loss[-1])}" if len(loss) else "none"
+        rows = [("updates", f"{len(loss):,}"), ("loss", span)]
+        rows.append(("params", _show.leaves(self.params)))
+        rows.append(("metrics", ", ".join(self.metrics)))
+        if self.traces is not None:
+            rows.append(("traces", f"{len(self.trace_steps):,} of gl.trace"))
+        if self.records:
+            each = _show.count(len(self.record_steps), "row")
+            rows.append(("records", f"{', '.join(self.records)}: {each}"))
+        if self.failure is not None:
+            rows.append(("failure", f"the {self.failure.reason} of update {self.failure.step}"))
+        return rows
 
 
 Carry = tuple[State, Record | None]

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import types
 
 import pytest
 
@@ -47,6 +48,34 @@ def test_a_terminal_gets_one_bar_and_labels_are_no_markup(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     text = show(monkeypatch, Terminal(), "runs", [(1, 2, "a"), (2, 2, "[bold]b")])
     assert "2/2 runs" in text and "[bold]b" in text
+
+
+def test_a_notebook_gets_one_display_that_is_updated(monkeypatch):
+    shown = []
+
+    class Display:
+        def update(self, drawn):
+            shown.append(drawn)
+
+    def display(drawn, display_id):
+        shown.append(drawn)
+        return Display()
+
+    kernel = types.SimpleNamespace(kernel=object())
+    notebook = types.SimpleNamespace(
+        get_ipython=lambda: kernel, display=types.SimpleNamespace(display=display)
+    )
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    text = show(monkeypatch, io.StringIO(), "runs", [(1, 4, "<gru>"), (2, 4), (4, 4)])
+    assert text == "" and [each.done for each in shown] == [1, 2, 4]
+    assert repr(shown[0]).startswith("1/4 runs, ") and repr(shown[0]).endswith(": <gru>")
+    assert 'value="1" max="4"' in shown[0]._repr_html_() and "&lt;gru&gt;" in shown[0]._repr_html_()
+
+
+def test_ipython_in_a_terminal_is_no_notebook(monkeypatch):
+    shell = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    assert "2/2 runs" in show(monkeypatch, io.StringIO(), "runs", [(2, 2)])
 
 
 def test_no_call_shows_nothing(monkeypatch):
