@@ -150,7 +150,7 @@ def init(
         "sweep.toml"
     ),
 ) -> None:
-    """Write an example spec, which `gradlab sweep` measures in well under a minute."""
+    """Write an example spec, which `gradlab sweep` measures in about a minute."""
     text = importlib.resources.files("gradlab.cli").joinpath("example.toml").read_bytes()
     try:
         with spec.open("xb") as file:
