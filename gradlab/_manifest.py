@@ -24,8 +24,8 @@ class Newer(ValueError):
 
     def __init__(self, folder: Any, form: Any) -> None:
         super().__init__(
-            f"{folder} was written by a newer gradlab (format {shorten(str(form), 80)}, this one reads up to "
-            f"{FORMAT}); update gradlab, or give another folder"
+            f"{folder} was written by a newer gradlab (format {shorten(str(form), 80)}, this one "
+            f"reads up to {FORMAT}); update gradlab, or give another folder"
         )
 
 

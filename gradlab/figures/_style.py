@@ -79,7 +79,6 @@ MARKS = {
 """For each status that a figure has to show: its sign in text, its marker, its legend entry."""
 
 
-
 class Figure(matplotlib.figure.Figure):
     """A figure that a notebook shows, also where nothing has imported pyplot."""
 
@@ -102,7 +101,9 @@ DECADES = 45.0
 """Norms are drawn to this many decades either side: what float32 can hold, and a little more."""
 
 
-def save(fig: Figure, stem: str | Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+def save(
+    fig: matplotlib.figure.Figure, stem: str | Path, formats: Sequence[str] = ("png",)
+) -> list[Path]:
     """Write `fig` as `stem`.png or another of `formats`, without times and versions."""
     nothing = {
         "png": {"Software": None},

@@ -43,6 +43,7 @@ __all__ = [
 def __dir__() -> list[str]:
     return sorted(__all__)
 
+
 Spec = gradients.MEASUREMENT.model
 TrainingSpec = training.MEASUREMENT.model
 

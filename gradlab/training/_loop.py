@@ -117,7 +117,7 @@ class Training(NamedTuple):
         return _show.table("Training", self._facts(), _show.sparkline(loss, False, "loss"))
 
     def _facts(self) -> list[tuple[str, str]]:
-        loss = self.metrics.get("loss", ())
+        loss = np.asarray(self.metrics.get("loss", ()))
         span = f"{_show.number(loss[0])} to {_show.number(loss[-1])}" if len(loss) else "none"
         rows = [("updates", f"{len(loss):,}"), ("loss", span)]
         rows.append(("params", _show.leaves(self.params)))
