@@ -9,6 +9,8 @@ import rich.console
 import rich.table
 import typer
 
+from gradlab._files import expand
+
 if TYPE_CHECKING:
     from gradlab.sentiment import Classifier, Recipe
     from gradlab.tasks.imdb import Reviews
@@ -21,28 +23,33 @@ app = typer.Typer(
 Data = Annotated[
     str | None,
     typer.Option(
-        help="a CSV file (.csv, .gz, .xz) or Stanford's folder aclImdb; `snippets` for those of "
-        "the package; without it $GRADLAB_IMDB, else what `gradlab data imdb` left, else snippets",
+        help="a table of reviews (.csv, .tsv, .gz, .xz, .parquet) or Stanford's folder aclImdb; "
+        "`snippets` for those of the package; without it $GRADLAB_IMDB, else what `gradlab data "
+        "imdb` left, else snippets",
         metavar="PATH",
     ),
 ]
 
+Encoding = Annotated[
+    str, typer.Option(help="of the reviews' texts, if not UTF-8: cp1252, utf-16", metavar="NAME")
+]
 
 _SNIPPETS = "the package's snippets"
 
 
-def _read(data: str | None) -> "Reviews":
+def _read(data: str | None, encoding: str = "utf-8") -> "Reviews":
     from gradlab.tasks import imdb
 
     if data == "snippets":
         return imdb.Reviews(*imdb.reviews.snippets(), None, _SNIPPETS)
-    return imdb.read(data)
+    return imdb.read(data, encoding)
 
 
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="the file for the model", metavar="FILE")],
     data: Data = None,
+    encoding: Encoding = "utf-8",
     recipe: Annotated[str, typer.Option(help="a recipe of gradlab.sentiment.RECIPES")] = "gru",
     cell: Annotated[
         str | None, typer.Option(help="any cell of gradlab.cells, instead of the recipe's")
@@ -55,6 +62,7 @@ def train(
     from gradlab import cells, sentiment
     from gradlab._names import choose
 
+    out = expand(out)
     # Refuse misspelt names before reading the data.
     choose("unit", unit, sentiment.UNITS)
     chosen = sentiment.recipe(recipe)
@@ -64,7 +72,7 @@ def train(
             raise ValueError(f"recipe {recipe!r} has no cell that {cell!r} could replace")
     if out.is_dir():
         raise ValueError(f"{out} is a folder; --out needs the name of a file")
-    reviews = _read(data)
+    reviews = _read(data, encoding)
     # Find a folder that cannot be written before the training.
     out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):
@@ -98,6 +106,7 @@ def _trained(recipe: "Recipe", reviews: "Reviews", seed: int = 0) -> "Classifier
 def evaluate(
     model: Annotated[Path, typer.Option(help="a file that `train` wrote", metavar="FILE")],
     data: Data = None,
+    encoding: Encoding = "utf-8",
     part: Annotated[
         str | None,
         typer.Option(
@@ -110,7 +119,7 @@ def evaluate(
     from gradlab import sentiment
 
     classifier = sentiment.load(model)
-    reviews = _read(data)
+    reviews = _read(data, encoding)
     new_only = part is None and reviews.split is None
     part = part or ("all" if reviews.split is None else "test")
     chosen = reviews if part == "all" else reviews.part(part)
@@ -168,6 +177,7 @@ def explain(
     """Draw what the model remembers, forgets and depends on while it reads TEXT, word by word."""
     from gradlab import sentiment
 
+    out = expand(out)
     kind = out.suffix.lstrip(".")
     if kind not in ("png", "pdf"):
         raise ValueError(f"--out needs a name that ends in .png or .pdf, got {out}")

@@ -6,8 +6,10 @@ $XDG_CACHE_HOME/gradlab/aclImdb or ~/.cache/gradlab/aclImdb; the snippets that t
 
 A path is one of two things:
 
-- a CSV file in UTF-8 (.csv, .csv.gz or .csv.xz) with the columns review and sentiment (positive or
-  negative), optionally split (train or test), and any others, as Kaggle's "IMDB Dataset.csv";
+- a table (.csv, .tsv or .txt, plain or as .gz or .xz; .parquet) with the columns review and
+  sentiment (or text and label): positive or negative, or 1 or 0; optionally split (train or test),
+  and any others, as Kaggle's "IMDB Dataset.csv". Commas, tabs or semicolons part the columns,
+  whichever stand between their names. Texts are in UTF-8 unless `encoding` says otherwise;
 - Stanford's folder aclImdb, of which {train,test}/{pos,neg}/*.txt are read and nothing else.
 
 The markup of line breaks, "<br />", of which the reviews are full, becomes a space: one for a run
@@ -22,6 +24,8 @@ import contextlib
 import csv
 import gzip
 import hashlib
+import io
+import itertools
 import lzma
 import os
 import re
@@ -51,10 +55,17 @@ HELD_OUT_SHARE = 0.1
 
 _FOLDER = "aclImdb"
 _SPLITS = ("train", "test")
-_LABELS = {"negative": False, "positive": True}
+_LABELS = {"negative": False, "positive": True, "0": False, "1": True}
+# The names of the columns, here and in many other data sets.
+_OURS, _OTHERS = ("review", "sentiment", "split"), ("text", "label", "split")
+_DELIMITERS = ",\t;"
+# Characters of a review: a quote that is left open makes one of all that follows.
+LONGEST = 10_000_000
 _LABEL_FOLDERS = {"neg": False, "pos": True}
-_OPEN = {".csv": open, ".csv.gz": gzip.open, ".csv.xz": lzma.open}
-_VALID = f"a file {', '.join(_OPEN)}, or Stanford's folder {_FOLDER}"
+_OPEN = {"": open, ".gz": gzip.open, ".xz": lzma.open}
+_KINDS = (".csv", ".tsv", ".txt")
+_PARQUET = ".parquet"
+_VALID = f"a file {', '.join(_KINDS)} (or these with .gz, .xz), .parquet, or Stanford's {_FOLDER}"
 _BREAK = re.compile(r"<br\s*/?>")
 
 
@@ -125,12 +136,13 @@ class Reviews(NamedTuple):
         return text
 
 
-def read(path: str | os.PathLike[str] | None = None) -> Reviews:
+def read(path: str | os.PathLike[str] | None = None, encoding: str = "utf-8") -> Reviews:
     """The reviews of a file or a folder; without one, of the first source that is there.
 
     Args:
-        path: a CSV file or a folder aclImdb; None stands for $GRADLAB_IMDB, else for what
+        path: a table or a folder aclImdb; None stands for $GRADLAB_IMDB, else for what
             `download()` unpacked, else for the package's snippets (see the module).
+        encoding: that of the texts, one that Python knows: "utf-8", "cp1252", "utf-16", ...
 
     Returns:
         Reviews: texts, a list of n strings, none empty; positive, of shape (n,); split, of shape
@@ -141,7 +153,8 @@ def read(path: str | os.PathLike[str] | None = None) -> Reviews:
     Raises:
         ValueError: with the file and the line (for what a record says, the line at which the
             record starts) if columns are missing, a label, a split or the number of fields is not
-            as it must be, a review is empty, the CSV is broken, the text is not UTF-8, the
+            as it must be, a review is empty or longer than `LONGEST`, the table is broken, the text
+            is not in the encoding or there is no such encoding, the
             compressed file is damaged or cut short, there are no reviews at all, or the folder is
             no aclImdb.
         OSError: if there is no such path, or it cannot be read.
@@ -162,12 +175,13 @@ def read(path: str | os.PathLike[str] | None = None) -> Reviews:
         path = _files.cache() / _FOLDER
     if path is None:
         return Reviews(*reviews.snippets(), None, "the package's snippets")
-    path = Path(path).expanduser()
+    path = _files.expand(path)
+    _check_encoding(encoding)
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, encoding)
     if not path.exists():
         raise FileNotFoundError(f"{path}{origin}: no such file or folder; valid: {_VALID}")
-    return _read_csv(path)
+    return _read_table(path, encoding)
 
 
 def download(
@@ -198,7 +212,7 @@ def download(
             folder's name.
         OSError: if the folder cannot be written. After any error no file has changed.
     """
-    folder = _files.cache() if folder is None else Path(folder).expanduser()
+    folder = _files.cache() if folder is None else _files.expand(folder)
     target = folder / _FOLDER
     if os.path.lexists(target):
         _text_files(target)
@@ -222,7 +236,8 @@ def download(
 
 def _draws(text: str) -> tuple[float, float]:
     """Two numbers of [0, 1), as good as random, that depend on the text alone."""
-    digest = hashlib.sha256(text.encode()).digest()
+    # Half of a pair of surrogates, which some encodings let through, is no UTF-8.
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
     first, second = (int.from_bytes(digest[i : i + 8]) / 2**64 for i in (0, 8))
     return first, second
 
@@ -237,16 +252,74 @@ def _gathered(rows: Iterable[tuple[str, bool, str | None]], source: Path) -> Rev
     return Reviews(list(texts), np.array(positive), marked, str(source))
 
 
-def _read_csv(path: Path) -> Reviews:
-    rows = list(_records(path))
+def _check_encoding(encoding: str) -> None:
+    try:
+        ok = isinstance(encoding, str) and "é\n".encode(encoding, "replace").decode(encoding)
+    except (LookupError, ValueError):
+        ok = False
+    if not ok:
+        raise ValueError(
+            f"unknown encoding {_names.show(encoding)}; valid: utf-8, cp1252, latin-1, utf-16 and "
+            "all others of Python's"
+        )
+
+
+def _read_table(path: Path, encoding: str) -> Reviews:
+    is_parquet = path.name.lower().endswith(_PARQUET)
+    rows = list(_parquet_records(path) if is_parquet else _csv_records(path, encoding))
     if not rows:
         raise ValueError(f"{path}: no reviews in it, only the names of the columns")
     return _gathered(rows, path)
 
 
-def _records(path: Path) -> Iterator[tuple[str, bool, str | None]]:
+def _parquet_records(path: Path) -> Iterator[tuple[str, bool, str | None]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            header = file.schema_arrow.names
+            columns = _columns(header, str(path))
+            row = 0
+            names = [header[column] for column in columns]
+            for batch in file.iter_batches(1000, columns=names):
+                values = [batch.column(name).to_pylist() for name in names]
+                for each in zip(*values, strict=True):
+                    row += 1
+                    texts = ["" if value is None else str(value) for value in each]
+                    texts[1] = {"True": "1", "False": "0"}.get(texts[1], texts[1])
+                    yield _record(*texts, where=f"{path}, row {row}")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: damaged or no parquet file ({what})") from None
+
+
+def _csv_records(path: Path, encoding: str) -> Iterator[tuple[str, bool, str | None]]:
     """(text, positive, split or None) of each record, or ValueError that says where."""
-    reader = csv.reader(_lines(path), strict=True)
+    lines = _lines(path, encoding)
+    first = next(lines, "")
+    # The module's limit, 131,072 characters, holds for all of Python; ours is that of `_lines`.
+    before = csv.field_size_limit(LONGEST)
+    try:
+        reader = csv.reader(
+            itertools.chain([first], lines), strict=True, delimiter=_delimiter(first)
+        )
+        yield from _rows(reader, path)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _delimiter(line: str) -> str:
+    """What parts the names of the columns: a comma, unless another one finds more of them."""
+
+    def found(delimiter: str) -> int:
+        names = [name.strip(' "\r\n') for name in line.split(delimiter)]
+        return max(sum(name in names for name in each) for each in (_OURS, _OTHERS))
+
+    return max(_DELIMITERS, key=found)
+
+
+def _rows(reader: Any, path: Path) -> Iterator[tuple[str, bool, str | None]]:
     header, columns, start = None, [], 1
     while True:
         where = f"{path}, line {start}"
@@ -268,43 +341,47 @@ def _records(path: Path) -> Iterator[tuple[str, bool, str | None]]:
 
 def _columns(header: list[str], where: str) -> list[int]:
     """Where the review, the sentiment and, if there, the split stand."""
-    names = ["review", "sentiment", *(["split"] if "split" in header else [])]
+    names = _OURS if {*_OURS[:2]} & {*header} or not {*_OTHERS[:2]} <= {*header} else _OTHERS
     wrong = [
         f"{name} is {'there more than once' if name in header else 'missing'}"
         for name in names
-        if header.count(name) != 1
+        if header.count(name) != 1 and (name in header or name != "split")
     ]
     if wrong:
+        found = _names.shorten(", ".join(map(_names.show, header)) or "none", 200)
         raise ValueError(
-            f"{where}: {' and '.join(wrong)}; valid columns: review, sentiment and, if you like, "
-            f"split and any others; found: {', '.join(map(repr, header)) or 'none'}"
+            f"{where}: {' and '.join(wrong)}; valid columns: review and sentiment (or text "
+            f"and label) and, if you like, split and any others; found: {found}"
         )
-    return [header.index(name) for name in names]
+    return [header.index(name) for name in names if name in header]
 
 
 def _record(
     review: str, sentiment: str, split: str | None = None, *, where: str
 ) -> tuple[str, bool, str | None]:
-    if sentiment not in _LABELS:
-        raise ValueError(f"{where}: sentiment is {sentiment!r}; valid: {', '.join(_LABELS)}")
-    if split is not None and split not in _SPLITS:
-        raise ValueError(f"{where}: split is {split!r}; valid: {', '.join(_SPLITS)}")
+    for name, value, valid in (("sentiment", sentiment, _LABELS), ("split", split, _SPLITS)):
+        if value is not None and value not in valid:
+            shown = _names.show(value)
+            raise ValueError(f"{where}: {name} is {shown}; valid: {', '.join(valid)}")
+    if len(review) > LONGEST:
+        raise ValueError(f"{where}: the review is longer than {LONGEST:,} characters")
     text = _plain(review)
     if not text:
         raise ValueError(f"{where}: the review is empty")
     return text, _LABELS[sentiment], split
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, encoding: str) -> Iterator[str]:
     """The lines of a file, plain or compressed; they are decoded singly to know which is wrong."""
-    kind = next((ending for ending in _OPEN if path.name.lower().endswith(ending)), None)
-    if kind is None:
+    name = path.name.lower()
+    kinds = [packed for kind in _KINDS for packed in _OPEN if name.endswith(kind + packed)]
+    if not kinds:
         raise ValueError(f"{path}: not a kind of file that is known here; valid: {_VALID}")
     number = 0
-    with _OPEN[kind](path, "rb") as file:
+    with _OPEN[kinds[0]](path, "rb") as file:
         try:
-            for number, line in enumerate(file, 1):
-                text = _decoded(line, path, number)
+            for number, line in enumerate(_byte_lines(file, encoding, path), 1):
+                text = _decoded(line, path, number, encoding)
                 yield text.removeprefix("\ufeff") if number == 1 else text
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
             raise ValueError(
@@ -312,25 +389,50 @@ def _lines(path: Path) -> Iterator[str]:
             ) from None
 
 
-def _decoded(content: bytes, path: Path, line: int) -> str:
+def _byte_lines(file: Any, encoding: str, path: Path) -> Iterator[bytes]:
+    """The lines of a file, each of which can be decoded alone."""
+    number, size = 0, 4 * LONGEST
+    if "\n".encode(encoding) == b"\n":
+        while line := file.readline(size):
+            number += 1
+            if len(line) == size:
+                raise ValueError(
+                    f"{path}, line {number}: longer than {LONGEST:,} characters, is a quote left "
+                    "open?"
+                )
+            yield line
+        return
+    # Elsewhere, as in UTF-16, the byte of a line's end may be half of another character.
+    with io.TextIOWrapper(file, encoding, newline="") as text:
+        try:
+            while line := text.readline(LONGEST):
+                number += 1
+                yield line.encode(encoding)
+        except UnicodeError as error:
+            raise ValueError(f"{path}, after line {number}: not {encoding} ({error})") from None
+
+
+def _decoded(content: bytes, path: Path, line: int, encoding: str) -> str:
     """The text of content, which starts at that line of the file."""
     try:
-        return content.decode("utf-8")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         line += content.count(b"\n", 0, error.start)
+        name = "UTF-8" if encoding == "utf-8" else encoding
         raise ValueError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x})"
+            f"{path}, line {line}: not {name} (byte 0x{content[error.start]:02x}); give its "
+            "encoding with --encoding, such as cp1252 or utf-16"
         ) from None
 
 
-def _read_folder(folder: Path) -> Reviews:
-    return _gathered(_folder_records(folder), folder)
+def _read_folder(folder: Path, encoding: str) -> Reviews:
+    return _gathered(_folder_records(folder, encoding), folder)
 
 
-def _folder_records(folder: Path) -> Iterator[tuple[str, bool, str | None]]:
+def _folder_records(folder: Path, encoding: str) -> Iterator[tuple[str, bool, str | None]]:
     for (split, label), paths in _text_files(folder).items():
         for path in paths:
-            text = _plain(_decoded(path.read_bytes(), path, 1))
+            text = _plain(_decoded(path.read_bytes(), path, 1, encoding))
             if not text:
                 raise ValueError(f"{path}, line 1: the review is empty")
             yield text, _LABEL_FOLDERS[label], split

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 LONGEST = 600  # characters of a message
 CLEAN = (ValueError, OSError, ImportError)
@@ -209,6 +211,13 @@ def reviews(rng: random.Random, folder: Path) -> tuple[Path, str]:
     content = damaged(rng, content) if kind[4:] and rng.random() < 0.3 else content
     path = folder / f"reviews{kind}"
     path.write_bytes(content)
+    if kind == ".parquet" and rng.random() < 0.8:
+        columns = {name: [rng.choice(REVIEWS), "B"] for name in dict.fromkeys(names)}
+        label = rng.choice([[0, 1], [True, False], ["positive", "negative"], [0.5, 1.0], [None, 1]])
+        columns |= {name: label for name in ("sentiment", "label") if name in columns}
+        pq.write_table(pa.table(columns), path)
+        if rng.random() < 0.4:
+            path.write_bytes(damaged(rng, path.read_bytes()))
     others = ["utf-8", "ascii", "latin-1", "nonsense", "hex", "utf-32", "utf-7", "", "a" * 10_000]
     return path, encoding if rng.random() < 0.7 else rng.choice(others)
 

@@ -6,11 +6,13 @@ import hashlib
 import http.server
 import io
 import lzma
+import random
 import tarfile
 import tempfile
 import threading
 from pathlib import Path
 
+import fuzzed
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -509,3 +511,87 @@ def test_command(home, archive, monkeypatch):
     assert "downloaded; checking and unpacking" in first.stderr
     assert again.stdout == "already there, nothing was downloaded\n" + line
     assert other.stdout.splitlines()[1].startswith(f"to use it, give --data {out / 'aclImdb'} or ")
+
+
+TABLES = {
+    "0 and 1": ("a.csv", "review,sentiment\nA,1\nB,0\n"),
+    "other names": ("a.csv", "text,label\nA,1\nB,0\n"),
+    "tabs": ("a.tsv", "sentiment\treview\n1\tA\n0\tB\n"),
+    "tabs in .csv": ("a.csv", "sentiment\treview\tsplit, of mine\n1\tA\tx\n0\tB\tx\n"),
+    "semicolons": ("a.txt", '"review";"sentiment"\r\n"A";positive\r\nB;negative\r\n'),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_other_forms(tmp_path, name):
+    path, text = tmp_path / TABLES[name][0], TABLES[name][1]
+    path.write_text(text)
+    found = imdb.read(path)
+    assert found.texts == ["A", "B"] and found.positive.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("labels", [[1, 0], [True, False], ["positive", "negative"], ["1", "0"]])
+def test_a_parquet_file(tmp_path, labels):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["A", "B"], "label": labels, "id": [7, 8]}), path)
+    found = imdb.read(path)
+    assert found.texts == ["A", "B"] and found.positive.tolist() == [True, False]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"a.parquet: damaged or no parquet file"):
+        imdb.read(path)
+    pq.write_table(pa.table({"review": ["A", None], "sentiment": [1, 1]}), path)
+    with pytest.raises(ValueError, match=r"a.parquet, row 2: the review is empty"):
+        imdb.read(path)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-le", "utf-32"]
+)
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_texts_in_other_encodings(tmp_path, encoding, ending):
+    path = tmp_path / "a.csv"
+    # ਊ and ĊĀ hold the byte of a line's end in UTF-16.
+    text = "Café" if encoding == "cp1252" else "Café ਊ Ċ"
+    lines = ["review,sentiment", f'"{text}",1', "B,0"]
+    path.write_bytes(ending.join(lines).encode(encoding))
+    assert imdb.read(path, encoding).texts == [text, "B"]
+
+
+def test_an_encoding_that_does_not_fit_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("review,sentiment\nA,1\nCafé,0\n".encode("cp1252"))
+    with pytest.raises(ValueError, match="line 3: not UTF-8 .*give its encoding with --encoding"):
+        imdb.read(path)
+    with pytest.raises(ValueError, match="not utf-16"):
+        imdb.read(path, "utf-16")
+    for name in ("nonsense", "hex", "", "a" * 10_000, None):
+        with pytest.raises(ValueError, match="unknown encoding .*valid: utf-8") as caught:
+            imdb.read(path, name)
+        assert len(str(caught.value)) < 300
+
+
+def test_a_review_may_be_long_but_a_quote_is_closed(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_text(f'review,sentiment\n"{"x" * 300_000}",1\n')
+    before = csv.field_size_limit()
+    assert len(imdb.read(path).texts[0]) == 300_000
+    monkeypatch.setattr(imdb, "LONGEST", 1000)
+    for text in (f'"{"x" * 5000}",1\n', '"' + "xxx\n" * 2000):
+        path.write_text(f"review,sentiment\n{text}")
+        with pytest.raises(ValueError, match="line 2: .*is a quote left open"):
+            imdb.read(path)
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_tables_are_read_or_refused(tmp_path, seed):
+    rng, read = random.Random(seed), 0
+    for _ in range(60):
+        case = fuzzed.reviews(rng, tmp_path)
+        found = fuzzed.outcome(lambda case=case: fuzzed.read_reviews(*case))
+        assert found in ("accepted", "refused"), case[0].read_bytes()[:500]
+        read += found == "accepted"
+    assert read > 3
