@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab import _arrays, _files
+from gradlab._names import choose, shorten, show
 from gradlab.sentiment.learn import Classifier, build
 from gradlab.sentiment.recipes import Recipe
-from gradlab.sentiment.text import Vocabulary
+from gradlab.sentiment.text import UNITS, Vocabulary
 
 VERSION = 2
 """Of the file's format: a change of what a file holds, or of what its numbers mean, raises it."""
@@ -64,13 +65,15 @@ def load(path: str | Path) -> Classifier:
     try:
         return _rebuild(about, arrays)
     except Exception as error:
-        raise ValueError(f"{path}: damaged: its parts do not fit together ({error})") from None
+        what = shorten(str(error), 400)
+        raise ValueError(f"{path}: damaged: its parts do not fit together ({what})") from None
 
 
 def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier:
     recipe = Recipe(**about["recipe"])
     vocabulary = Vocabulary(**about["vocabulary"])
     vocabulary = vocabulary._replace(tokens=tuple(vocabulary.tokens))
+    _check_recipe(recipe, vocabulary)
     model = build(recipe, vocabulary)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     leaves, tree = jax.tree.flatten_with_path(shapes)
@@ -85,7 +88,61 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
         if wanted.shape != got.shape or not jnp.issubdtype(got.dtype, jnp.floating):
             raise ValueError(f"{name}: {got.dtype} {got.shape} instead of {wanted.shape}")
     params = jax.tree.unflatten(tree, map(jnp.asarray, values))
+    for name, weights in zip(names, values, strict=True):
+        # As training has them: float32 has no number for 1e39.
+        with np.errstate(over="ignore"):
+            if not np.isfinite(weights.astype(np.float32)).all():
+                raise ValueError(f"{name}: not all of its weights are finite")
+    if seen.dtype != np.uint64 or seen.ndim != 1:
+        raise ValueError(f"seen: {seen.dtype} {seen.shape} instead of uint64 (n,)")
     return Classifier(recipe, vocabulary, model, params, seen)
+
+
+# What each field of a recipe may be: its type, the least and the most.
+_LIMITS: dict[str, tuple[type, float, float]] = {
+    "grams": (int, 1, 2),
+    "tokens": (int, 1, 10**8),
+    "length": (int, 1, 10**6),
+    "batch": (int, 1, 10**6),
+    "epochs": (int, 0, 10**6),
+    "rate": (float, 0, 1e6),
+    "clip": (float, 0, 1e30),
+    "decay": (float, 0, 1e6),
+    "word_dropout": (float, 0, 1),
+    "pair_dropout": (float, 0, 1),
+}
+
+
+def _check_recipe(recipe: Recipe, vocabulary: Vocabulary) -> None:
+    """Refuse a recipe that nobody could have trained by.
+
+    Raises:
+        ValueError: with the field, and what it may be.
+    """
+    for name, (kind, least, most) in _LIMITS.items():
+        _check_number(name, getattr(recipe, name), kind, least, most)
+    choose("unit", recipe.unit, UNITS)
+    if not isinstance(recipe.options, dict):
+        raise ValueError(f"options: {show(recipe.options)} is no table")
+    for name, value in recipe.options.items():
+        if not isinstance(value, bool | str):
+            share = name.endswith("dropout")
+            numbers = value if isinstance(value, list) and value else [value]
+            for number in numbers:
+                kind = float if share or name == "scale" else int
+                _check_number(name, number, kind, 0 if share else 1e-9, 1 if share else 10**6)
+    if (vocabulary.unit, vocabulary.grams) != (recipe.unit, recipe.grams):
+        raise ValueError("the vocabulary has other tokens than the recipe")
+    tokens = vocabulary.tokens
+    if not all(isinstance(token, str) for token in tokens) or len({*tokens}) < len(tokens):
+        raise ValueError("the vocabulary has a token twice, or one that is no text")
+
+
+def _check_number(name: str, value: Any, kind: type, least: float, most: float) -> None:
+    is_number = isinstance(value, int | kind) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:  # NaN is neither
+        what = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name}: {show(value)} is not {what} from {least:g} to {most:g}")
 
 
 def default_path() -> Path:
