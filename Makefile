@@ -59,10 +59,11 @@ sentiment: $(STAMP) ## sentiment of the packaged review snippets (DATA=PATH for 
 test: $(STAMP) ## run the tests, six cases of each law (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 --cases 6 $(ARGS)
 
-test-long: $(STAMP) ## all tests with all their cases, thirty kills, more programs (SEED=1), 10^8 rows, memory
+test-long: $(STAMP) ## all tests with all their cases (SEED=1), 10^8 rows, memory, a thousand kills and odd files
 	@GRADLAB_LONG=1 $(BIN)/python -m pytest -n 2 --hypothesis-seed=$(SEED)
 	@$(BIN)/python experiments/memory_store.py --out build --tasks consolidate figures "read one point"
 	@$(BIN)/python experiments/memory.py --out build
+	@$(BIN)/python experiments/reliability.py --seed $(SEED)
 
 test-latest: ## run the tests on the newest Python and the newest JAX in range, in .venv-latest
 	@latest=; \
