@@ -86,13 +86,21 @@ class Folder:
     def __str__(self) -> str:
         return self.address
 
-    def names(self, below: str = "") -> list[str]:
-        """The files right in the folder, or in one right below it, sorted; none without a folder.
+    def names(self, below: str | None = None) -> list[str]:
+        """Every file in the folder and below, sorted; none where there is no folder.
 
-        What is further below is never looked at: it is somebody's, and may be a whole disk.
+        With `below`, the files right in the folder of that name, or with "" in this one: what is
+        further below may be somebody's whole disk.
         """
+        if below is None:
+            inner = (name for name, is_file in self._entries("") if not is_file)
+            return sorted([*self.names(""), *(n for each in inner for n in self._walk(each))])
         start = f"{below}/" if below else ""
         return [f"{start}{name}" for name, is_file in self._entries(below) if is_file]
+
+    def _walk(self, below: str) -> Iterator[str]:
+        for name, is_file in self._entries(below):
+            yield from [f"{below}/{name}"] if is_file else self._walk(f"{below}/{name}")
 
     def content(self) -> list[str]:
         """The names of what is right in the folder, files and folders that are not empty."""
