@@ -141,8 +141,10 @@ def row_grid(panels: int, **share: Any) -> tuple[Figure, np.ndarray]:
     """A figure of so many panels, four to a row, and their axes in one row."""
     columns = min(panels, 4)
     fig, axes = grid(-(-panels // columns), columns, height=1.7, **share)
-    for ax in axes.ravel()[panels:]:
-        ax.set_visible(False)
+    for k, ax in enumerate(axes.ravel()):
+        ax.set_visible(k < panels)
+        # The lowest panel of a column, whose numbers a shared axis leaves to the row below.
+        ax.xaxis.set_tick_params(labelbottom=k + columns >= panels)
     return fig, axes.ravel()[:panels]
 
 

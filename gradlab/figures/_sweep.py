@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import AsinhNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
@@ -93,7 +94,7 @@ def decay(
         margins(axes, rows, columns)
         fig.supxlabel(LABELS["lag"], fontsize=8)
         fig.supylabel(LABELS["decades"], fontsize=8)
-        gains = thin(list(colours), 12)
+        gains = list(colours) if len(colours) <= 2 * _LISTED else thin(list(colours), _LISTED)
         handles: list[Any] = [
             Line2D([], [], color=colours[gain], label=f"{gain:g}") for gain in reversed(gains)
         ]
@@ -106,9 +107,15 @@ def decay(
             if any(low < value < high for value in values)
         ]
         handles += mark_handles(runs)
-        fig.legend(handles=handles, title="gain", loc="outside right upper", alignment="left")
+        columns_of_legend = 2 if len(gains) > _LISTED else 1
+        place = {"loc": "outside right upper", "ncols": columns_of_legend, "columnspacing": 1.0}
+        fig.legend(handles=handles, title="gain", alignment="left", **place)
         headline(fig, without)
     return fig
+
+
+# How many gains stand below each other in a legend.
+_LISTED = 9
 
 
 def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = None) -> Figure:
@@ -129,10 +136,11 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
     measured = runs[runs["status"] != "failed"]
     keys = [measured["init"], measured["variant"], measured["gain"]]
     rates = frames.spread(_rates(measured), keys)["median"].reindex(predicted.index)
-    # A few steep points must not wash out the region around the boundary: the colour of the
-    # steepest quarter saturates.
+    # A few steep points must not wash out the region around the boundary: colours are linear up
+    # to the median size and logarithmic from there, and the steepest hundredth saturates.
     sizes = rates[np.isfinite(rates)].abs()
-    span = max(float(sizes.quantile(0.75)), 1e-6) if len(sizes) else 1.0
+    span = max(float(sizes.quantile(0.99)), 1e-6) if len(sizes) else 1.0
+    linear = max(float(sizes.median()) / 2, 1e-3 * span) if len(sizes) else 1.0
     with rc_context(STYLE):
         height = 0.21 * len(variants) + 0.28
         fig, axes = grid(len(inits), 1, height=height, width=SINGLE, margin=1.3, sharex=True)
@@ -144,8 +152,10 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
                 table.clip(-10 * span, 10 * span),  # seaborn leaves infinite values blank
                 ax=ax,
                 cmap=DIVERGING,
+                # seaborn looks for the extremes itself where these are missing.
                 vmin=-span,
                 vmax=span,
+                norm=AsinhNorm(linear_width=linear, vmin=-span, vmax=span),
                 cbar=False,
                 linewidths=0.4,
                 xticklabels=[f"{gain:g}" for gain in gains],
@@ -163,6 +173,9 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
         axes[-1, 0].set_xlabel(LABELS["gain"])
         image = axes[0, 0].collections[0]
         bar = fig.colorbar(image, ax=axes[:, 0], aspect=30, pad=0.03, extend="both")
+        bar.set_ticks([sign * size for sign in (-1, 1) for size in _ticks(span, linear)] + [0])
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+        bar.minorticks_off()
         bar.set_label(LABELS["rate"])
         bar.outline.set_visible(False)
         handles: list[Any] = [
@@ -285,20 +298,29 @@ def inputs(
                 dodge = 0.15 * spacing * (k - (len(inits) - 1) / 2)
                 below.errorbar(rows["gain"] + dodge, rows["d"], rows["d_sd"], **style)
             above.axline((0, 0), slope=1, color="0.6", lw=0.6, zorder=0)
-            _square(above, 4 if len(columns) < 4 else 3)
             rows = points[points["variant"] == variant]
+            span = _without_outliers(rows[["x", "y"]].to_numpy())
+            _square(above, 4 if len(columns) < 4 else 3, span)
+            beyond = _count_beyond(rows[["x", "y"]], span)
             lost = int((~np.isfinite(rows["d"])).sum())
             alone = int(rows["alone"].sum())
             note(
                 above,
                 ([f"{lost} of {len(rows)} points not drawn"] if lost else [])
-                + ([f"{alone} runs without a partner"] if alone else []),
+                + ([f"{alone} runs without a partner"] if alone else [])
+                + ([f"{beyond} points beyond the axes"] if beyond else []),
                 corners=((False, True), (True, False)),  # beside the diagonal
             )
             head(above, both[both["variant"] == variant])
             above.set_title(variant, loc="left")
         low, high = both["gain"].min(), both["gain"].max()
         axes[1, 0].set_xlim(low - spacing, high + spacing)
+        span = _without_outliers(points["d"].to_numpy())
+        if span is not None:
+            axes[1, 0].set_ylim(span)
+            for j, variant in enumerate(columns):
+                beyond = _count_beyond(points.loc[points["variant"] == variant, ["d"]], span)
+                note(axes[1, j], [f"{beyond} points beyond the axis"] if beyond else [])
         middle, even = divmod(len(columns) - 1, 2)
         centre = 1.15 if even else 0.5
         axes[0, middle].set_xlabel(f"{LABELS['rate']}, {reference} input", x=centre)
@@ -555,12 +577,45 @@ def _pairs(both: pd.DataFrame, other: str, reference: str) -> pd.DataFrame:
     return table.join(alone.rename("alone"), how="outer").reset_index()
 
 
-def _square(ax: Axes, ticks: int) -> None:
+def _without_outliers(values: np.ndarray) -> tuple[float, float] | None:
+    """Limits that leave out what lies far beyond the quartiles; None where nothing does.
+
+    One point that is ten times as far off as all others would leave them no room.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size < 8:
+        return None
+    low, middle, high = np.quantile(finite, (0.05, 0.5, 0.95))
+    reach = 2 * max(high - middle, middle - low)
+    inside = finite[np.abs(finite - middle) <= reach]
+    if inside.size == finite.size or reach == 0:
+        return None
+    pad = 0.1 * max(float(np.ptp(inside)), 1e-9)
+    return float(inside.min()) - pad, float(inside.max()) + pad
+
+
+def _count_beyond(points: pd.DataFrame, span: tuple[float, float] | None) -> int:
+    if span is None:
+        return 0
+    finite = points[np.isfinite(points).all(axis=1)]
+    return int(((finite < span[0]) | (finite > span[1])).any(axis=1).sum())
+
+
+def _square(ax: Axes, ticks: int, limits: tuple[float, float] | None) -> None:
     """The same limits and ticks on both axes, so that the diagonal is one."""
-    limits = min(ax.get_xlim()[0], ax.get_ylim()[0]), max(ax.get_xlim()[1], ax.get_ylim()[1])
+    if limits is None:
+        limits = min(ax.get_xlim()[0], ax.get_ylim()[0]), max(ax.get_xlim()[1], ax.get_ylim()[1])
     ax.set(xlim=limits, ylim=limits)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(ticks))
+
+
+def _ticks(span: float, linear: float) -> list[float]:
+    """Round numbers from the linear part of a colour scale to its end, at most four."""
+    powers = np.arange(np.floor(np.log10(linear)), np.ceil(np.log10(span)) + 1)
+    every = [float(f"{m}e{int(p)}") for p in powers for m in (1, 2, 5)]
+    inside = [size for size in every if linear <= size <= span] or [span]
+    return inside[:: -(-len(inside) // 4)]
 
 
 def _few(gains: pd.Series) -> list[float]:

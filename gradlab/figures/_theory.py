@@ -111,6 +111,7 @@ def theory(
     """
     _names.choose("quantity", quantity, QUANTITIES)
     x, y, unit = QUANTITIES[quantity]
+    symbol = "$i/n$" if quantity == "spectrum" else "$g$"
     if hue is not None:
         _names.choose("hue", hue, point_of(runs, frames.GRADIENTS))
     without = left_out(runs, input, length)
@@ -136,8 +137,11 @@ def theory(
                 _theory_points(above, below, rows.sort_values("gain"), colour, marker)
             above.set_title(variant, loc="left")
             head(above, runs[runs["variant"] == variant])
-            below.set_title(_largest(panel), loc="left", fontsize=7)
             below.yaxis.set_major_locator(MaxNLocator(4))
+            if panel["deviation"].notna().any():
+                below.set_title(_largest(panel, symbol), loc="left", fontsize=7)
+            else:
+                _without_theory(above, below, variant)
         axes[0, 0].set_ylabel(LABELS[y].format(unit=unit))
         axes[1, 0].set_ylabel(LABELS["deviation"].format(unit=unit))
         fig.align_ylabels(list(axes[:, 0]))
@@ -183,9 +187,15 @@ def _theory_points(above: Axes, below: Axes, rows: pd.DataFrame, colour: Any, ma
     below.plot(missed["gain"], missed["deviation"], **_RING)
 
 
-def _largest(points: pd.DataFrame) -> str:
-    sizes = points["deviation"].abs()
-    if not sizes.notna().any():
-        return "no theory"
-    worst = points.loc[sizes.idxmax()]
-    return f"largest {worst['deviation']:+.3f} at {worst['gain']:g}".replace("-", "−")
+def _largest(points: pd.DataFrame, symbol: str) -> str:
+    worst = points.loc[points["deviation"].abs().idxmax()]
+    text = f"largest difference {worst['deviation']:+.3f},".replace("-", "−")
+    return f"{text}\nat {symbol} = {worst['gain']:g}"
+
+
+def _without_theory(above: Axes, below: Axes, variant: str) -> None:
+    """In the place of an empty panel, say that there is nothing to compare with."""
+    below.set_axis_off()
+    below.text(0.5, 0.6, f"no theory of\n{variant}", transform=below.transAxes, ha="center",
+               va="center", fontsize=7, color="0.35")  # fmt: skip
+    above.xaxis.set_tick_params(labelbottom=True)

@@ -5,7 +5,7 @@
 # pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportReturnType=false
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 from gradlab import _names, frames
 from gradlab.figures._style import (
@@ -60,9 +62,9 @@ def training(
     `steps` is `gl.frame(training)` (the whole state of its first scan is drawn, the median over
     samples where there are any, in the extended reals), `metrics` is `gl.frames.metrics(training)`;
     or the frames of a training sweep. With `column`, the name of a column of both, there is a panel
-    for each of its values. `baselines` are drawn as lines through the loss. A median of exactly
-    zero is black; where a norm is not finite the cell is grey, and where a loss is NaN the line
-    has a gap, which a note says.
+    for each of its values, with colours of its own. `baselines` are drawn as lines through the
+    loss. A median of exactly zero is black; where a norm is not finite the cell is grey, and where
+    a loss is NaN the line has a gap, which a note says.
     """
     if "leaf" in steps:
         first = steps["scan"].iloc[0] if len(steps) else ""
@@ -72,28 +74,31 @@ def training(
     if "log_grad_norm" in metrics:  # row 0 of a training holds its records alone, no loss
         metrics = metrics[metrics["training_step"] > 0]
     names = order(steps[column]) if column else [""]
-    finite = steps["log_norm"].where(np.isfinite(steps["log_norm"]))
-    # The colour of the lowest and the highest percent saturates.
-    low, high = (float(finite.quantile(q)) for q in (0.01, 0.99))
-    if not low < high:
-        low, high = (low - 1, low + 1) if np.isfinite(low) else (-1.0, 1.0)
     with rc_context(STYLE):
-        fig, axes = grid(2, len(names), height=1.2, margin=0.7, sharex="col", sharey="row")
-        axes[0, 0].get_gridspec().set_height_ratios([1, 1.8])
+        # On one scale, panels whose gradients are of other sizes would be of one colour each.
+        own = len(names) > 1
+        margin = 1.3 if own else 0.7
+        fig, axes = grid(2, len(names), height=1.2, margin=margin, sharex="col", sharey="row")
+        axes[0, 0].get_gridspec().set_height_ratios([1, 1.8 + 0.8 * own])
         mesh = None
         for j, name in enumerate(names):
             above, below = axes[:, j]
             line = metrics[metrics[column].astype(str) == name] if column else metrics
             rows = steps[steps[column].astype(str) == name] if column else steps
             _loss_lines(above, line, baselines or {})
-            mesh = _heat(below, rows, Normalize(low, high))
+            mesh = _heat(below, rows, _scale(rows["log_norm"]))
+            if own:
+                fig.colorbar(mesh, ax=below, location="bottom", aspect=12, shrink=0.9)
+            below.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             above.set_title(textwrap.fill(name, 16), loc="left")
             below.set_xlim(0, max(line["training_step"].max(), 1))
         axes[0, 0].set_ylabel("loss")
         axes[1, 0].set_ylabel(LABELS["lag"])
-        fig.supxlabel(LABELS["update"], fontsize=8)
-        assert mesh is not None
-        fig.colorbar(mesh, ax=axes[1, :].tolist(), label=LABELS["log_norm"], pad=0.02)
+        if own:
+            fig.supxlabel(f"{LABELS['update']}; colours: {LABELS['log_norm']}", fontsize=8)
+        else:
+            fig.supxlabel(LABELS["update"], fontsize=8)
+            fig.colorbar(mesh, ax=axes[1, :].tolist(), label=LABELS["log_norm"], pad=0.02)
         handles: list[Any] = [
             Line2D([], [], color="0.2", ls=PREDICTED, label=label) for label in baselines or {}
         ]
@@ -104,6 +109,15 @@ def training(
         if handles:
             fig.legend(handles=handles, loc="outside upper right", ncols=len(handles))
     return fig
+
+
+def _scale(log_norm: pd.Series) -> Normalize:
+    """The colours of a panel; those of the lowest and the highest percent saturate."""
+    finite = log_norm.where(np.isfinite(log_norm))
+    low, high = (float(finite.quantile(q)) for q in (0.01, 0.99))
+    if not low < high:
+        low, high = (low - 1, low + 1) if np.isfinite(low) else (-1.0, 1.0)
+    return Normalize(low, high)
 
 
 def _loss_lines(ax: Axes, metrics: pd.DataFrame, baselines: Mapping[str, float]) -> None:
@@ -188,8 +202,11 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
                 style = {"color": "0.3", "ls": "none", "marker": marker, "ms": 3.5}
                 handles.append(Line2D([], [], label=label[status], **style))
         handles += mark_handles(runs[runs["status"] == "failed"])
+        # Long names beside the panels would take their room.
+        wide = max(len(name) for name in names) > 16
+        place = {"loc": "outside lower center" if wide else "outside right upper"}
         title = order(runs["task"])[0].replace("_", " ")
-        fig.legend(handles=handles, title=title, loc="outside right upper", **LEFT)
+        fig.legend(handles=handles, title=title, ncols=3 if wide else 1, **place, **LEFT)
     return fig
 
 
@@ -247,6 +264,8 @@ def success(runs: pd.DataFrame, *, task: str | None = None) -> Figure:
         fig, axes = grid(1, 1, height=2.2, width=5.0)
         ax = axes[0, 0]
         lengths = np.array(_lengths(runs), float)
+        if len(lengths) == 1:
+            return _success_at_one_length(fig, ax, runs, colours)
         gap = np.diff(lengths).min(initial=lengths.max() or 1.0)
         for k, (name, colour) in enumerate(zip(names, colours, strict=True)):
             rows = runs[(runs["variant"] == name) & (runs["status"] != "failed")]
@@ -255,15 +274,45 @@ def success(runs: pd.DataFrame, *, task: str | None = None) -> Figure:
             dodge = 0.03 * gap * (k - (len(names) - 1) / 2)
             marker = MARKERS[k % len(MARKERS)]
             x = solved.index.to_numpy(float) + dodge
-            ax.plot(x, solved, color=colour, marker=marker, ms=3.5, label=name)
+            # Up or down by points of the page, so that the numbers of the line stay what they are.
+            lift = 1.5 * (k - (len(names) - 1) / 2)
+            place = offset_copy(ax.transData, fig, y=lift, units="points")
+            style = {"color": colour, "marker": marker, "ms": 3.5, "transform": place}
+            ax.plot(x, solved, label=name, **style)
         head(ax, runs[runs["status"] == "failed"])
-        ax.set_ylim(-0.03, 1.03)
+        reach = 0.03 + 0.006 * len(names)
+        ax.set_ylim(-reach, 1 + reach)
         ax.set_xticks(lengths, [f"{length:g}" for length in lengths])
         ax.set_xlabel(LABELS["length"])
         ax.set_ylabel(LABELS["solved"])
         title = order(runs["task"])[0].replace("_", " ")
         handles = [*ax.get_lines(), *mark_handles(runs[runs["status"] == "failed"])]
         fig.legend(handles=handles, title=title, loc="outside right upper", **LEFT)
+    return fig
+
+
+def _success_at_one_length(
+    fig: Figure, ax: Axes, runs: pd.DataFrame, colours: Sequence[Any]
+) -> Figure:
+    """A bar per cell and remedy: there is no axis of lengths."""
+    names = order(runs["variant"])
+    trained = runs[runs["status"] != "failed"]
+    share = (trained["status"] == "solved").groupby(trained["variant"]).mean().reindex(names)
+    places = np.arange(len(names))
+    ax.barh(places, share, color=colours, height=0.6)
+    for place, value in zip(places, share, strict=True):
+        text = "not measured" if np.isnan(value) else f"{value:.0%}"
+        ax.annotate(text, (0 if np.isnan(value) else value, place), (3, 0),
+                    textcoords="offset points", va="center", fontsize=7)  # fmt: skip
+    ax.set_yticks(places, [textwrap.fill(name, 28) for name in names])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.12)
+    ax.set_xlabel(LABELS["solved"].replace("\n", " "))
+    task, length = order(runs["task"])[0].replace("_", " "), _lengths(runs)[0]
+    ax.set_title(f"{task}, $T$ = {length:g}" if length else task, loc="left")
+    head(ax, runs[runs["status"] == "failed"])
+    if marks := mark_handles(runs[runs["status"] == "failed"]):
+        fig.legend(handles=marks, loc="outside right upper", **LEFT)
     return fig
 
 
@@ -336,8 +385,8 @@ def gradients(
     """`training` for a training sweep: a panel per cell and remedy, the first seed of each.
 
     `length` chooses the runs; the longest by default. The first seed is the lowest that did not
-    fail; where that is not the same for all, the panel names it. What has no such run is named
-    above.
+    fail; where that is not the same for all, the panel names it. A run that is solved ends there,
+    and its panel says when. What has no such run is named above.
     """
     every = _of_task(runs, task)
     runs = traced(runs, task, length)
@@ -347,6 +396,8 @@ def gradients(
     lowest = runs["seed"].min()
     seed = (" seed " + runs["seed"].astype(str)).where(runs["seed"] != lowest, "")
     runs = runs.assign(variant=runs["variant"] + seed)
+    ends = runs["solved_step"].map(lambda step: f", solved at {step:.0f}", na_action="ignore")
+    runs = runs.assign(variant=runs["variant"] + ends.astype(object).fillna(""))
     keys = runs[["run_id", "variant"]]
     baseline = _baseline(runs)
     fig = training(

@@ -238,7 +238,31 @@ def test_theory_draws_its_line_and_rings_what_misses_it(results):
     rings = [line for line in below.lines if line.get_markersize() == 7]
     assert GAINS[3] in rings[0].get_xdata()
     worst = (means - predicted)[GAINS[3]]
-    assert below.get_title(loc="left") == f"largest −{-worst:.3f} at {GAINS[3]:g}"
+    said = f"largest difference −{-worst:.3f},\nat $g$ = {GAINS[3]:g}"
+    assert below.get_title(loc="left") == said
+
+
+def test_a_panel_without_a_theory_says_so():
+    small = sweep(cells=("elman",), inits=("normal",), gains=(0.5, 1.0, 2.0), seeds=2)
+    runs = small.runs[small.runs["input"] == "gaussian"].assign(predicted_rate=np.nan)
+    _, below = figures.theory(runs).axes
+    assert not below.axison and "no theory of\nelman" in [text.get_text() for text in below.texts]
+
+
+def test_one_outlier_does_not_squeeze_the_others():
+    """A point far beyond the quartiles lies outside of the axes, and a note counts it."""
+    gains = tuple(np.linspace(0.5, 2.0, 12))
+    small = sweep(cells=("elman",), inits=("normal",), gains=gains, seeds=2)
+    runs = small.runs.copy()
+    far = (runs["gain"] == gains[4]) & (runs["input"] == "reviews")
+    runs.loc[far, "rate"] = -1000.0
+    above, below = figures.inputs(runs).axes
+    others = runs.loc[~far, "rate"]
+    for low, high in (above.get_xlim(), above.get_ylim()):
+        assert low < others.min() and others.max() < high and low > -20
+    assert below.get_ylim()[0] > -20
+    for ax in (above, below):
+        assert any("1 points beyond" in text.get_text() for text in ax.texts)
 
 
 def test_theory_has_a_colour_per_value_of_hue_and_hollow_points_without_a_theory():
