@@ -69,6 +69,9 @@ def run_command(line: str, cwd: Path) -> None:
     if line.startswith(NOT_RUN):
         return
     program, *arguments = shlex.split(line, comments=True)
+    if arguments[:1] == ["init"]:
+        run(sys.executable, "-m", "gradlab.cli", *arguments, cwd=cwd)
+        return
     program = program.removeprefix(".venv/bin/")  # where make puts it
     assert program in ("make", "gradlab"), f"the README runs an unknown program: {program}"
     {"make": run_make, "gradlab": run_gradlab}[program](arguments, cwd)
@@ -102,7 +105,7 @@ def test_every_code_block_runs(tmp_path):
 
 
 def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 100
+    assert len(README.splitlines()) <= 80
 
 
 def test_trace_comes_first():
@@ -121,4 +124,6 @@ def test_links_to_files_exist():
     addresses = re.findall(r"\]\(([^)#\s]+)", README) + re.findall(r'src="([^"]+)"', README)
     places = [re.match(REPOSITORY, address) for address in addresses]
     files = [place[1] for place in places if place]
+    pages = re.findall(r"https://gradlab\.github\.io/gradlab/(.+?)\.html", " ".join(addresses))
+    assert pages and [p for p in pages if not (ROOT / "docs" / f"{p}.md").exists()] == []
     assert files and [name for name in files if not (ROOT / name).exists()] == []
