@@ -22,7 +22,7 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
 
     Args:
         function: any function that JAX can trace, jitted or not.
-        args: its arguments, or `jax.ShapeDtypeStruct`s in their places.
+        args: its arguments, or `jax.ShapeDtypeStruct` objects in their places.
 
     Returns:
         The number of operations.

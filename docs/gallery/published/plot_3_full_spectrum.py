@@ -1,0 +1,37 @@
+"""
+Engelken, Wolf & Abbott (2023): the full Lyapunov spectrum
+==========================================================
+
+Not only the largest exponent: all of them, against their share i/n. Each width has its dots;
+they fall on one curve.
+"""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+# In a clone of the repository; elsewhere put
+# https://raw.githubusercontent.com/gradlab/gradlab/main/ before results/.
+table = pd.read_csv("../../../results/theory/full_spectrum.csv")
+
+fig = Figure(figsize=(7, 3), layout="constrained")
+panels = list(table.groupby("cell", sort=False))
+for ax, (panel, rows) in zip(fig.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
+    for value, points in rows.groupby("hidden", sort=False):
+        (line,) = ax.plot(points["gain"], points["predicted_rate"], "--", lw=1)
+        errors = dict(yerr=3 * points["rate_stderr"], fmt="o", ms=3, color=line.get_color())
+        ax.errorbar(points["gain"], points["rate"], label=f"n = {value}", **errors)
+    ax.set(title=panel, xlabel="share i/n")
+    ax.axhline(0, color="0.7", lw=0.8, zorder=0)
+fig.axes[0].set_ylabel("exponent (per unit of time)")
+fig.axes[-1].legend(fontsize="small")
+
+known = table[table["deviation"].notna()]
+within = known["within"].astype(bool).sum()
+print(len(known), "points with a theory, of which", within, "lie within three standard errors")
+print("of it and of what the width is derived to add")
+
+
+# %%
+# Measured again by::
+#
+#     python experiments/full_spectrum.py

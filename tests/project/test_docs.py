@@ -1,0 +1,114 @@
+"""The site's sources agree with the package; `make docs` runs them, these checks do not."""
+
+import ast
+import re
+import runpy
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import gradlab as gl
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(p for p in DOCS.rglob("*.md") if not {"auto", "jupyter_execute"} & {*p.parts})
+SCRIPTS = sorted((DOCS / "gallery").glob("*/plot_*.py"))
+CELL = re.compile(r"^```\{code-cell\} python\n(?:---\n.*?\n---\n|:.*\n)?(.*?)^```$", re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def build():
+    sys.modules.pop("build", None)
+    return runpy.run_path(str(DOCS / "build.py"), run_name="docs_build")
+
+
+def cells(path):
+    return CELL.findall(path.read_text("utf-8"))
+
+
+def test_every_public_module_has_a_page_of_the_reference(build):
+    public = {f"gradlab.{n}" for n in gl.__all__ if isinstance(getattr(gl, n), types.ModuleType)}
+    assert public | {"gradlab"} <= {*build["MODULES"]}
+
+
+def test_every_public_name_stands_on_its_page(build):
+    for module in build["MODULES"]:
+        shown = {name for name, *_ in build["names"](module)}
+        own = {name for name in sys.modules[module].__all__}
+        pages = {name for name in own if f"{module}.{name}" in build["MODULES"]}
+        assert shown | pages == own
+
+
+def test_the_paper_map_names_what_exists(build):
+    assert build["check_papers"]() == []
+
+
+def test_the_paper_map_finds_what_is_lost(build, tmp_path):
+    text = (DOCS / "papers.md").read_text("utf-8") + "\n`gradlab.cells.no_such` `tests/none.py`\n"
+    (tmp_path / "papers.md").write_text(text)
+    globals_of = build["check_papers"].__globals__
+    before, globals_of["HERE"] = globals_of["HERE"], tmp_path
+    try:
+        assert build["check_papers"]() == ["gradlab.cells.no_such", "tests/none.py"]
+    finally:
+        globals_of["HERE"] = before
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_the_code_of_a_page_is_python_and_its_pictures_have_texts(path):
+    text = path.read_text("utf-8")
+    assert len(cells(path)) == text.count("```{code-cell}")
+    for code in cells(path):
+        ast.parse(code)
+    if cells(path):
+        assert "{nb-download}`" + path.stem + ".ipynb`" in text
+    for block in re.findall(r"^```\{code-cell\}.*?^```$", text, re.M | re.S):
+        draws = "plt.subplots" in block or re.search(r"^gl\.figures\.(?!save)\w+\(.*\)$", block, re.M)
+        assert not draws or "alt:" in block, block
+
+
+def test_links_between_pages_lead_somewhere():
+    lost = [
+        f"{path.name}: {link}"
+        for path in PAGES
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text("utf-8"))
+        if not (path.parent / link).exists()
+    ]
+    assert lost == []
+
+
+def test_both_guides_run_the_same_code():
+    english, portuguese = (cells(DOCS / "guide" / f"{n}.md") for n in ("neuron", "neuronio"))
+    labels = re.compile(r'"[^"]*"')
+    assert [labels.sub("", code) for code in english] == [
+        labels.sub("", code) for code in portuguese
+    ]
+
+
+def test_every_figure_is_in_the_gallery():
+    text = "".join(path.read_text("utf-8") for path in SCRIPTS)
+    figures = {
+        name
+        for name in dir(gl.figures)
+        if isinstance(getattr(gl.figures, name), types.FunctionType)
+    } - {"draw", "save", "deviations"}
+    assert figures <= {*re.findall(r"gl\.figures\.(\w+)\(", text)}
+
+
+def test_every_published_result_is_in_the_gallery():
+    text = "".join(path.read_text("utf-8") for path in SCRIPTS)
+    theory = {p.stem for p in (ROOT / "results" / "theory").glob("*.png")}
+    trained = {p.parent.name for p in (ROOT / "results" / "training").glob("*/summary.csv")}
+    assert [name for name in theory | trained if name not in text] == []
+
+
+def test_the_paper_is_short_and_its_references_exist():
+    text = (ROOT / "paper" / "paper.md").read_text("utf-8")
+    assert len(text.split("---", 2)[2].split()) < 1000
+    cited = set(re.findall(r"@(\w+)", text.split("---", 2)[2]))
+    entries = re.findall(r"^@\w+\{(\w+),", (ROOT / "paper" / "paper.bib").read_text("utf-8"), re.M)
+    assert cited == {*entries}
+    picture = re.search(r"\]\((\.\./[^)]+)\)", text)
+    assert picture and (ROOT / "paper" / picture[1]).is_file()
