@@ -15,7 +15,7 @@ spec = {
     "cell": ["elman", "lstm"],
     "init": ["normal", "orthogonal"],
     "gain": [0.5, 1.0, 1.5, 2.0],
-    "length": [10, 30, 100],
+    "length": [10, 100],
     "hidden": 32,
     "inputs": 8,
     "input_scale": 0.3,

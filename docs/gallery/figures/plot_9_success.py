@@ -13,7 +13,7 @@ import gradlab as gl
 spec = {
     "task": "adding",
     "cell": ["elman", "gru"],
-    "length": [5, 10, 20],
+    "length": [10, 20],
     "hidden": 16,
     "learning_rate": 0.01,
     "clip_norm": 1.0,
