@@ -64,7 +64,8 @@ def names(module: str) -> list[tuple[str, str, object]]:
 
 def describe_data(module: str, name: str, value: object) -> list[str]:
     """The entry of a constant: the text under its assignment, and the columns that it holds."""
-    lines = [f".. py:data:: {module}.{name}", "", f"   {text_under(module, name)}", ""]
+    lines = [f".. py:data:: {name}", f"   :module: {module}", ""]
+    lines += [f"   {text_under(module, name)}", ""]
     if isinstance(value, dict) and value and all(hasattr(v, "meaning") for v in value.values()):
         lines += ["   .. list-table::", "      :header-rows: 1", ""]
         rows = [("column", "unit", "meaning")]

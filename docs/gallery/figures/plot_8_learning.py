@@ -1,6 +1,6 @@
 """
-Learning: loss against updates, cell by cell
-============================================
+Learning: loss against updates, with and without clipping
+=========================================================
 
 The loss on fresh sequences, the median over the seeds and their range; the dashed line is what
 a predictor reaches that learns nothing. A dot marks the first seed that solved the task.
@@ -12,11 +12,11 @@ import gradlab as gl
 
 spec = {
     "task": "adding",
-    "cell": ["elman", "gru"],
-    "length": [10, 20],
+    "cell": "elman",
+    "length": [5, 10],
     "hidden": 16,
     "learning_rate": 0.01,
-    "clip_norm": 1.0,
+    "clip_norm": [0.0, 1.0],
     "updates": 400,
     "evaluate_every": 50,
     "evaluation": 64,

@@ -12,11 +12,11 @@ import gradlab as gl
 
 spec = {
     "task": "adding",
-    "cell": ["elman", "gru"],
-    "length": [10, 20],
+    "cell": "elman",
+    "length": [5, 10],
     "hidden": 16,
     "learning_rate": 0.01,
-    "clip_norm": 1.0,
+    "clip_norm": [0.0, 1.0],
     "updates": 400,
     "evaluate_every": 50,
     "evaluation": 64,

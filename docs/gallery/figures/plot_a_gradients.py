@@ -1,6 +1,6 @@
 """
-Gradients: training, cell by cell
-=================================
+Gradients: training, remedy by remedy
+=====================================
 
 As `training`, for a sweep: a panel per cell and remedy, the first seed of each.
 """
@@ -11,11 +11,11 @@ import gradlab as gl
 
 spec = {
     "task": "adding",
-    "cell": ["elman", "gru"],
-    "length": 20,
+    "cell": "elman",
+    "length": [5, 10],
     "hidden": 16,
     "learning_rate": 0.01,
-    "clip_norm": 1.0,
+    "clip_norm": [0.0, 1.0],
     "updates": 400,
     "evaluate_every": 50,
     "evaluation": 64,
