@@ -90,6 +90,7 @@ html_theme = "sphinx_book_theme"
 html_title = "gradlab"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}
 html_show_sourcelink = False
 html_copy_source = True
 html_theme_options = {
