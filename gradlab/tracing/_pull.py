@@ -276,32 +276,33 @@ class Pull:
         """The logarithms of all rows, and whether one unit was right for them."""
         axis = self.plan.options.axis
         logs: dict[str, Any] = {}
+        units = jnp.broadcast_to(e, (length, *e.shape))
         size = jax.vmap(functools.partial(_norms.size_in_range, axis=axis, dtype=dtype))
         sizes, inside = size(mu)
         bad = [~inside]
         top = sizes.top
         if direct:
-            self._log(logs, "transported", sizes, e, dtype)
+            self._log(logs, "transported", sizes, units, dtype)
             own, inside = size(direct)
-            self._log(logs, "direct", own, jnp.zeros_like(e), dtype)
+            self._log(logs, "direct", own, jnp.zeros_like(units), dtype)
             bad.append(~inside)
-            top = jnp.maximum(top, own.top - e)
+            top = jnp.maximum(top, own.top - units)
             total = jax.vmap(
                 lambda mu, direct: sum_terms([(mu, jnp.zeros_like(e)), (direct, -e)], axis)
             )(mu, direct)
             sizes, inside = size(total)
             bad.append(~inside)
-        self._log(logs, "total", sizes, e, dtype)
+        self._log(logs, "total", sizes, units, dtype)
         if self.plan.mixes:
             top = jnp.max(top, axis=-1)
         bad.append((jnp.abs(top) > self.window) & (top > _norms.ZERO // 2))
         low = [
-            (log - _norms.nats(e, dtype) < _norms.floor(dtype)) & ~jnp.isneginf(log)
+            (log - _norms.nats(units, dtype) < _norms.floor(dtype)) & ~jnp.isneginf(log)
             for name, log in logs.items()
             if self.guards and not name.startswith("direct")
         ]
         good = ~functools.reduce(jnp.logical_or, map(jnp.any, (*bad, *low, *lost)))
-        logs["scale"] = jnp.broadcast_to(_norms.nats(e, dtype), (length, *e.shape))
+        logs["scale"] = _norms.nats(units, dtype)
         return logs, good
 
     def _log(self, logs: dict[str, Any], part: str, size: _norms.Size, k: Any, dtype: Any) -> None:

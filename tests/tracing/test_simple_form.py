@@ -16,6 +16,7 @@ import pytest
 from simple_form import record
 
 import gradlab as gl
+from gradlab.tracing import _scan
 
 T, N = 120, 3
 XS = jax.random.normal(jax.random.key(0), (T, N))
@@ -163,3 +164,33 @@ def test_random_steps_have_the_record_of_the_simple_form(leaves, reads, rates, s
     scan = check(random_forms(leaves), xs, weights)
     if not reads and rates in [(9.0,) * 3, (-9.0,) * 3]:
         assert abs(scan.log_norm[0] - scan.log_norm[-1]) > 700
+
+
+@pytest.mark.parametrize("name", ["tanh", "turns", "pair", "dies"])
+def test_long_scans_of_samples_have_the_record_of_short_ones(name, monkeypatch):
+    """From T = 1024 on chunks run in one unit, of each sample its own; before that, every step."""
+    step, start = STEPS[name]
+    xs = jax.random.normal(jax.random.key(5), (2, 1100, N))
+
+    def loss(xs):
+        def one(xs):
+            def body(h, x):
+                h = step(h, x)
+                return h, h
+
+            h, hs = jax.lax.scan(body, start, xs)
+            return sum(
+                jnp.sum(h) + 0.1 * jnp.sum(hs)
+                for h, hs in zip(*map(jax.tree.leaves, (h, hs)), strict=True)
+            )
+
+        return jnp.sum(jax.vmap(one)(xs))
+
+    chunks = gl.trace(loss, batch_axis=0)(xs)
+    monkeypatch.setattr(_scan, "_LONG", None)
+    steps = gl.trace(loss, batch_axis=0)(xs)
+    assert chunks.scans[0].log_norm.shape == (1100, 2)
+    for field in ("log_norm", "log_direct", "log_transported"):
+        one, other = (getattr(out.scans[0], field) for out in (chunks, steps))
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-7, err_msg=field)
+    np.testing.assert_allclose(chunks.grads, steps.grads, rtol=1e-9)
