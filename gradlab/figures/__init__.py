@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from gradlab import frames
 from gradlab._files import Folder, expand
+from gradlab.figures._neuron import neuron
 from gradlab.figures._numbers import axis_of, numbers
 from gradlab.figures._reading import reading
 from gradlab.figures._sentiment import sentiment
@@ -46,6 +47,7 @@ __all__ = [
     "inputs",
     "learning",
     "length",
+    "neuron",
     "phase",
     "reading",
     "save",
