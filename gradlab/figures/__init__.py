@@ -29,6 +29,7 @@ from gradlab.figures._style import DECADES, FLOAT32, LABELS, MARKS, STYLE, headl
 from gradlab.figures._sweep import decay, inputs, length, phase, select
 from gradlab.figures._theory import QUANTITIES, deviations, theory
 from gradlab.figures._training import flossing, gradients, learning, success, traced, training
+from gradlab.figures._word_order import word_order
 
 __all__ = [
     "DECADES",
@@ -55,6 +56,7 @@ __all__ = [
     "success",
     "theory",
     "training",
+    "word_order",
 ]
 
 _log = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from gradlab.tasks import (
     reviews,
     temperature,
     temporal_order,
+    word_order,
 )
 from gradlab.tasks.base import (
     INPUTS,
@@ -59,6 +60,7 @@ __all__ = [
     "reviews",
     "temperature",
     "temporal_order",
+    "word_order",
 ]
 
 

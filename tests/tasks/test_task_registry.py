@@ -30,6 +30,7 @@ CASES = {
     "temperature": ("temperature", {"length": 30}),
     "temporal-order": ("temporal_order", {"length": 27}),
     "temporal-order-3": ("temporal_order", {"length": 50, "symbols": 3}),
+    "word-order": ("word_order", {"length": 9, "distance": 4}),
 }
 every_task = pytest.mark.parametrize("case", CASES)
 CLASSIFICATION = [case for case in CASES if case not in ("adding", "temperature")]
@@ -171,6 +172,7 @@ READINGS = {
     "parity-every-step": lambda x: [(x[: t + 1, 0] > 0).sum() % 2 for t in range(len(x))],
     "temporal-order": _order,
     "temporal-order-3": _order,
+    "word-order": lambda x: int(x[:, 1].argmax() < x[:, 0].argmax()),
 }
 
 
@@ -275,6 +277,20 @@ def test_temporal_order_positions(case, windows):
         assert (abs(counts / DRAWS - p) < 4 * math.sqrt(p * (1 - p) / DRAWS)).all()
     others = xs[~relevant][:, 2:].mean(0)
     assert (abs(others - 0.25) < 4 * math.sqrt(0.25 * 0.75 / (~relevant).sum())).all()
+
+
+def test_a_bag_of_words_says_nothing_of_their_order():
+    """Words of both classes have one distribution, at equal distance, wherever they stand."""
+    xs, target = drawn("word-order")
+    first = xs[..., :2].sum(-1).argmax(1)
+    second = 8 - xs[:, ::-1, :2].sum(-1).argmax(1)
+    np.testing.assert_array_equal(second - first, 4)
+    assert set(first) == set(range(5))
+    np.testing.assert_array_equal(xs.sum(1)[:, :2], 1)
+    groups = [(xs[target == k].sum(1), first[target == k]) for k in (0, 1)]
+    for one, other in zip(*groups, strict=True):
+        error = np.sqrt(one.var(0) / len(one) + other.var(0) / len(other))
+        assert (abs(one.mean(0) - other.mean(0)) <= 4 * error).all()
 
 
 # Data sets.
@@ -409,6 +425,8 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, read, mo
         ("digits", {"size": 16}, "digits needs size to be 8 or 28, got 16"),
         ("temperature", {"length": 23}, "temperature needs length of at least 24, got 23"),
         ("temperature", {"length": 1001}, "temperature needs length of at most 1000, got 1001"),
+        ("word_order", {"distance": 0}, "word_order needs distance of at least 1, got 0"),
+        ("word_order", {"distance": 30}, "word_order needs distance below length=30, got 30"),
         ("parity", {"length": 0}, "parity needs length of at least 1, got 0"),
     ],
 )
