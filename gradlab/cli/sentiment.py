@@ -1,6 +1,10 @@
 """The commands of `gradlab sentiment`: train, evaluate, predict, explain."""
 
+import math
 import os
+import sys
+import textwrap
+from json import dumps as json_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +16,7 @@ import typer
 from gradlab._files import expand
 
 if TYPE_CHECKING:
-    from gradlab.sentiment import Classifier, Recipe
+    from gradlab.sentiment import Classifier, Prediction, Recipe
     from gradlab.tasks.imdb import Reviews
 
 app = typer.Typer(
@@ -146,22 +150,68 @@ def evaluate(
 Text = Annotated[str, typer.Argument(help="a review, in quotes")]
 Chosen = Annotated[
     Path | None,
-    typer.Option(
-        help="a file that `train` wrote; without it the one that `make sentiment` left, or a "
-        "model that is trained now, on the package's snippets",
-        metavar="FILE",
-    ),
+    typer.Option(help="a file that `train` wrote; default: gradlab's own model", metavar="FILE"),
 ]
 
 
 @app.command()
-def predict(text: Text, model: Chosen = None) -> None:
-    """Print whether TEXT is positive or negative, and the probability of that label."""
+def predict(
+    text: Annotated[
+        str | None, typer.Argument(help="a review, in quotes; without it standard input is read")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="a review on each line; - for standard input")
+    ] = None,
+    model: Chosen = None,
+    json: Annotated[bool, typer.Option("--json", help="a JSON object for each review")] = False,
+) -> None:
+    """Print whether reviews are positive or negative, and the probability of that label."""
     from gradlab import sentiment
 
-    classifier = _default() if model is None else sentiment.load(model)
-    label, probability = sentiment.predict(classifier, text)
-    print(f"{label} (probability {probability:.3f})")
+    if text is not None and file is not None:
+        raise ValueError("give a text or --file, not both")
+    if text is not None and not text.strip():
+        raise ValueError("there is nothing to judge: the text is empty")
+    rows = _lines(file) if text is None else [(1, text)]
+    found = sentiment.predict(sentiment.load(model), [text for _, text in rows])
+    for (line, review), said in zip(rows, found, strict=True):
+        if json:
+            print(_as_json(line, said))
+        elif text is not None:
+            print(_describe(said))
+        else:
+            print(f"{line}: {_describe(said)}: {textwrap.shorten(review, 60)}")
+
+
+def _lines(file: Path | None) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers, of a file or of standard input."""
+    if file is None and sys.stdin.isatty():
+        raise ValueError("give a text in quotes, --file FILE, or reviews on standard input")
+    if file is None or str(file) == "-":
+        name, content = "standard input", sys.stdin.buffer.read()
+    else:
+        name, content = str(file), file.read_bytes()
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{name}, line {line}: not UTF-8 ({error.reason})") from None
+    rows = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise ValueError(f"{name}: there is no review in it")
+    return rows
+
+
+def _describe(said: "Prediction") -> str:
+    words = f"{said.known} of {said.count} words known"
+    if math.isnan(said.probability):
+        return f"{said.label} ({words})"
+    return f"{said.label} (probability {said.probability:.3f}, {words})"
+
+
+def _as_json(line: int, said: "Prediction") -> str:
+    probability = None if math.isnan(said.probability) else round(said.probability, 6)
+    return json_of({"line": line, **said._asdict(), "probability": probability})
 
 
 # What the letters of `gate_values` stand for; z is an update gate in the family of the GRU alone.
@@ -181,7 +231,7 @@ def explain(
     kind = out.suffix.lstrip(".")
     if kind not in ("png", "pdf"):
         raise ValueError(f"--out needs a name that ends in .png or .pdf, got {out}")
-    classifier = _default() if model is None else sentiment.load(model)
+    classifier = sentiment.load(model)
     found = sentiment.explain(classifier, text)
 
     from gradlab import figures
@@ -192,9 +242,7 @@ def explain(
         f"{letter} ({words[letter]})" if letter in words else letter: values
         for letter, values in found.gates.items()
     }
-    last = float(found.probability[-1])
-    label = sentiment.LABELS[last > 0.5]
-    says = f"{label} (probability {max(last, 1 - last):.3f})"
+    says = _describe(sentiment.predict(classifier, text))
     figure = figures.reading(
         found.tokens,
         found.states,
@@ -206,23 +254,5 @@ def explain(
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     figures.save(figure, out.with_suffix(""), [kind])
-    print(f"{says}, {found.known} of {len(found.tokens)} {classifier.recipe.unit} known")
+    print(says)
     print(f"saved as {out}")
-
-
-def _default() -> "Classifier":
-    """The model in the user's cache; a new one if this version can read none there."""
-    from gradlab import sentiment
-
-    path = sentiment.default_path()
-    console = rich.console.Console(stderr=True, soft_wrap=True, highlight=False)
-    try:
-        return sentiment.load(path)
-    except FileNotFoundError:
-        console.print("no model yet: training one on the package's snippets, once")
-    except ValueError as error:
-        console.print(f"{error}\ntraining a new one on the package's snippets")
-    classifier = _trained(sentiment.quick("gru"), _read("snippets"))
-    sentiment.save(classifier, path)
-    console.print(f"saved as {path}")
-    return classifier

@@ -25,7 +25,8 @@ def word_order(frame: pd.DataFrame) -> Figure:
 
     >>> import gradlab as gl
     >>> rows = {"model": ["gru"] * 2, "distance": [1, 8], "seed": [0, 0]}
-    >>> figure = gl.figures.word_order(pd.DataFrame(rows | {"accuracy": [1.0, 0.5], "reach": [0, -9]}))
+    >>> frame = pd.DataFrame(rows | {"accuracy": [1.0, 0.5], "reach": [0.0, -9.0]})
+    >>> figure = gl.figures.word_order(frame)
     >>> [ax.get_ylabel() for ax in figure.axes]
     ['accuracy', 'ln(|λ$_{T-d}$| / |λ$_T$|) before training (nats)']
     """

@@ -21,6 +21,11 @@ from gradlab.sentiment.text import OTHER, PADDING, UNITS, Vocabulary, encode, vo
 from gradlab.tracing import trace
 
 LABELS = ("negative", "positive")
+UNDECIDED = "undecided"
+KNOWN_SHARE = 0.5
+"""The share of a text's words that must be known. With the package's model all of 19,906 reviews of
+IMDb and 99.9 % of 3,000 English captions of Multi30k reach it, of the same captions in French 6 %
+and in German 1 %."""
 
 # A batch of short reviews skips the parts of the length that are padding in all of them. Each part
 # is one more program to compile.
@@ -202,7 +207,7 @@ def train(
     loss = batch_loss(model, recipe.word_dropout, recipe.pair_dropout)
     state = training.start(model.init(k_params), adam, k_run)
     advance = jax.jit(lambda sample, state: training.advance(loss, sample, adam, state, per_epoch))
-    classifier = Classifier(recipe, words, model, state.params, _hashes(texts))
+    classifier = Classifier(recipe, words, model, state.params, hashes(texts))
     if watch is not None:
         watch(0, classifier, math.nan)
     for epoch in range(1, recipe.epochs + 1):
@@ -266,7 +271,8 @@ def evaluate(
     return Evaluation(float(np.trace(confusion) / len(texts)), confusion)
 
 
-def _hashes(texts: Sequence[str]) -> np.ndarray:
+def hashes(texts: Sequence[str]) -> np.ndarray:
+    """64 bits of each text's SHA-256: what `Classifier.seen` holds of the reviews learnt."""
     digests = [hashlib.sha256(text.encode()).digest()[:8] for text in texts]
     return np.frombuffer(b"".join(digests), np.uint64)
 
@@ -279,17 +285,64 @@ def unseen(classifier: Classifier, texts: Sequence[str]) -> Bool[np.ndarray, " r
     >>> unseen(classifier, ["bad film", "a new film"]).tolist()
     [False, True]
     """
-    return ~np.isin(_hashes(texts), classifier.seen)
+    return ~np.isin(hashes(texts), classifier.seen)
 
 
-def predict(classifier: Classifier, text: str) -> tuple[str, float]:
-    """The label of one text, and the probability that the model gives to that label.
+class Prediction(NamedTuple):
+    """What a classifier says of one text.
+
+    Attributes:
+        label: positive or negative, or undecided where too few words are known.
+        probability: that the model gives to the label; NaN where it is undecided.
+        known: how many of the text's words (or characters) are in the vocabulary.
+        count: how many words it has, marks of punctuation apart.
+    """
+
+    label: str
+    probability: float
+    known: int
+    count: int
+
+
+def judge(logit: float, known: int, count: int) -> Prediction:
+    """The label that a logit ln p/(1-p) stands for, where enough of the words are known.
+
+    It is undecided where less than `KNOWN_SHARE` of the words are: a text in another language is
+    full of unknown words.
+
+    >>> judge(2.0, 3, 4)
+    Prediction(label='positive', probability=0.880797..., known=3, count=4)
+    >>> judge(2.0, 1, 4).label
+    'undecided'
+    """
+    if known < KNOWN_SHARE * count or not count:
+        return Prediction(UNDECIDED, math.nan, known, count)
+    return Prediction(LABELS[logit > 0], float(jax.nn.sigmoid(abs(logit))), known, count)
+
+
+def predict(classifier: Classifier, texts: str | Sequence[str]) -> Any:
+    """What the classifier says of a text, a `Prediction`; or of several, a list of them.
 
     Raises:
-        ValueError: for a text without a token.
+        ValueError: for an empty text.
     """
-    z = float(scores(classifier, [text])[0])
-    return LABELS[z > 0], 1 / (1 + math.exp(-abs(z)))
+    if isinstance(texts, str):
+        return predict(classifier, [texts])[0]
+    logits = scores(classifier, texts)
+    counts = _known(classifier, texts)
+    return [judge(float(z), *row) for z, row in zip(logits, counts, strict=True)]
+
+
+def _known(classifier: Classifier, texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Of each text, how many words of what is read are known, and how many there are."""
+    known = frozenset(classifier.vocabulary.tokens)
+    recipe = classifier.recipe
+    rows = []
+    for text in texts:
+        read = UNITS[recipe.unit](text)[-recipe.length :]
+        tokens = [token for token in read if any(map(str.isalnum, token))]
+        rows.append((sum(token in known for token in tokens), len(tokens)))
+    return rows
 
 
 class Gradient(NamedTuple):

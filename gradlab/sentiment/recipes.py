@@ -75,6 +75,15 @@ RECIPES: dict[str, Recipe] = {
         word_dropout=0.3,
         pair_dropout=0.3,
     ),
+    # What the package ships (experiments/sentiment_model.py): words and pairs, in few numbers.
+    "everyday": _recurrent(
+        "gru",
+        options={"embedding": 48},
+        grams=2,
+        tokens=24_000,
+        epochs=3,
+        pair_dropout=0.2,
+    ),
     "convolution": Recipe(
         "convolution",
         {"widths": [3, 4, 5], "filters": 50, "dropout": 0.5},

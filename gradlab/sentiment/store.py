@@ -7,23 +7,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlab import _arrays, _files
+from gradlab import _arrays
 from gradlab._names import choose, shorten, show
 from gradlab.sentiment.learn import Classifier, build
 from gradlab.sentiment.recipes import Recipe
 from gradlab.sentiment.text import UNITS, Vocabulary
 
-VERSION = 2
+VERSION = 3
 """Of the file's format: a change of what a file holds, or of what its numbers mean, raises it."""
 
+SHIPPED = "gradlab/sentiment/data/everyday.safetensors"
+"""The package's own model, which `load()` reads, from the root of the project."""
+
 _FORMAT = "gradlab sentiment model"
+_TABLE, _TABLE_STEPS = "params/embedding", "steps/embedding"
+_STEPS = 127  # of an 8-bit number to each side of zero
 
 
-def save(classifier: Classifier, path: str | Path) -> None:
+def save(classifier: Classifier, path: str | Path, *, small: bool = False) -> None:
     """Write a classifier to one safetensors file.
 
     Each parameter has its path in the tree as its name, such as `params/cell/W`; the recipe and the
     vocabulary are in the file's metadata. The file is complete or it is not there.
+
+    Args:
+        classifier: what to write.
+        path: the file.
+        small: write the vectors of the words in 8 bits: row i is s_i times integers from -127 to
+            127, with s_i in `steps/embedding`. A quarter of the bytes, and an entry is off by at
+            most s_i / 2.
     """
     about = {
         "format": _FORMAT,
@@ -33,6 +45,11 @@ def save(classifier: Classifier, path: str | Path) -> None:
     }
     leaves, _ = jax.tree.flatten_with_path(classifier.params)
     arrays = {_name(path): np.asarray(leaf) for path, leaf in leaves}
+    if small:
+        table = arrays[_TABLE]
+        steps = np.maximum(np.abs(table).max(1), 1e-30).astype(np.float32) / _STEPS
+        arrays[_TABLE] = np.rint(table / steps[:, None]).astype(np.int8)
+        arrays[_TABLE_STEPS] = steps
     _arrays.write(path, about, {"seen": classifier.seen, **arrays})
 
 
@@ -40,13 +57,17 @@ def _name(path: Any) -> str:
     return f"params/{jax.tree_util.keystr(path, simple=True, separator='/')}"
 
 
-def load(path: str | Path) -> Classifier:
-    """Read what `save` wrote, with this version of gradlab or an earlier one.
+def load(path: str | Path | None = None) -> Classifier:
+    """Read what `save` wrote; without a path, the model that the package ships.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a file that is damaged, of a later version, or no model at all.
+        ValueError: for a file that is damaged, of another version, or no model at all.
+
+    >>> load().recipe.options["cell"]
+    'gru'
     """
+    path = Path(__file__).parent / "data" / Path(SHIPPED).name if path is None else path
     try:
         about, arrays = _arrays.read(path)
         is_ours = about["format"] == _FORMAT
@@ -57,7 +78,7 @@ def load(path: str | Path) -> Classifier:
         raise ValueError(f"{path}: damaged, or not a gradlab sentiment model ({error})") from None
     if not is_ours:
         raise ValueError(f"{path}: not a gradlab sentiment model")
-    if version not in (1, VERSION):
+    if version != VERSION:
         raise ValueError(
             f"{path}: a model file of version {version}, and this gradlab reads version {VERSION}; "
             "train the model again"
@@ -77,10 +98,10 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
     model = build(recipe, vocabulary)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     leaves, tree = jax.tree.flatten_with_path(shapes)
-    # Version 1 numbered the parameters.
-    numbered = about["version"] == 1
-    names = [f"{i:03d}" if numbered else _name(path) for i, (path, _) in enumerate(leaves)]
+    names = [_name(path) for path, _ in leaves]
     seen = arrays.pop("seen")
+    if (steps := arrays.pop(_TABLE_STEPS, None)) is not None:
+        arrays[_TABLE] = arrays[_TABLE] * steps[:, None]
     if set(arrays) != set(names):
         raise ValueError(f"parameters {sorted(arrays)} instead of {sorted(names)}")
     values = [arrays[name] for name in names]
@@ -143,9 +164,3 @@ def _check_number(name: str, value: Any, kind: type, least: float, most: float) 
     if not is_number or not least <= value <= most:  # NaN is neither
         what = "a whole number" if kind is int else "a number"
         raise ValueError(f"{name}: {show(value)} is not {what} from {least:g} to {most:g}")
-
-
-def default_path() -> Path:
-    """The file for a model that was given no place, in the user's cache folder."""
-    old, new = (_files.cache() / f"sentiment.{kind}" for kind in ("npz", "safetensors"))
-    return old if old.exists() and not new.exists() else new

@@ -15,16 +15,38 @@ PADDING, OTHER = 0, 1
 _FIRST = 2
 
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?|[!?.,;:()\"]")
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?|[:;=]-?[()]|[!?.,;:()\"]")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+# Phones write other apostrophes and quotes than keyboards do, and faces as single signs.
+_GOOD = "😀😃😄😁😆😊🙂😉😍🥰😘😎🤩😂🤣👍👏🙌💯🎉❤💕💖♥⭐☺"
+_BAD = "😞😢😭😡😠🤬😤😒🙁☹😣😖😩😫🥱😴🤮🤢👎💩💔"
+_SIGNS = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u02bc\u00b4\uff07`", "'")
+    | dict.fromkeys("\u201c\u201d\u201e", '"')
+    | {"\u2026": "..."}
+    | dict.fromkeys(_GOOD, " :) ")
+    | dict.fromkeys(_BAD, " :( ")
+)
 
 
 def words(text: str) -> list[str]:
-    """The words in lower case, and the marks of punctuation, each a token of its own.
+    """The words in lower case, marks of punctuation and faces, each a token of its own.
 
-    >>> words("It wasn't bad...<br /><br />GREAT!")
-    ['it', "wasn't", 'bad', '.', '.', '.', 'great', '!']
+    Curly apostrophes and quotes are straight ones; emoji of mood are `:)` or `:(`.
+
+    >>> words("It wasn\u2019t bad...<BR />GREAT! \U0001f60d")
+    ['it', "wasn't", 'bad', '.', '.', '.', 'great', '!', ':)']
     """
-    return _WORD.findall(_BREAK.sub(" ", text).lower())
+    return _WORD.findall(_BREAK.sub(" ", text).translate(_SIGNS).lower())
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text: parts that end with `.`, `!` or `?` before white space.
+
+    >>> sentences("Good. Very good!<br />Or not?")
+    ['Good.', 'Very good!', 'Or not?']
+    """
+    return [part for part in _SENTENCE.split(_BREAK.sub(" ", text).strip()) if part]
 
 
 def characters(text: str) -> list[str]:

@@ -36,7 +36,7 @@ def word_order(length: int = 30, distance: int = 10) -> Task:
 
     >>> xs, target = word_order(length=10, distance=4).sample(jax.random.key(1))
     >>> "".join("ABabcdef"[c] for c in xs.argmax(1)), int(target)
-    ('dacBbceAcf', 1)
+    ('bcdAadeBfb', 0)
 
     Source: the order of two symbols is task 6a of Hochreiter & Schmidhuber, "Long short-term
     memory" (1997), here with a distance that is set.

@@ -1,5 +1,7 @@
+import csv
 import json
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -12,11 +14,12 @@ from typer.testing import CliRunner
 import gradlab as gl
 from gradlab import _arrays, _files, sentiment
 from gradlab.cli import sentiment as sentiment_cli
-from gradlab.sentiment import learn, store
+from gradlab.sentiment import learn
 from gradlab.tasks import imdb
 
 KEY = jax.random.key(0)
 CODES = 12
+ROOT = Path(__file__).parents[2]
 
 # Every registered model, small, and the plain one with each cell of the experiment.
 SMALL = {
@@ -354,7 +357,8 @@ def test_predict_agrees_with_evaluate(small, trained):
     found = sentiment.evaluate(made, texts, positive)
     confusion = np.zeros((2, 2), int)
     for text, label in zip(texts, positive, strict=True):
-        said, probability = sentiment.predict(made, text)
+        said, probability, known, count = sentiment.predict(made, text)
+        assert known == count == len(text.split())
         assert 0.5 <= probability <= 1
         confusion[int(label), sentiment.LABELS.index(said)] += 1
     np.testing.assert_array_equal(found.confusion, confusion)
@@ -533,26 +537,6 @@ def rewritten(path, change):
     _arrays.write(path, about, arrays)
 
 
-def version_1(path, made):
-    """The file of a model as gradlab wrote it before: numbered parameters in an archive."""
-    about = {"format": "gradlab sentiment model", "version": 1}
-    about |= {"recipe": made.recipe._asdict(), "vocabulary": made.vocabulary._asdict()}
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    leaves = {f"{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(made.params))}
-    with path.open("wb") as file:
-        np.savez_compressed(file, about=text, seen=made.seen, **leaves)
-
-
-@every_taught
-def test_a_model_of_version_1_is_read(small, trained, tmp_path):
-    made = trained[0][small]
-    version_1(tmp_path / "model.npz", made)
-    again = sentiment.load(tmp_path / "model.npz")
-    assert (again.recipe, again.vocabulary) == (made.recipe, made.vocabulary)
-    jax.tree.map(np.testing.assert_array_equal, again.params, made.params)
-    np.testing.assert_array_equal(again.seen, made.seen)
-
-
 def test_parameters_have_the_names_of_their_places(model_file):
     with safetensors.safe_open(model_file, framework="numpy") as file:
         names = set(file.keys())
@@ -561,7 +545,7 @@ def test_parameters_have_the_names_of_their_places(model_file):
 
 def test_another_version_is_told(model_file):
     rewritten(model_file, lambda about, _: about.update(version=99))
-    with pytest.raises(ValueError, match=r"model.npz: a model file of version 99, .* version 2"):
+    with pytest.raises(ValueError, match=r"model.npz: a model file of version 99, .* version 3"):
         sentiment.load(model_file)
 
 
@@ -650,16 +634,6 @@ def test_recipes_can_be_built_and_saved(name, make):
     assert jax.eval_shape(model.logit, params, codes, KEY).shape == ()
 
 
-def test_default_path_is_in_the_users_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert store.default_path() == tmp_path / "gradlab" / "sentiment.safetensors"
-    (tmp_path / "gradlab").mkdir()
-    (tmp_path / "gradlab" / "sentiment.npz").touch()
-    assert store.default_path() == tmp_path / "gradlab" / "sentiment.npz"
-    (tmp_path / "gradlab" / "sentiment.safetensors").touch()
-    assert store.default_path() == tmp_path / "gradlab" / "sentiment.safetensors"
-
-
 @pytest.fixture
 def reviews_file(tmp_path):
     """Reviews as a csv file, with both splits."""
@@ -691,17 +665,18 @@ def test_train_evaluate_predict(reviews_file, tmp_path):
     assert "says positive" in said
     for count in found.confusion.ravel():
         assert f" {count} " in said
-    label, probability = sentiment.predict(made, "w1 good w2")
+    found = sentiment.predict(made, "w1 good w2")
     said = command("predict", "--model", out, "w1 good w2").output
-    assert said == f"{label} (probability {probability:.3f})\n"
+    assert said == f"{found.label} (probability {found.probability:.3f}, 3 of 3 words known)\n"
 
 
 def test_explain_draws_what_the_model_reads(trained, tmp_path):
     made, model, out = trained[0]["pooled"], tmp_path / "model.npz", tmp_path / "new" / "a.b.png"
     sentiment.save(made, model)
-    label, probability = sentiment.predict(made, "w1 good rare w2")
+    found = sentiment.predict(made, "w1 good rare w2")
     said = command("explain", "--model", model, "--out", out, "w1 good rare w2").output
-    assert said == f"{label} (probability {probability:.3f}), 3 of 4 words known\nsaved as {out}\n"
+    label = f"{found.label} (probability {found.probability:.3f}, 3 of 4 words known)"
+    assert said == f"{label}\nsaved as {out}\n"
     assert out.read_bytes().startswith(b"\x89PNG")
     for arguments, message in (
         (("--model", model, "--out", tmp_path / "a.jpg"), "needs a name that ends in .png or .pdf"),
@@ -748,22 +723,128 @@ def test_train_refuses_before_it_reads(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_predict_trains_once_where_there_is_no_model(trained, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asked = []
+# What is shipped, and what people write.
 
-    def train(recipe, reviews):
-        asked.append((recipe, len(reviews.texts)))
-        return trained[0]["bag_of_words"]
 
-    monkeypatch.setattr(sentiment_cli, "_trained", train)
-    first = command("predict", "w1 good w2")
-    assert "no model yet: training one on the package's snippets" in first.stderr
-    second = command("predict", "w1 good w2")
-    assert first.stdout == second.stdout
-    assert first.stdout.startswith("positive (probability 0.")
-    assert not second.stderr
-    assert asked == [(sentiment.quick("gru"), 10_568)]
-    Path(store.default_path()).write_bytes(b"an old one")
-    assert "training a new one" in command("predict", "w1 good w2").stderr
-    assert len(asked) == 2
+@pytest.fixture(scope="module")
+def shipped():
+    return sentiment.load()
+
+
+def test_the_shipped_model_judges_the_lectures_sentence(shipped):
+    text = "This movie was absolutely amazing! The acting was superb and the plot was captivating."
+    for review in (text, "This movie was amazing!"):
+        found = sentiment.predict(shipped, review)
+        assert found.label == "positive" and found.probability > 0.9
+    assert command("predict", text).output.startswith("positive (probability 0.9")
+
+
+def test_the_shipped_model_is_right_on_short_sentences(shipped):
+    with (ROOT / "experiments" / "sentences.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 120
+    found = sentiment.predict(shipped, [row["review"] for row in rows])
+    for name in ("first", "second"):
+        right = [
+            said.label == row["sentiment"]
+            for row, said in zip(rows, found, strict=True)
+            if row["list"] == name
+        ]
+        assert len(right) == 60 and sum(right) >= 52
+
+
+def test_the_shipped_model_is_small_and_says_what_it_is():
+    path = ROOT / sentiment.SHIPPED
+    assert path.stat().st_size < 2_000_000
+    card = path.with_suffix(".md").read_text()
+    assert f"{path.stat().st_size:,} bytes" in card
+    accuracy = float(re.search(r"reviews of the part test \| ([0-9.]+)", card)[1])
+    assert 0.9 <= accuracy < 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "O filme é maravilhoso, adorei cada minuto e recomendo a todos.",
+        "Ce film est un chef-d'œuvre, les acteurs sont magnifiques du début à la fin.",
+        "Der Film war leider sehr langweilig und viel zu lang, ich bin eingeschlafen.",
+        "zxqv wkjh plmo qqqz",
+        "映画はとても面白かったです",
+        "👽 123",
+    ],
+)
+def test_a_text_of_unknown_words_is_undecided(shipped, text):
+    found = sentiment.predict(shipped, text)
+    assert found.label == "undecided" and math.isnan(found.probability)
+    assert found.known < found.count or not found.count
+    said = command("predict", text).output
+    assert said == f"undecided ({found.known} of {found.count} words known)\n"
+
+
+def test_phones_and_markup_write_the_same_words(shipped):
+    plain = "I don't like it. It isn't good."
+    for other in (plain.replace("'", "\u2019"), plain.replace(". ", ".<BR />"), f" {plain}\n"):
+        assert sentiment.predict(shipped, other) == sentiment.predict(shipped, plain)
+    glad, sad = sentiment.scores(shipped, ["The film \U0001f60d", "The film \U0001f44e"])
+    assert glad > sad
+    assert sentiment.words("\U0001f44d\U0001f3fd\u2764\ufe0f :-(") == [":)", ":)", ":-("]
+
+
+def test_predict_reads_lines_of_a_file_and_of_standard_input(shipped, tmp_path):
+    path = tmp_path / "reviews.txt"
+    texts = ["A great film.", "", "An awful film.", "Ein Film ohne Worte"]
+    path.write_text("\n".join(texts))
+    labels = ["1: positive", "3: negative", "4: undecided"]
+    lines = command("predict", "--file", path).output.splitlines()
+    assert [line.split(" (")[0] for line in lines] == labels
+    runner = CliRunner()
+    for arguments in (["predict"], ["predict", "--file", "-"]):
+        again = runner.invoke(sentiment_cli.app, arguments, input=path.read_bytes())
+        assert again.output.splitlines() == lines
+    rows = [
+        json.loads(line)
+        for line in command("predict", "--json", "--file", path).output.splitlines()
+    ]
+    assert [f"{row['line']}: {row['label']}" for row in rows] == labels
+    assert rows[2]["probability"] is None and rows[0]["probability"] > 0.9
+    assert rows[0]["known"] == rows[0]["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"good\nbad\xff\n", "line 2: not UTF-8"),
+        (b" \n\n", "there is no review in it"),
+    ],
+)
+def test_a_file_that_cannot_be_judged_is_named(tmp_path, content, message):
+    path = tmp_path / "reviews.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"reviews.txt.*{message}"):
+        command("predict", "--file", path)
+    with pytest.raises(ValueError, match="give a text or --file, not both"):
+        command("predict", "good", "--file", path)
+    with pytest.raises(ValueError, match="the text is empty"):
+        command("predict", " ")
+
+
+def test_a_small_file_says_nearly_the_same(trained, tmp_path):
+    made, path = trained[0]["pooled"], tmp_path / "small.safetensors"
+    sentiment.save(made, path, small=True)
+    again = sentiment.load(path)
+    table, rounded = (np.asarray(c.params["embedding"]) for c in (made, again))
+    step = np.abs(table).max(1, keepdims=True) / 127
+    assert (np.abs(rounded - table) <= 0.5001 * step).all()
+    assert (rounded != table).any()
+
+
+def test_phrases_and_cuts_have_the_labels_of_what_they_come_from():
+    texts, positive = sentiment.phrases(400)
+    assert len(texts) == len(positive) == 400 and positive.sum() == 200
+    assert not any("{" in text for text in texts)
+    assert len(set(texts)) > 300
+    reviews = ["One is good here. Two is good here. Three is good here. Four.", "Short."]
+    found, labels = sentiment.cuts(reviews, np.array([True, False]), 5)
+    assert labels.tolist() == [True] * 5
+    assert all(text in reviews[0] and "Four" not in text for text in found)
+    assert any(text.endswith("Three is good here.") for text in found)
