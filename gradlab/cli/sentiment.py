@@ -203,7 +203,7 @@ def _lines(file: Path | None) -> list[tuple[int, str]]:
 
 
 def _describe(said: "Prediction") -> str:
-    words = f"{said.known} of {said.count} words known"
+    words = f"{said.known} of {said.words} words known"
     if math.isnan(said.probability):
         return f"{said.label} ({words})"
     return f"{said.label} (probability {said.probability:.3f}, {words})"

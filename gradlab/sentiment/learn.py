@@ -295,13 +295,13 @@ class Prediction(NamedTuple):
         label: positive or negative, or undecided where too few words are known.
         probability: that the model gives to the label; NaN where it is undecided.
         known: how many of the text's words (or characters) are in the vocabulary.
-        count: how many words it has, marks of punctuation apart.
+        words: how many words it has, marks of punctuation apart.
     """
 
     label: str
     probability: float
     known: int
-    count: int
+    words: int
 
 
 def judge(logit: float, known: int, count: int) -> Prediction:
@@ -311,7 +311,7 @@ def judge(logit: float, known: int, count: int) -> Prediction:
     full of unknown words.
 
     >>> judge(2.0, 3, 4)
-    Prediction(label='positive', probability=0.880797..., known=3, count=4)
+    Prediction(label='positive', probability=0.880797..., known=3, words=4)
     >>> judge(2.0, 1, 4).label
     'undecided'
     """

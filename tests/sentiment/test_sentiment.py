@@ -776,9 +776,9 @@ def test_the_shipped_model_is_small_and_says_what_it_is():
 def test_a_text_of_unknown_words_is_undecided(shipped, text):
     found = sentiment.predict(shipped, text)
     assert found.label == "undecided" and math.isnan(found.probability)
-    assert found.known < found.count or not found.count
+    assert found.known < found.words or not found.words
     said = command("predict", text).output
-    assert said == f"undecided ({found.known} of {found.count} words known)\n"
+    assert said == f"undecided ({found.known} of {found.words} words known)\n"
 
 
 def test_phones_and_markup_write_the_same_words(shipped):
@@ -807,7 +807,7 @@ def test_predict_reads_lines_of_a_file_and_of_standard_input(shipped, tmp_path):
     ]
     assert [f"{row['line']}: {row['label']}" for row in rows] == labels
     assert rows[2]["probability"] is None and rows[0]["probability"] > 0.9
-    assert rows[0]["known"] == rows[0]["count"] == 3
+    assert rows[0]["known"] == rows[0]["words"] == 3
 
 
 @pytest.mark.parametrize(
