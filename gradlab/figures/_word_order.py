@@ -37,11 +37,10 @@ def word_order(frame: pd.DataFrame) -> Figure:
         for marker, (model, rows) in zip(MARKERS, frame.groupby("model", sort=False), strict=False):
             for ax, column in zip(axes[0], ("accuracy", "reach"), strict=True):
                 known = rows.dropna(subset=[column])
-                means = known.groupby("distance", as_index=False)[[column]].mean()
+                distances = np.unique(known["distance"])
+                means = [known.loc[known["distance"] == d, column].mean() for d in distances]
                 colour = colours[model]
-                ax.plot(
-                    means["distance"], means[column], color=colour, marker=marker, ms=4, label=model
-                )
+                ax.plot(distances, means, color=colour, marker=marker, ms=4, label=model)
                 ax.scatter(known["distance"], known[column], color=colour, s=4, alpha=0.6)
         distances = np.unique(frame["distance"])
         for ax in axes[0]:
