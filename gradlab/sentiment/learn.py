@@ -180,7 +180,7 @@ def train(
 
     >>> tiny = Recipe("bag_of_words", {}, tokens=10, length=5, batch=2, epochs=20, rate=0.1)
     >>> classifier = train(tiny, ["good film", "bad film"] * 4, np.array([True, False] * 4))
-    >>> predict(classifier, "a good one")[0]
+    >>> predict(classifier, "a good film")[0]
     'positive'
     """
     positive = _check(texts, positive)
