@@ -38,6 +38,11 @@ Encoding = Annotated[
     str, typer.Option(help="of the reviews' texts, if not UTF-8: cp1252, utf-16", metavar="NAME")
 ]
 
+Chosen = Annotated[
+    Path | None,
+    typer.Option(help="a file that `train` wrote; default: gradlab's own model", metavar="FILE"),
+]
+
 _SNIPPETS = "the package's snippets"
 
 
@@ -108,7 +113,7 @@ def _trained(recipe: "Recipe", reviews: "Reviews", seed: int = 0) -> "Classifier
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Option(help="a file that `train` wrote", metavar="FILE")],
+    model: Chosen = None,
     data: Data = None,
     encoding: Encoding = "utf-8",
     part: Annotated[
@@ -148,10 +153,6 @@ def evaluate(
 
 
 Text = Annotated[str, typer.Argument(help="a review, in quotes")]
-Chosen = Annotated[
-    Path | None,
-    typer.Option(help="a file that `train` wrote; default: gradlab's own model", metavar="FILE"),
-]
 
 
 @app.command()
@@ -190,7 +191,10 @@ def _lines(file: Path | None) -> list[tuple[int, str]]:
     if file is None or str(file) == "-":
         name, content = "standard input", sys.stdin.buffer.read()
     else:
-        name, content = str(file), file.read_bytes()
+        try:
+            name, content = str(file), file.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{file}: cannot be read ({error.strerror})") from None
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

@@ -1,0 +1,23 @@
+"""
+Word order: why a convolution would not do
+==========================================
+
+Two words among fillers, and only their order decides. A bag of words stays at chance, a
+convolution over five words sees the order of what is less than five apart, and a recurrent network
+learns as far as its gradient reaches: on the right, how much of it comes back before training.
+"""
+
+import pandas as pd
+
+import gradlab as gl
+
+# In a clone of the repository; elsewhere put
+# https://raw.githubusercontent.com/gradlab/gradlab/main/ before results/.
+accuracy = pd.read_csv("../../../results/order/accuracy.csv")
+fig = gl.figures.word_order(accuracy)
+
+
+# %%
+# Measured again by::
+#
+#     python experiments/word_order.py
