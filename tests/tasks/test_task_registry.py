@@ -30,7 +30,7 @@ CASES = {
     "temperature": ("temperature", {"length": 30}),
     "temporal-order": ("temporal_order", {"length": 27}),
     "temporal-order-3": ("temporal_order", {"length": 50, "symbols": 3}),
-    "word-order": ("word_order", {"length": 9, "distance": 4}),
+    "word-order": ("word_order", {"length": 13, "distance": 4, "margin": 2}),
 }
 every_task = pytest.mark.parametrize("case", CASES)
 CLASSIFICATION = [case for case in CASES if case not in ("adding", "temperature")]
@@ -283,9 +283,9 @@ def test_a_bag_of_words_says_nothing_of_their_order():
     """Words of both classes have one distribution, at equal distance, wherever they stand."""
     xs, target = drawn("word-order")
     first = xs[..., :2].sum(-1).argmax(1)
-    second = 8 - xs[:, ::-1, :2].sum(-1).argmax(1)
+    second = 12 - xs[:, ::-1, :2].sum(-1).argmax(1)
     np.testing.assert_array_equal(second - first, 4)
-    assert set(first) == set(range(5))
+    assert set(first) == set(range(2, 7))
     np.testing.assert_array_equal(xs.sum(1)[:, :2], 1)
     groups = [(xs[target == k].sum(1), first[target == k]) for k in (0, 1)]
     for one, other in zip(*groups, strict=True):
@@ -426,7 +426,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, read, mo
         ("temperature", {"length": 23}, "temperature needs length of at least 24, got 23"),
         ("temperature", {"length": 1001}, "temperature needs length of at most 1000, got 1001"),
         ("word_order", {"distance": 0}, "word_order needs distance of at least 1, got 0"),
-        ("word_order", {"distance": 30}, "word_order needs distance below length=30, got 30"),
+        ("word_order", {"distance": 24}, "word_order needs length of at least 41, got 40"),
         ("parity", {"length": 0}, "parity needs length of at least 1, got 0"),
     ],
 )
