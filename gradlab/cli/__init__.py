@@ -134,8 +134,10 @@ def _interrupt(*_: object) -> None:
 
 @contextlib.contextmanager
 def _signals(handler: Callable[..., None]) -> Iterator[None]:
-    """Let a function take the signals that end a program; `nohup` keeps those that it ignores."""
-    ours = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    """Let a function take the signals that end a program, but for SIGHUP under `nohup`."""
+    # A script's background jobs begin with SIGINT ignored, and are stopped by it all the same.
+    hangup = getattr(signal, "SIGHUP", None)
+    ours = [n for n in _SIGNALS if n != hangup or signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in ours}
     try:
         yield

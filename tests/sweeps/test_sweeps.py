@@ -675,16 +675,18 @@ def test_frames_of_a_sweep_that_has_not_ended_say_so(copied):
         with pytest.warns(UserWarning, match="has not ended: its frames are those of before it"):
             reading(copied)
     (copied / "runs.parquet").unlink()
+    with pytest.warns(UserWarning, match="has not ended: these are 16 of its 16 runs"):
+        assert len(gl.read(copied).runs) == 16
     with pytest.raises(ValueError, match="yet: its sweep has not ended; `gradlab status`"):
-        gl.read(copied)
+        frames.read(copied)
 
 
 @pytest.mark.parametrize(
     "out, arguments, message",
     [
         ("", {}, "out must name a folder"),
-        ("out", {"workers": -1}, "workers must be a whole number, 0 or more; got -1"),
-        ("out", {"workers": 1.5}, "workers must be a whole number, 0 or more; got 1.5"),
+        ("out", {"workers": -1}, "workers must be a whole number from 0 to 1000; got -1"),
+        ("out", {"workers": 1.5}, "workers must be a whole number from 0 to 1000; got 1.5"),
         ("out", {"scheduler": 3}, "scheduler must be an address, tcp://HOST:PORT; got 3"),
         ("out", {"scheduler": "tcp://a:1", "workers": 2}, "give one of both"),
     ],
