@@ -140,7 +140,7 @@ LONG = "GRADLAB_LONG" in os.environ  # or two steps, which take a second each to
 
 
 @hypothesis.settings(
-    max_examples=150 if LONG else 30, derandomize=not LONG, database=None, deadline=None
+    max_examples=150 if LONG else 15, derandomize=not LONG, database=None, deadline=None
 )
 @hypothesis.given(
     leaves=drawn_leaves() if LONG else st.sampled_from([LEAVES[:2], LEAVES[2:]]),
