@@ -4,7 +4,7 @@
 
 "O carro parou antes do acidente ocorrer": which of two words comes first decides, and no word does.
 A bag of words stays at chance at every distance; a convolution over 5 words sees the order of what
-is less than 5 words apart; a recurrent network as far as its gradient reaches. `reach` is measured
+is less than 5 words apart; what a recurrent network learns is measured here. `reach` is measured
 before training: ln of the norm of the adjoint `distance` steps before the end, relative to that at
 the end. What results/order holds already is not run again.
 """
@@ -21,7 +21,7 @@ import gradlab as gl
 
 OUT = Path(__file__).parents[1] / "results" / "order"
 MODELS = ("bag of words", "convolution", "elman", "lstm", "gru")
-DISTANCES = (1, 2, 4, 8, 16, 32, 64, 128)
+DISTANCES = (1, 2, 4, 8, 16, 32, 64)
 SEEDS = (0,)
 HIDDEN, WINDOW, BATCH, UPDATES, MORE = 32, 5, 64, 1_000, 28
 

@@ -60,6 +60,5 @@ def word_order(frame: pd.DataFrame) -> Figure:
             label="float32's epsilon",
         )
         reach.set_ylabel("ln(|λ$_{T-d}$| / |λ$_T$|) before training (nats)")
-        accuracy.legend(title="model")
         reach.legend()
     return fig

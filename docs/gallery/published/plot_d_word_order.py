@@ -3,8 +3,9 @@ Word order: why a convolution would not do
 ==========================================
 
 Two words among fillers, and only their order decides. A bag of words stays at chance, a
-convolution over five words sees the order of what is less than five apart, and a recurrent network
-learns as far as its gradient reaches: on the right, how much of it comes back before training.
+convolution over five words sees the order of what is less than five apart, and gated cells learn it
+at every distance here, also where hardly any gradient came back before training (on the right).
+Elman's network, one seed for each distance, fails at some and not at others.
 """
 
 import pandas as pd
