@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import some
 
 import gradlab as gl
 
@@ -160,7 +159,7 @@ RUNS = [(case, {}) for case in CASES]
 RUNS += [("layered", {"batch_axis": 0}), ("remat of a switch", {"segment": 4})]
 
 
-@pytest.mark.parametrize(("case", "options"), some(RUNS), ids=lambda x: str(x))
+@pytest.mark.parametrize(("case", "options"), RUNS, ids=lambda x: str(x))
 def test_against_an_unrolled_loop(case, options):
     model, body = CASES[case]
     params, xs = arguments()
