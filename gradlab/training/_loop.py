@@ -157,6 +157,7 @@ def advance(
     has_aux: bool = False,
     trace_every: int = 0,
     batch_axis: int | None = None,
+    segment: int | None = None,
     record: Mapping[str, Recorder] | None = None,
     record_every: int = 100,
 ) -> tuple[State, Records]:
@@ -177,6 +178,7 @@ def advance(
         trace_every: k, take a `gradlab.trace` before the updates 1, k + 1, 2k + 1, … of this call,
             instead of the plain gradient; 0 for never.
         batch_axis: that of `gradlab.trace`.
+        segment: that of `gradlab.trace`; see `train`.
         record: functions of the parameters by name; see `train`. Where a `vmap` maps the state,
             they are computed at every update, and chosen from.
         record_every: evaluate them before each update that a multiple of this many precede,
@@ -204,13 +206,19 @@ def advance(
     # Schedules such as reduce_on_plateau read the loss from extra arguments.
     optimizer = optax.with_extra_args_support(optimizer)
 
+    look = trace(loss, has_aux=has_aux, batch_axis=batch_axis, segment=segment)
+
     def plain(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
+        if segment is not None:
+            # A trace whose record nobody reads: XLA drops it, and the segments stay.
+            value, aux, (grads, _) = traced(params, batch)
+            return value, aux, (grads, None)
         value, grads = jax.value_and_grad(loss, has_aux=has_aux)(params, batch)
         value, aux = value if has_aux else (value, {})
         return value, aux, (grads, None)
 
     def traced(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
-        out = trace(loss, has_aux=has_aux, batch_axis=batch_axis)(params, batch)
+        out = look(params, batch)
         return out.value, out.aux if has_aux else {}, (out.grads, _without_grads(out))
 
     def update(gradient: Any, carry: Carry, _: Any = None) -> tuple[Carry, Any]:
@@ -309,7 +317,7 @@ def log_norm(tree: PyTree) -> Float[Array, ""]:
 @partial(
     jax.jit,
     static_argnums=(0, 2, 4),
-    static_argnames=("has_aux", "trace_every", "batch_axis", "record", "record_every"),
+    static_argnames=("has_aux", "trace_every", "batch_axis", "segment", "record", "record_every"),
 )
 def _advance(
     loss: Loss, sample: Sampler, optimizer: Any, state: State, steps: int, **options: Any
@@ -330,6 +338,7 @@ def train(
     has_aux: bool = False,
     trace_every: int = 0,
     batch_axis: int | None = None,
+    segment: int | None = None,
     block: int | None = None,
     checkpoint: str | Path | None = None,
     save_every: float = 10.0,
@@ -356,6 +365,9 @@ def train(
         trace_every: k, trace before the updates 1, k + 1, 2k + 1, …; 0 for never. A traced update
             costs about what a plain one does.
         batch_axis: that of `gradlab.trace`: which axis of the carries counts samples.
+        segment: that of `gradlab.trace`, for long sequences: the states of each `segment` steps are
+            computed a second time on the way back, so that a sequence of T steps needs the memory
+            of T / segment + segment of them. None keeps them all.
         block: updates per compiled call, rounded up to a multiple of `trace_every`: how often
             progress is reported, a failure noticed and a checkpoint written. By default that of
             the checkpoint, else a tenth of the steps and at most 100.
@@ -425,6 +437,8 @@ def train(
     if not isinstance(sample, jax.tree_util.Partial):
         sample = jax.tree_util.Partial(sample)
     options = {"has_aux": has_aux, "trace_every": trace_every, "batch_axis": batch_axis}
+    if segment is not None:
+        options["segment"] = segment
     if functions:
         options |= {"record": tuple(functions.items()), "record_every": record_every}
     call = partial(_advance, loss, **options)
@@ -474,7 +488,8 @@ def train(
 
         def look(step: int) -> Trace | None:
             known = [state for state in (first, *recent) if int(state.step) < step]
-            return _look(call, sample, optimizer, known[-1], step, loss, has_aux, batch_axis)
+            traced = trace(loss, has_aux=has_aux, batch_axis=batch_axis, segment=segment)
+            return _look(call, sample, optimizer, known[-1], step, traced)
 
         failure = Failure(bad, reason, look(bad), look(bad - 1) if bad > 1 else None)
         keep = trace_steps < bad
@@ -509,16 +524,13 @@ def _look(
     optimizer: Any,
     state: State,
     step: int,
-    loss: Loss,
-    has_aux: bool,
-    batch_axis: int | None,
+    look: Callable[..., Trace],
 ) -> Trace | None:
     """The trace of an update, recomputed from an earlier state; None without a scan or tap."""
     if ahead := step - 1 - int(state.step):
         state, _ = call(sample, optimizer, state, ahead)
-    traced = jax.jit(trace(loss, has_aux=has_aux, batch_axis=batch_axis))
     try:
-        out = traced(state.params, _batch(sample, state))
+        out = jax.jit(look)(state.params, _batch(sample, state))
     except ValueError:  # a loss without a scan
         return None
     return jax.tree.map(np.asarray, _without_grads(out))

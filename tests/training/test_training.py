@@ -103,6 +103,49 @@ def test_traces_are_those_of_the_parameters_before_the_update(run, plain):
         np.testing.assert_allclose(found.log_direct[i], expected.log_direct, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("every", [0, EVERY])
+def test_segments_change_no_number(plain, every):
+    run = train(segment=3, trace_every=every)
+    params, _, rows = plain
+    assert close(run.params, params)
+    assert close(run.metrics["loss"], rows[:, 0])
+
+
+def test_segments_hold_the_memory_of_a_few_states():
+    def bytes_of(segment):
+        def update(state, xs):
+            state, _ = training.advance(
+                lambda params, batch: loss(params, (batch, 0.0)),
+                lambda key, step: xs,
+                OPTIMIZER,
+                state,
+                1,
+                has_aux=True,
+                segment=segment,
+            )
+            return state
+
+        state = training.start(PARAMS, OPTIMIZER, KEY)
+        plan = jax.jit(update).lower(state, jnp.zeros((2, 4096, 2))).compile().memory_analysis()
+        return plan.temp_size_in_bytes
+
+    # Whatever is kept of a step, of 64 + 64 steps in place of 4,096; inputs are there either way.
+    assert bytes_of(64) < bytes_of(None) / 4
+
+
+def test_a_loss_without_a_scan_has_no_segments():
+    with pytest.raises(ValueError, match="scan"):
+        gl.train(
+            lambda w, x: w**2,
+            1.0,
+            lambda key, step: 0.0,
+            optax.sgd(0.1),
+            steps=1,
+            key=KEY,
+            segment=4,
+        )
+
+
 def test_frame_has_a_row_per_training_step_and_timestep(run):
     frame = gl.frame(run)
     whole = frame[(frame.leaf == "") & (frame["sample"] == 2)]
@@ -361,6 +404,7 @@ def test_log_grad_norm_of_nan_and_of_nothing():
         ({"steps": 0}, "steps and block must be at least 1, got 0"),
         ({"block": 0}, "got 11 and 0"),
         ({"trace_every": -1}, "trace_every must be at least 0, got -1"),
+        ({"segment": 0}, "segment=0: a segment is a number of steps, at least 1"),
     ],
 )
 def test_counts_out_of_range(options, message):
