@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import itertools
@@ -26,6 +27,16 @@ Progress = Callable[[int, int, str], None]
 Results = Generator[tuple[Chunk, list[Part]], None, None]
 Measure = Callable[[Iterator[Chunk]], Results]
 FitOf = Callable[[Run, int], Fit]
+
+
+class Group(NamedTuple):
+    """The missing runs of one program; `example` is the first of them, and how many there are."""
+
+    missing: Iterator[tuple[Any, ...]]
+    example: tuple[Run, int]
+
+
+Fits = Callable[[Iterator[Group]], Generator[tuple[Group, Fit]]]
 
 # Processes of one machine: more is a slip of the fingers.
 MOST_WORKERS = 1000
@@ -118,8 +129,11 @@ def sweep(
             pace = sizes.Pace()
             place = _place(plan.measurement, scheduler, workers, limit, teller, watch)
             try:
-                with _compiled.cached(), place as (measure, fit):
-                    chunks = _chunks(plan, store.done, fit, pace)
+                with (
+                    _compiled.cached(),
+                    place as (measure, fits),
+                    contextlib.closing(_chunks(plan, store.done, fits, pace)) as chunks,
+                ):
                     _run(measure, chunks, plan.measurement.label, store, teller, pace)
                 before = time.perf_counter()
                 _finish(store, spec, start, teller)
@@ -162,18 +176,56 @@ def _check(out: str | Path, workers: int, scheduler: str | None) -> None:
         )
 
 
-def _chunks(plan: Plan, done: set[str], fit: FitOf, pace: sizes.Pace) -> Iterator[Chunk]:
+def _chunks(plan: Plan, done: set[str], fits: Fits, pace: sizes.Pace) -> Generator[Chunk]:
     """The missing runs, those that share a program together."""
+    with contextlib.closing(fits(_groups(plan, done))) as groups:
+        for (missing, _), (size, per_chunk, refusal) in groups:
+            while batch := tuple(itertools.islice(missing, per_chunk or pace.next())):
+                yield Chunk(plan.measurement, batch, size, refusal=refusal)
+
+
+def _groups(plan: Plan, done: set[str]) -> Iterator[Group]:
+    """The missing runs of each program."""
     for grids in plan.programs().values():
         runs = (run for axes in grids for run in plan.runs(axes))
         missing = (tuple(run) for run in runs if run.run_id not in done)
         first = next(missing, None)
-        if first is None:
-            continue
-        size, per_chunk, refusal = fit(plan.measurement.run(*first), count(grids))
-        missing = itertools.chain([first], missing)
-        while batch := tuple(itertools.islice(missing, per_chunk or pace.next())):
-            yield Chunk(plan.measurement, batch, size, refusal=refusal)
+        if first is not None:
+            example = plan.measurement.run(*first), count(grids)
+            yield Group(itertools.chain([first], missing), example)
+
+
+def _fit_each(fit: FitOf, groups: Iterator[Group]) -> Generator[tuple[Group, Fit]]:
+    """Each group with what fits of it."""
+    for group in groups:
+        yield group, fit(*group.example)
+
+
+def _fit_ahead(
+    fit: FitOf, tell: Callable[[Run], object], groups: Iterator[Group]
+) -> Generator[tuple[Group, Fit]]:
+    """Each group with what fits of it, found while the group before it is measured.
+
+    To fit a group is to compile its programs, on one thread for the most part, and XLA lets
+    Python's lock go meanwhile.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1, "gradlab-compile") as pool:
+        waiting: tuple[Group, concurrent.futures.Future[Fit]] | None = None
+        for group in groups:
+            following = group, pool.submit(fit, *group.example)
+            if waiting is not None:
+                yield _await(*waiting, tell)
+            waiting = following
+        if waiting is not None:
+            yield _await(*waiting, tell)
+
+
+def _await(
+    group: Group, future: concurrent.futures.Future[Fit], tell: Callable[[Run], object]
+) -> tuple[Group, Fit]:
+    if not future.done():
+        tell(group.example[0])
+    return group, future.result()
 
 
 class _Teller:
@@ -208,13 +260,18 @@ def _place(
     memory: int | None,
     teller: _Teller,
     watch: forecast.Watch,
-) -> Iterator[tuple[Measure, FitOf]]:
+) -> Iterator[tuple[Measure, Fits]]:
     """What measures chunks, and says what fits one: this process, or workers of a scheduler."""
     if scheduler is None and not workers:
-        yield (
-            functools.partial(_here, teller, watch),
-            lambda run, wanted: try_fit(measurement, tuple(run), wanted, memory, 1),
-        )
+
+        def fit_here(run: Run, wanted: int) -> Fit:
+            return try_fit(measurement, tuple(run), wanted, memory, 1)
+
+        def tell(run: Run) -> None:
+            teller(f"compiling {measurement.label(run)}")
+
+        fits = functools.partial(_fit_ahead, fit_here, tell)
+        yield functools.partial(_here, teller, watch), fits
         return
     from gradlab.grid import cluster
 
@@ -228,7 +285,8 @@ def _place(
             )
             return found._replace(per_chunk=found.per_chunk and min(found.per_chunk, share))
 
-        yield functools.partial(cluster.measure, client, teller.repeat), fit
+        measure = functools.partial(cluster.measure, client, teller.repeat)
+        yield measure, functools.partial(_fit_each, fit)
 
 
 def _here(teller: _Teller, watch: forecast.Watch, chunks: Iterator[Chunk]) -> Results:
