@@ -117,9 +117,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         frame = pd.DataFrame([start(asked.spec, Path(folder), which) for which in STARTS])
     note = (
-        f"{asked.spec.name}: {planned} programs, one for each cell and shape. Compiled beside them "
-        "are those by which the size of a chunk is chosen, at a length of 64, and (others) what "
-        f"draws and audits. Load before: {load:.2f}."
+        f"{asked.spec.name}: {planned} programs, one for each cell and shape. Others compiled: "
+        f"what draws and audits. Load before: {load:.2f}."
     )
     asked.out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(asked.out / "starts.csv", index=False)

@@ -10,7 +10,7 @@ makes frames of them, and `manifest` says what they are. `forecast` says what al
 """
 
 from gradlab.grid.forecast import Estimate, estimate
-from gradlab.grid.measurement import Axes, Cost, Measurement, Run, Speed, Tell
+from gradlab.grid.measurement import Axes, Cost, Measurement, Run, Tell
 from gradlab.grid.plan import Plan
 from gradlab.grid.progress import Status, read, status
 from gradlab.grid.run import Report, check_workers, sweep
@@ -26,7 +26,6 @@ __all__ = [
     "Plan",
     "Report",
     "Run",
-    "Speed",
     "Status",
     "Tell",
     "check_workers",

@@ -223,7 +223,7 @@ class Times(NamedTuple):
     Attributes:
         runs: seconds of a run and its floating-point operations, by cell, batch, width and length.
         start: seconds that runs take before the first of them are measured, for each program and
-            initializer: they are traced, compiled or loaded, and the size of chunks is chosen.
+            initializer: they are traced, and compiled or loaded.
         finish: seconds for the frames and figures.
     """
 

@@ -20,22 +20,6 @@ Tell = Callable[[str], None]
 Run = Any
 
 
-class Speed(NamedTuple):
-    """How the number of runs that a device takes at once is timed.
-
-    Attributes:
-        minimum: a run -> the fewest at once on a device.
-        at_once: (run, size) -> how many runs a call takes, `size` at once on every device.
-        seconds: (run, size) -> seconds of a call, whatever the length, and those of a step more.
-        shape: a run -> a name for all runs of the same times.
-    """
-
-    minimum: Callable[[Run], int]
-    at_once: Callable[[Run, int], int]
-    seconds: Callable[[Run, int], tuple[float, float]]
-    shape: Callable[[Run], str]
-
-
 class Cost(NamedTuple):
     """What runs cost, as far as it is known before they are measured.
 
@@ -48,8 +32,7 @@ class Cost(NamedTuple):
             end the process at numbers that no machine has.
         peak: (run, size) -> bytes that `size` runs at once need on every device.
         written: (run, count) -> bytes that so many runs like this one leave on the disk.
-        most: (run, wanted) -> the most runs that are of use at once.
-        speed: how sizes are timed; None where as many as fit go at once.
+        most: (run, wanted) -> the most runs that are of use at once on every device.
         per_chunk: (run, size) -> how many runs make one chunk; None where measured times decide.
         compiled: a run -> what decides its compiled program, for counting them.
         family: a run -> two names, the first for runs that take about the same time per operation,
@@ -62,7 +45,6 @@ class Cost(NamedTuple):
     peak: Callable[[Run, int], int] = lambda run, size: 0
     written: Callable[[Run, int], int] = lambda run, count: 1000 * count
     most: Callable[[Run, int], int] = lambda run, wanted: 1
-    speed: Speed | None = None
     per_chunk: Callable[[Run, int], int] | None = None
     compiled: Callable[[Run], Any] = lambda run: ()
     family: Callable[[Run], tuple[str, str]] | None = None

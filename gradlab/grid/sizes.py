@@ -6,25 +6,19 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 
-from gradlab import _files
 from gradlab._format import format_bytes
 from gradlab._memory import available_memory, total_memory
-from gradlab.grid.measurement import Cost, Measurement, Run, Speed
+from gradlab.grid.measurement import Measurement, Run
 
 # The share of the device's memory that a chunk takes unless it is told otherwise.
 SHARE = 4
 # Seconds that a chunk of runs takes whose cost is known only once some were measured, and the most
 # runs in one chunk, however quick.
 SECONDS, MOST = 2.0, 512
-# The length at which sizes are timed; seconds of a call and of a step, by size.
-PROBE_STEPS = 64
-Times = dict[int, tuple[float, float]]
-FACTOR = 4
-CACHE = "chunks.json"
 # Of glibc's malloc.h.
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX, MALLOC_ARENA_MAX = -1, -4, -8
 
@@ -102,64 +96,15 @@ class Pace:
 
 
 def size_of(measurement: Measurement, run: Run, wanted: int, limit: int) -> int:
-    """The fastest number of runs at once on every device, for programs like this run's.
+    """How many runs at once on every device, for programs like this run's.
 
-    Timed are 2, 8, 32, … runs, or 1, 4, 16, … where one alone is allowed, until a larger number is
-    not faster per run. What a call takes whatever its length, and what a step takes, are told
-    apart, and kept in the user's cache folder for these devices. Of `wanted` runs that are fewer
-    than the second number takes, timing would cost more than it saves. Memory bounds all: the peak
-    is below the `limit` of bytes.
+    As many as are of use, of which so many are `wanted`, as long as the peak of memory is below the
+    `limit` of bytes.
     """
     cost = measurement.cost
-    wanted = cost.most(run, wanted)
-    if wanted > 1 and cost.speed is not None:
-        wanted = _choose_by_time(cost, run, -(-wanted // jax.local_device_count()), limit)
     # Asked for its memory, a program is compiled: the first one is the one that will run, unless
     # it takes too much.
-    return fits(lambda size: cost.peak(run, size), wanted, limit)
-
-
-def _choose_by_time(cost: Cost, run: Run, most: int, limit: int) -> int:
-    """The fastest number of runs at once on every device, of at most so many.
-
-    What is timed is compiled anyway, so to compare its memory with the limit costs nothing.
-    """
-    speed = cast(Speed, cost.speed)
-    first, times = speed.minimum(run), _remembered(speed, run)
-    if not times and most < FACTOR * first:
-        return most if first > 1 else 1
-    probe = run._replace(length=PROBE_STEPS)
-    while True:
-        best, largest = _fastest(speed, run, times), max(times, default=0)
-        following = FACTOR * largest or first
-        if best < largest or following > most or cost.peak(probe, following) > limit:
-            return min(best or first, most)
-        times[following] = speed.seconds(probe, following)
-        with contextlib.suppress(OSError):
-            _files.remember(CACHE, {_name(speed, run): times})
-
-
-def _fastest(speed: Speed, run: Run, times: Times) -> int:
-    """The smallest size that is within 5 % of the fastest, 0 where none was timed."""
-    each = {
-        size: (call + step * run.length) / speed.at_once(run, size)
-        for size, (call, step) in times.items()
-    }
-    return min((size for size in each if each[size] <= 1.05 * min(each.values())), default=0)
-
-
-def _name(speed: Speed, run: Run) -> str:
-    device = jax.devices()[0]
-    devices = f"{device.platform} {device.device_kind} {jax.local_device_count()}"
-    return f"{devices} x{os.cpu_count()} jax {jax.__version__} {speed.shape(run)}"
-
-
-def _remembered(speed: Speed, run: Run) -> Times:
-    try:
-        known = _files.remembered(CACHE)[_name(speed, run)].items()
-        return {int(size): (float(call), float(step)) for size, (call, step) in known}
-    except (KeyError, AttributeError, TypeError, ValueError):
-        return {}
+    return fits(lambda size: cost.peak(run, size), cost.most(run, wanted), limit)
 
 
 def use_cores() -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradlab import _files, cells, sweeps, tasks
+from gradlab import cells, sweeps, tasks
 from gradlab.grid import Plan, _compiled, sizes
 from gradlab.sweeps.gradients import MEASUREMENT, cost
 from gradlab.sweeps.gradients import curves as measure
@@ -224,32 +223,32 @@ def test_the_users_own_cache_is_left_alone(tmp_path):
         jax.config.update("jax_compilation_cache_dir", before["jax_compilation_cache_dir"])
 
 
-def test_a_damaged_memory_of_chunk_sizes_is_measured_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    run = alone("elman")
-    timed = {2: (1e-3, 1e-5), 8: (2e-3, 2e-5)}
-    speed = cost.COST.speed
-    name = sizes._name(speed, run)
-    _files.remember(sizes.CACHE, {name: timed})
-    assert sizes._remembered(speed, run) == timed
-    strange = json.dumps({name: {"2": [1.0]}}).encode()
-    for content in (b"", b"{", b"[1]", b'{"a": 1}', b"\xff", strange):
-        (_files.cache() / sizes.CACHE).write_bytes(content)
-        assert sizes._remembered(speed, run) == {}
-        _files.remember(sizes.CACHE, {name: timed})
-        assert sizes._remembered(speed, run) == timed
-    assert [path.name for path in _files.cache().iterdir()] == ["chunks.json"]
+@pytest.mark.parametrize(
+    "changes, size",
+    [
+        # Weights of H² + 2H numbers: 16 runs fill the steps, or 2 MiB hold fewer.
+        ({"hidden": 32}, 16),
+        ({"hidden": 256}, 7),
+        ({"hidden": 1024}, 2),
+        ({"hidden": 32, "batch": 4}, 4),
+        ({"hidden": 32, "batch": 128}, 1),
+    ],
+)
+def test_runs_go_together_as_far_as_the_cache_of_a_core_holds_them(changes, size):
+    run = alone("elman", **changes)
+    assert cost.most(run, 5000) == size
+    assert cost.most(run, jax.local_device_count()) == 1
 
 
-def test_memory_bounds_a_chunk(monkeypatch):
-    monkeypatch.setattr(sizes, "_remembered", lambda *_: {1000: (0.0, 1.0), 4000: (0.0, 9.0)})
+def test_memory_bounds_a_chunk():
     asked = []
 
     def peak(run, size):
         asked.append(size)
         return 100 * size * run.length
 
-    bounded = dataclasses.replace(MEASUREMENT, cost=cost.COST._replace(peak=peak))
+    bounded = cost.COST._replace(peak=peak, most=lambda run, wanted: min(wanted, 1000))
+    bounded = dataclasses.replace(MEASUREMENT, cost=bounded)
     size_of = functools.partial(sizes.size_of, bounded, alone("elman", length=300), 5000)
     assert size_of(10**12) == 1000
     # Of the programs for a run, that which runs is the only one to be compiled, where it fits.
@@ -257,20 +256,3 @@ def test_memory_bounds_a_chunk(monkeypatch):
     assert size_of(400 * 30_000) == 400
     assert size_of(400 * 30_000 - 1) == 399
     assert size_of(1) == 1
-
-
-def test_a_size_is_not_timed_that_needs_more_memory_than_there_is(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    timed = []
-
-    def seconds(run, size):
-        timed.append((run.length, size))
-        return 0.0, 1.0
-
-    speed = cost.COST.speed._replace(seconds=seconds)
-    peak = cost.COST._replace(peak=lambda run, size: 100 * size * run.length, speed=speed)
-    bounded = dataclasses.replace(MEASUREMENT, cost=peak)
-    run = alone("elman", length=2 * sizes.PROBE_STEPS)
-    # 32 runs at once of the probe's length take all of the memory: 16 of the run's.
-    assert sizes.size_of(bounded, run, 5000, 100 * 32 * sizes.PROBE_STEPS) == 16
-    assert timed == [(sizes.PROBE_STEPS, size) for size in (2, 8, 32)]

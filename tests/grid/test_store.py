@@ -44,7 +44,7 @@ def made_up(monkeypatch):
 def rows(runs, size, tell):
     slopes = np.array([random.Random(r.run_id).uniform(-1, 1) for r in runs])
     curves = slopes[:, None] * np.arange(runs[0].length)
-    return rows_of(runs, Curves(curves, np.isfinite(curves), None, None), [{}] * len(runs))
+    return rows_of(runs, Curves(curves, np.isfinite(curves)), [{}] * len(runs))
 
 
 def measure_by(monkeypatch, function):

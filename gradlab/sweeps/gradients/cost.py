@@ -1,10 +1,8 @@
-"""What runs cost that trace fresh networks, and how the number of runs at once is timed."""
+"""What runs cost that trace fresh networks, and how many go at once."""
 
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab import tracing
-from gradlab.grid import Cost, Run, Speed
+from gradlab.grid import Cost, Run
 from gradlab.sweeps import cost
 from gradlab.sweeps.cost import Call, bytes_of, written
 from gradlab.sweeps.gradients import curves
@@ -20,6 +18,9 @@ from gradlab.sweeps.gradients.curves import Shape
 
 # Arithmetic of a chunk's runs, some seconds of it, and the most runs whatever little they take.
 WORK, MOST = 2e10, 512
+# On a core, runs go faster together until their weights leave its cache, and until a step has so
+# many sequences that its overhead is small: measured at widths of 32 to 256.
+CORE_CACHE, SEQUENCES = 2**21, 16
 # A width so large that the powers of it in a count of operations can be read off like digits.
 _BASE = 2**16
 
@@ -124,14 +125,18 @@ def work(run: Run) -> tuple[Any, float]:
 def needed(run: Run) -> int:
     """Bytes of a run's parameters and inputs, which no program can do without."""
     with curves.pinned():
-        shape, init = curves.shape_of(run), curves.init_of(run)
-        seeds = jax.ShapeDtypeStruct((1,), jnp.uint32)
         xs = 4 * run.batch * run.length * run.inputs
         # Before its parameters are drawn, even without numbers: some are made of NumPy's arrays.
         if xs > 2**48 or run.hidden > 2**24:
             return xs + 4 * run.hidden * max(run.hidden, run.inputs)
-        scalars = dict.fromkeys(curves.SCALARS, jax.ShapeDtypeStruct((1,), jnp.float32))
-        return xs + bytes_of(jax.eval_shape(curves.draw_of(init, shape), seeds, scalars))
+        return xs + bytes_of(params_of(run))
+
+
+def params_of(run: Run) -> Any:
+    """The parameters of one run, without numbers."""
+    draw = curves.draw_of(curves.init_of(run), curves.shape_of(run))
+    scalars = dict.fromkeys(curves.SCALARS, jax.ShapeDtypeStruct((1,), jnp.float32))
+    return jax.eval_shape(draw, jax.ShapeDtypeStruct((1,), jnp.uint32), scalars)
 
 
 def peak(run: Run, size: int) -> int:
@@ -141,6 +146,22 @@ def peak(run: Run, size: int) -> int:
     """
     with curves.pinned():
         return cost.peak(calls(run, size))
+
+
+def most(run: Run, wanted: int) -> int:
+    """How many runs like this one are of use at once on every device, of which so many are wanted.
+
+    A GPU takes as many as its memory holds.
+    """
+    share = -(-wanted // jax.local_device_count())
+    if curves.is_alone(run):
+        return 1
+    if jax.default_backend() != "cpu":
+        return share
+    with curves.pinned():
+        weights = bytes_of(params_of(run))
+    quick = min(CORE_CACHE // max(weights, 1), SEQUENCES // run.batch)
+    return min(share, max(curves.minimum_of(run), quick))
 
 
 def per_chunk(run: Run, size: int) -> int:
@@ -161,43 +182,13 @@ def family(run: Run) -> tuple[str, str]:
     return speed, f"{speed} {run.hidden} {run.length}"
 
 
-def seconds(run: Run, size: int) -> tuple[float, float]:
-    """Seconds that a call takes, whatever its length, and those that a step adds."""
-    batch = [run._replace(seed=seed) for seed in range(curves.runs_per_call(run, size))]
-    whole = _shortest(lambda: curves.curves(batch, recurrent=False, size=size))
-    with curves.pinned():
-        program, _ = curves.program_of(batch, weights=False)
-        steps = _shortest(lambda: jax.block_until_ready(program()))
-    return max(whole - steps, 0.0), steps / run.length
-
-
-def _shortest(function: Callable[[], Any]) -> float:
-    """The shortest of three calls, once it is compiled."""
-    function()
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 COST = Cost(
     flops=flops,
     work=work,
     needed=needed,
     peak=peak,
     written=lambda run, count: written(run.length, count),
-    most=lambda run, wanted: 1 if curves.is_alone(run) else wanted,
-    speed=Speed(
-        minimum=curves.minimum_of,
-        at_once=curves.runs_per_call,
-        seconds=seconds,
-        shape=lambda run: (
-            f"{run.cell} {run.weights} {run.hidden} {run.inputs} {run.batch}"
-            + (f" {run.code}" if run.code else "")
-        ),
-    ),
+    most=most,
     per_chunk=per_chunk,
     compiled=compiled,
     family=family,
