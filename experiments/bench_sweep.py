@@ -75,7 +75,7 @@ def arithmetic(row: Any) -> float:
 def chunked(group: list[Any]) -> Callable[[], Any]:
     """What a sweep does with a group, store and frames apart."""
     size = sizes.size_of(MEASUREMENT, group[0], len(group), sizes.budget())
-    return lambda: curves.curves(group, recurrent=False, size=size)
+    return lambda: curves.curves(group, size=size)
 
 
 def fractions(names: list[str], widths: list[int]) -> Iterator[dict[str, Any]]:

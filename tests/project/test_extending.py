@@ -223,7 +223,7 @@ def test_every_axis_changes_a_run(axis):
     base = SMALL | ({"cell": "elman"} if axis == "activation" else {})
     (run,), (other,) = (Plan(sweeps.parse(base | more)) for more in ({}, {axis: OTHER[axis]}))
     assert run.run_id != other.run_id and getattr(other, axis) == OTHER[axis]
-    found = [curves([each], recurrent=False).log_norm[0] for each in (run, other)]
+    found = [curves([each]).log_norm[0] for each in (run, other)]
     assert found[0].shape != found[1].shape or np.abs(found[0] - found[1]).max() > 1e-6
 
 

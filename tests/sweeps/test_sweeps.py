@@ -283,7 +283,7 @@ def test_untied_runs_follow_mean_field():
 def test_short_and_narrow_untied_runs_follow_their_bias(changes):
     """At T = 12 and n = 16 the rates are off from an infinite width and length by 0.03 to 0.4."""
     untied = [run(weights="untied", hidden=16, seed=s, **changes) for s in range(300)]
-    log_norm = measure.curves(untied, recurrent=False, size=100).log_norm
+    log_norm = measure.curves(untied, size=100).log_norm
     slope, stderr = decay.rate(log_norm)
     expected = theory.predict(untied[0])
     off = slope[np.isfinite(slope)] - expected.rate - expected.bias
@@ -341,7 +341,7 @@ def test_critical_runs_are_critical_under_their_own_bias_and_input():
     assert theory.predict(runs[0]).rate == pytest.approx(0, abs=1e-9)
     found = meanfield.critical_gain("erf", bias_std=0.3, input_variance=0.4**2)
     assert found > 1
-    matrices = measure.curves(runs).recurrent
+    matrices = measure.weights(runs).recurrent
     assert np.std(matrices) * 200**0.5 == pytest.approx(found, rel=0.02)
     moved = runs[0]._replace(bias_scale=0.0)
     assert moved.program != runs[0].program
@@ -405,12 +405,11 @@ def test_bias_is_known_where_it_is_derived(changes, known):
 # What is audited
 
 
-def test_audits_take_the_worst_matrix_of_a_cell():
+def test_audits_take_the_worst_matrix_of_a_cell(monkeypatch):
     batch = [alone("lstm", seed=s, forget_bias=b) for s, b in ((0, 2.0), (1, 0.0))]
-    measured = measure.curves(batch)
+    measured = measure.weights(batch)
     audits = Audits()
-    assert audits.lacks(batch)
-    found = audits(batch, measured)
+    found = audits(batch)
     for i, each in enumerate(found):
         singular = np.linalg.svd(measured.recurrent[i].astype(np.float64), compute_uv=False)
         assert singular.shape == (4, 8)
@@ -420,15 +419,45 @@ def test_audits_take_the_worst_matrix_of_a_cell():
         assert each["log10_condition"] == pytest.approx(math.log10(worst))
         tau = 1 / math.log1p(math.exp(-batch[i].forget_bias))
         assert each["time_constant_median"] == pytest.approx(tau, rel=1e-5)
-    longer = [each._replace(length=50, weights="untied") for each in batch]
-    assert not audits.lacks(longer) and audits.lacks([batch[0]._replace(forget_bias=1.0)])
-    assert audits(longer, measured._replace(recurrent=None, log_retention=None)) == found
+    monkeypatch.delattr("gradlab.sweeps.gradients.rows.weights")
+    assert audits([each._replace(length=50, weights="untied") for each in batch]) == found
+    with pytest.raises(NameError):
+        audits([batch[0]._replace(forget_bias=1.0)])
+
+
+@pytest.mark.parametrize("init", initializers.names())
+@pytest.mark.parametrize("name", ["gru", "antisymmetric"])
+def test_audits_at_every_gain_are_those_of_the_drawn_matrices(name, init):
+    """Also where the matrix of a cell is no multiple of its gain."""
+    batch = [alone(name, init=init, gain=gain, hidden=8) for gain in (0.0, 0.3, 1.0, 2.5, 1e30)]
+    drawn = measure.weights(batch).recurrent.astype(np.float64)
+    for found, matrices in zip(Audits()(batch), drawn, strict=True):
+        expected = initializers.audit(matrices)
+        for column, values in expected.items():
+            worst = values.min() if column == "smallest_singular_value" else values.max()
+            # Singular values are right to the largest one's rounding, in float32 as they are drawn.
+            scale = expected["largest_singular_value"].max() if column.startswith("small") else 1.0
+            np.testing.assert_allclose(found[column], worst, rtol=2e-5, atol=2e-6 * scale)
+
+
+def test_matrices_at_several_gains_are_audited_once(monkeypatch):
+    asked, plain = [], initializers.audit
+
+    def audit(W):
+        asked.append(len(W))
+        return plain(W)
+
+    monkeypatch.setattr(initializers, "audit", audit)
+    audits = Audits()
+    audits([alone("lstm", gain=gain, seed=seed) for gain in (0.5, 2.0, 3.0) for seed in (0, 1)])
+    audits([alone("lstm", gain=0.7, forget_bias=9.0)])
+    assert asked == [2, 1]
 
 
 def test_complex_matrices_are_audited_as_such():
     batch = [alone("lru")]
-    measured = measure.curves(batch)
-    (found,) = Audits()(batch, measured)
+    measured = measure.weights(batch)
+    (found,) = Audits()(batch)
     radii = np.abs(np.diagonal(measured.recurrent[0, 0]))
     assert found["spectral_radius"] == pytest.approx(radii.max())
     assert found["smallest_singular_value"] == pytest.approx(radii.min())

@@ -18,12 +18,13 @@ from gradlab.sweeps.options import options_of
 from gradlab.tasks import probe
 
 PRECISION = "float32"
-# Random draws run for milliseconds; full optimization would compile them for seconds.
-DRAWING = {"xla_backend_optimization_level": 1}
 # Cells whose sums XLA orders by how many runs are mapped at once.
 ROUNDED_BY_COUNT = "layer_norm"
 # Cores are shared out by runs; threads inside a product would decide how it is rounded.
 ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
+# To compile at LLVM's first level takes two thirds of the time of its third. A draw runs for
+# milliseconds anyway, and a trace gets the same bits and runs as fast.
+QUICK = {"xla_backend_optimization_level": 1}
 
 # Steps whose parameters are kept at once where each step has its own.
 SEGMENT = 16
@@ -67,20 +68,25 @@ class Init(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """One row per run: ln|dL/dh_t| and whether h_t is finite, for t = 1..T; and what to audit.
-
-    `recurrent` are the matrices that multiply the state, (runs, G, H, H), `log_retention` the
-    logarithm of what each unit keeps in a step, (runs, H). Both are None where they were not asked
-    for, the latter also where the cell has none. Where weights are untied, they are of one draw.
-    """
+    """One row per run: ln|dL/dh_t| and whether h_t is finite, for t = 1..T."""
 
     log_norm: np.ndarray
     finite: np.ndarray
-    recurrent: np.ndarray | None
+
+
+class Weights(NamedTuple):
+    """One row per run, of what it draws.
+
+    `recurrent` are the matrices that multiply the state, (runs, G, H, H), `log_retention` the
+    logarithm of what each unit keeps in a step, (runs, H), None where the cell has none. Where
+    weights are untied, they are of one draw.
+    """
+
+    recurrent: np.ndarray
     log_retention: np.ndarray | None
 
 
-def curves(runs: Sequence[Run], recurrent: bool = True, *, size: int = 1) -> Curves:
+def curves(runs: Sequence[Run], *, size: int = 1) -> Curves:
     """Trace the probe loss of runs that share a program, `size` at once on every device.
 
     The loss of a run is L = sum_b v.h_T^b over the `batch` input sequences that go through its
@@ -101,26 +107,37 @@ def curves(runs: Sequence[Run], recurrent: bool = True, *, size: int = 1) -> Cur
     norm's logarithm by an ulp of float32 or some, though no state; another processor, another kind
     of device or another version of JAX rounds differently; on a GPU the guarantee is not tested.
     """
-    first = runs[0]
-    count = runs_per_call(first, size)
-    padded = [*runs, *[runs[-1]] * (-len(runs) % count)]
-    with pinned():
-        parts = [
-            _call(padded[place : place + count], recurrent)
-            for place in range(0, len(padded), count)
-        ]
-        log_norm, finite, matrices, retention = (
-            None if some[0] is None else np.concatenate([np.asarray(x) for x in some])[: len(runs)]
-            for some in zip(*parts, strict=True)
-        )
-    assert log_norm is not None and finite is not None
+    log_norm, finite = _in_calls(lambda batch: program_of(batch)(), runs, size)
     mean = log_norm.astype(np.float64)
-    if first.batch > 1:
+    if runs[0].batch > 1:
         with np.errstate(invalid="ignore"):
             mean = mean.mean(axis=-1)
         mean[np.isposinf(mean)] = np.nan
-    exact = None if retention is None else retention.astype(np.float64)
-    return Curves(mean, finite, matrices, exact)
+    return Curves(mean, finite)
+
+
+def weights(runs: Sequence[Run], *, size: int = 1) -> Weights:
+    """What runs that share a program draw; `size` as in `curves`, whose programs this shares."""
+
+    def draw(batch: Sequence[Run]) -> Any:
+        shape = shape_of(batch[0])
+        return _audited(shape)(draw_of(init_of(batch[0]), shape)(*_arguments(batch)))
+
+    recurrent, retention = _in_calls(draw, runs, size)
+    return Weights(recurrent, None if retention is None else retention.astype(np.float64))
+
+
+def _in_calls(call: Callable[[Sequence[Run]], Any], runs: Sequence[Run], size: int) -> Any:
+    """Two arrays with a row per run, or None, from calls of as many runs as a program takes."""
+    count = runs_per_call(runs[0], size)
+    padded = [*runs, *[runs[-1]] * (-len(runs) % count)]
+    with pinned():
+        # No call waits for the one before it.
+        parts = [call(padded[place : place + count]) for place in range(0, len(padded), count)]
+        return [
+            None if some[0] is None else np.concatenate([np.asarray(x) for x in some])[: len(runs)]
+            for some in zip(*parts, strict=True)
+        ]
 
 
 def minimum_of(run: Run) -> int:
@@ -157,28 +174,24 @@ def pinned() -> Iterator[None]:
         yield
 
 
-def _call(runs: Sequence[Run], recurrent: bool) -> tuple[Any, ...]:
-    """One call of the program: (log_norm, finite, matrices, log_retention), not waited for."""
-    program, params = program_of(runs, recurrent)
-    log_norm, finite = program()
-    matrices, retention = _audited(shape_of(runs[0]))(params) if recurrent else (None, None)
-    return log_norm, finite, matrices, retention
-
-
-def program_of(runs: Sequence[Run], weights: bool) -> tuple[Callable[[], Any], Any]:
-    """The program for one call of these runs, and their weights where they are asked for."""
+def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
+    """The program for one call of these runs: their curves, not waited for."""
     first = runs[0]
     shape, init = shape_of(first), init_of(first)
+    seeds, scalars = _arguments(runs)
+    xs = inputs_of(first)(seeds)
+    if first.weights == "tied":
+        params = draw_of(init, shape)(seeds, scalars)
+        return functools.partial(tied_program(shape, first.batch), params, xs, seeds)
+    return functools.partial(untied_program(init, shape, first.batch), seeds, scalars, xs)
+
+
+def _arguments(runs: Sequence[Run]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The seeds and `SCALARS` of runs."""
     seeds = np.array([run.seed for run in runs], np.uint32)
-    scalars = {
+    return seeds, {
         name: np.array([getattr(run, name) or 0.0 for run in runs], np.float32) for name in SCALARS
     }
-    tied = first.weights == "tied"
-    params = draw_of(init, shape)(seeds, scalars) if weights or tied else None
-    xs = inputs_of(first)(seeds)
-    if tied:
-        return functools.partial(tied_program(shape, first.batch), params, xs, seeds), params
-    return functools.partial(untied_program(init, shape, first.batch), seeds, scalars, xs), params
 
 
 def shape_of(run: Run) -> Shape:
@@ -244,7 +257,7 @@ def draw_of(init: Init, shape: Shape) -> Any:
         key = key_for(seed, "params", shape.cell, init.name, shape.hidden, shape.inputs)
         return _drawn(init, shape, scalars).init(key, jnp.float32)
 
-    return jax.jit(jax.vmap(draw), compiler_options=DRAWING)
+    return jax.jit(jax.vmap(draw), compiler_options=QUICK)
 
 
 @functools.cache
@@ -260,7 +273,7 @@ def _inputs(source: str, length: int, features: int, batch: int, code: str) -> A
         keys = jnp.concatenate([key[None], others])
         return jax.vmap(lambda each: sample(each, length, features, jnp.float32), out_axes=1)(keys)
 
-    return jax.jit(jax.vmap(draw), compiler_options=DRAWING)
+    return jax.jit(jax.vmap(draw), compiler_options=QUICK)
 
 
 @functools.cache
@@ -271,7 +284,7 @@ def _audited(shape: Shape) -> Any:
         retention = None if cell.log_retention is None else cell.log_retention(params)
         return cell.matrices(params), retention
 
-    return jax.jit(jax.vmap(audited), compiler_options=DRAWING)
+    return jax.jit(jax.vmap(audited), compiler_options=QUICK)
 
 
 @functools.cache
@@ -327,7 +340,16 @@ def _spread(function: Any) -> Any:
     runs = jax.sharding.PartitionSpec("runs")
     mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
     spread = jax.shard_map(local, mesh=mesh, in_specs=runs, out_specs=runs, check_vma=False)
-    return jax.jit(spread, compiler_options=ONE_THREAD if devices[0].platform == "cpu" else {})
+    options: dict[str, Any] = {}
+    if devices[0].platform == "cpu":
+        # A user who asks JAX for no optimization at all gets that.
+        options = ONE_THREAD | ({} if _is_unoptimized() else QUICK)
+    return jax.jit(spread, compiler_options=options)
+
+
+def _is_unoptimized() -> bool:
+    # JAX has no attribute for this one.
+    return bool(jax.config.values.get("jax_disable_most_optimizations"))
 
 
 def _direction(seed: jax.Array, hidden: int) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from gradlab import decay, frames, initializers
 from gradlab.grid import Run, Tell
 from gradlab.sweeps.gradients import theory
-from gradlab.sweeps.gradients.curves import PRECISION, Curves, curves, runs_per_call
+from gradlab.sweeps.gradients.curves import PRECISION, Curves, curves, runs_per_call, weights
 
 
 def measure(runs: Sequence[Run], size: int, tell: Tell) -> list[dict[str, Any]]:
@@ -20,8 +20,7 @@ def measure(runs: Sequence[Run], size: int, tell: Tell) -> list[dict[str, Any]]:
     rows, count = [], runs_per_call(runs[0], size)
     for place in range(0, len(runs), count):
         batch = runs[place : place + count]
-        measured = curves(batch, recurrent=_AUDITS.lacks(batch), size=size)
-        rows += rows_of(batch, measured, _AUDITS(batch, measured))
+        rows += rows_of(batch, curves(batch, size=size), _AUDITS(batch, size=size))
     return rows
 
 
@@ -98,36 +97,70 @@ class Audits:
 
     A cell with several gates has one matrix each; the worst value over them is reported, the
     largest but for the smallest singular value. Untied runs are audited at one draw of their law.
+
+    Eigenvalues take longer than the curves. So where a run's matrices are g W, with W those of the
+    same run at gain 1, W is audited: all its columns are those of g W but for ρ and the singular
+    values, which are |g| times as large.
     """
 
     MOST = 100_000
 
     def __init__(self) -> None:
-        self._known: dict[Any, dict[str, float]] = {}
+        self._known: dict[Run, dict[str, float]] = {}  # by `_draw_of`
+        self._matrices: dict[Run, dict[str, np.ndarray]] = {}  # likewise, (G,)
 
-    def lacks(self, batch: Sequence[Run]) -> bool:
-        """Whether some of the runs drew weights that were not audited yet."""
-        return any(_draw_of(run) not in self._known for run in batch)
+    def __call__(self, batch: Sequence[Run], *, size: int = 1) -> list[dict[str, float]]:
+        """The audits of each run, as columns of runs; `size` as in `curves`."""
+        draws = [_draw_of(run) for run in batch]
+        fresh = {draw: run for draw, run in zip(draws, batch, strict=True)}
+        if missing := [run for draw, run in fresh.items() if draw not in self._known]:
+            for table in (self._known, self._matrices):
+                if len(table) > self.MOST:
+                    others = [draw for draw in table if draw not in fresh]
+                    for draw in others:
+                        del table[draw]
+            self._add(missing, size)
+        return [self._known[draw] for draw in draws]
 
-    def __call__(self, batch: Sequence[Run], measured: Curves) -> list[dict[str, float]]:
-        """The audits of each run, as columns of runs."""
-        places = {
-            _draw_of(run): i for i, run in enumerate(batch) if _draw_of(run) not in self._known
-        }
-        if places and measured.recurrent is not None:
-            rows = list(places.values())
+    def _add(self, runs: Sequence[Run], size: int) -> None:
+        drawn = weights(runs, size=size)
+        units = [run._replace(gain=1.0) if run.gain else run for run in runs]
+        plain = weights(units, size=size).recurrent if units != list(runs) else drawn.recurrent
+        gains = np.array([run.gain or 1.0 for run in runs], np.float32).astype(np.float64)
+        scaled = _are_close(drawn.recurrent, gains[:, None, None, None] * plain)
+        sources = [
+            (_draw_of(unit), plain[i]) if scaled[i] else (_draw_of(run), drawn.recurrent[i])
+            for i, (run, unit) in enumerate(zip(runs, units, strict=True))
+        ]
+        fresh = {draw: W for draw, W in sources if draw not in self._matrices}
+        if fresh:
+            audit = initializers.audit(np.stack(list(fresh.values())))
+            for i, draw in enumerate(fresh):
+                self._matrices[draw] = {name: value[i] for name, value in audit.items()}
+        for i, (run, (source, _)) in enumerate(zip(runs, sources, strict=True)):
+            factor = abs(gains[i]) if scaled[i] else 1.0
             audit = {
-                name: value.min(axis=1) if name == "smallest_singular_value" else value.max(axis=1)
-                for name, value in initializers.audit(measured.recurrent[rows]).items()
+                name: (factor if name in _PROPORTIONAL else 1.0)
+                * float(value.min() if name == "smallest_singular_value" else value.max())
+                for name, value in self._matrices[source].items()
             }
-            if measured.log_retention is not None:
-                audit |= initializers.time_constants(measured.log_retention[rows])
-            if len(self._known) > self.MOST:
-                others = self._known.keys() - {_draw_of(run) for run in batch}
-                self._known = {k: v for k, v in self._known.items() if k not in others}
-            for i, name in enumerate(places):
-                self._known[name] = {key: float(value[i]) for key, value in audit.items()}
-        return [self._known[_draw_of(run)] for run in batch]
+            if drawn.log_retention is not None:
+                times = initializers.time_constants(drawn.log_retention[i])
+                audit |= {name: float(value) for name, value in times.items()}
+            self._known[_draw_of(run)] = audit
+
+
+# The audits that grow with the matrix; the others are the same for each multiple of it.
+_PROPORTIONAL = ("spectral_radius", "largest_singular_value", "smallest_singular_value")
+
+
+def _are_close(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether the matrices of each run, (runs, G, H, H), agree to the rounding of their type."""
+    axes = (1, 2, 3)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error, peak = np.abs(a - b).max(axis=axes), np.abs(b).max(axis=axes)
+        # NaN is close to nothing, and the zero matrix has audits of its own.
+        return (error <= 8 * np.finfo(a.dtype).eps * peak) & (peak > 0) & np.isfinite(peak)
 
 
 def _draw_of(run: Run) -> Run:
