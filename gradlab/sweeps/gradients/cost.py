@@ -21,6 +21,7 @@ WORK, MOST = 2e10, 512
 # On a core, runs go faster together until their weights leave its cache, and until a step has so
 # many sequences that its overhead is small: measured at widths of 32 to 256.
 CORE_CACHE, SEQUENCES = 2**21, 16
+_SEED = jax.ShapeDtypeStruct((), jnp.uint32)
 # A width so large that the powers of it in a count of operations can be read off like digits.
 _BASE = 2**16
 
@@ -108,12 +109,18 @@ def calls(run: Run, size: int) -> list[Call]:
     seeds = jax.ShapeDtypeStruct((count,), jnp.uint32)
     scalars = dict.fromkeys(curves.SCALARS, jax.ShapeDtypeStruct((count,), jnp.float32))
     draw, inputs = curves.draw_of(init, shape), curves.inputs_of(run)
-    params, xs = jax.eval_shape(draw, seeds, scalars), jax.eval_shape(inputs, seeds)
+    # JAX takes arrays in other places for other types: `draw` leaves its own on the devices.
+    place = curves.placement()
+    params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=place), params_of(run)
+    )
+    one = jax.eval_shape(inputs, _SEED)
+    xs = jax.ShapeDtypeStruct((count, *one.shape), one.dtype)
     last = Call(curves.tied_program(shape, batch), (params, xs, seeds))
     if run.weights == "untied":
         program = curves.untied_program(init, shape, batch)
         last = Call(program, (seeds, scalars, xs), bytes_of(params))
-    return [Call(draw, (seeds, scalars)), Call(inputs, (seeds,), bytes_of(params)), last]
+    return [Call(draw, (seeds, scalars)), Call(inputs, (_SEED,), bytes_of(params)), last]
 
 
 def work(run: Run) -> tuple[Any, float]:
@@ -134,9 +141,9 @@ def needed(run: Run) -> int:
 
 def params_of(run: Run) -> Any:
     """The parameters of one run, without numbers."""
-    draw = curves.draw_of(curves.init_of(run), curves.shape_of(run))
-    scalars = dict.fromkeys(curves.SCALARS, jax.ShapeDtypeStruct((1,), jnp.float32))
-    return jax.eval_shape(draw, jax.ShapeDtypeStruct((1,), jnp.uint32), scalars)
+    scalars = dict.fromkeys(curves.SCALARS, jax.ShapeDtypeStruct((), jnp.float32))
+    draw = functools.partial(curves.draw, curves.init_of(run), curves.shape_of(run))
+    return jax.eval_shape(draw, _SEED, scalars)
 
 
 def peak(run: Run, size: int) -> int:

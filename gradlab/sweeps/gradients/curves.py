@@ -179,7 +179,9 @@ def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
     first = runs[0]
     shape, init = shape_of(first), init_of(first)
     seeds, scalars = _arguments(runs)
-    xs = inputs_of(first)(seeds)
+    # Of many runs there are few seeds. Arrays of the host go to each device without a program.
+    drawn = {seed: np.asarray(inputs_of(first)(seed)) for seed in dict.fromkeys(seeds)}
+    xs = np.stack([drawn[seed] for seed in seeds])
     if first.weights == "tied":
         params = draw_of(init, shape)(seeds, scalars)
         return functools.partial(tied_program(shape, first.batch), params, xs, seeds)
@@ -214,7 +216,7 @@ def init_of(run: Run) -> Init:
 
 
 def inputs_of(run: Run) -> Any:
-    """The compiled draw of a run's input sequences: seeds -> xs."""
+    """The compiled draw of a run's input sequences: seed -> xs."""
     return _inputs(run.input, run.length, run.inputs, run.batch, run.code)
 
 
@@ -251,13 +253,14 @@ def key_for(seed: jax.Array, *stream: Any) -> jax.Array:
 
 @functools.cache
 def draw_of(init: Init, shape: Shape) -> Any:
-    """The compiled draw of weights: (seeds, scalars) -> params."""
+    """The compiled draw of weights: (seeds, scalars) -> params, where the devices have the runs."""
+    return _spread(functools.partial(draw, init, shape), alone=False, options=QUICK)
 
-    def draw(seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
-        key = key_for(seed, "params", shape.cell, init.name, shape.hidden, shape.inputs)
-        return _drawn(init, shape, scalars).init(key, jnp.float32)
 
-    return jax.jit(jax.vmap(draw), compiler_options=QUICK)
+def draw(init: Init, shape: Shape, seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
+    """The parameters of one run."""
+    key = key_for(seed, "params", shape.cell, init.name, shape.hidden, shape.inputs)
+    return _drawn(init, shape, scalars).init(key, jnp.float32)
 
 
 @functools.cache
@@ -273,7 +276,7 @@ def _inputs(source: str, length: int, features: int, batch: int, code: str) -> A
         keys = jnp.concatenate([key[None], others])
         return jax.vmap(lambda each: sample(each, length, features, jnp.float32), out_axes=1)(keys)
 
-    return jax.jit(jax.vmap(draw), compiler_options=QUICK)
+    return jax.jit(draw, compiler_options=QUICK)
 
 
 @functools.cache
@@ -284,7 +287,7 @@ def _audited(shape: Shape) -> Any:
         retention = None if cell.log_retention is None else cell.log_retention(params)
         return cell.matrices(params), retention
 
-    return jax.jit(jax.vmap(audited), compiler_options=QUICK)
+    return _spread(audited, alone=False, options=QUICK)
 
 
 @functools.cache
@@ -324,27 +327,36 @@ def _axis(batch: int) -> int | None:
     return 0 if batch > 1 else None
 
 
-def _spread(function: Any) -> Any:
+def _spread(function: Any, alone: bool = True, options: dict[str, Any] | None = None) -> Any:
     """`function` over a leading axis of runs, an equal share of them on each device.
 
-    A share of one is not mapped: XLA multiplies a batch of one matrix more slowly than a matrix.
+    A share of one is not mapped where it may be `alone`: XLA multiplies a batch of one matrix more
+    slowly than a matrix.
     """
 
     def local(*args: Any) -> Any:
-        if jax.tree.leaves(args)[0].shape[0] > 1:
+        if not alone or jax.tree.leaves(args)[0].shape[0] > 1:
             return jax.vmap(function)(*args)
         result = function(*jax.tree.map(lambda x: x[0], args))
         return jax.tree.map(lambda x: x[None], result)
 
-    devices = jax.local_devices()
-    runs = jax.sharding.PartitionSpec("runs")
-    mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
-    spread = jax.shard_map(local, mesh=mesh, in_specs=runs, out_specs=runs, check_vma=False)
-    options: dict[str, Any] = {}
-    if devices[0].platform == "cpu":
-        # A user who asks JAX for no optimization at all gets that.
-        options = ONE_THREAD | ({} if _is_unoptimized() else QUICK)
-    return jax.jit(spread, compiler_options=options)
+    place = placement()
+    spread = jax.shard_map(
+        local, mesh=place.mesh, in_specs=place.spec, out_specs=place.spec, check_vma=False
+    )
+    if options is None:
+        options = {}
+        if jax.default_backend() == "cpu":
+            # A user who asks JAX for no optimization at all gets that.
+            options = ONE_THREAD | ({} if _is_unoptimized() else QUICK)
+    # By shardings that are said, not found, a program is the same for arrays of the host.
+    return jax.jit(spread, in_shardings=place, compiler_options=options)
+
+
+def placement() -> jax.sharding.NamedSharding:
+    """Where a leading axis of runs lies: an equal share on each device."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("runs",))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("runs"))
 
 
 def _is_unoptimized() -> bool:
