@@ -5,16 +5,28 @@ its floating-point leaves, ravelled, are the n coordinates of the Jacobian J_t =
 complex leaf counts as two real coordinates per entry; integer leaves go along without a tangent.
 """
 
-from gradlab.spectrum._exponents import LyapunovSpectrum, entropy_rate, kaplan_yorke, lyapunov
+from gradlab.spectrum._exponents import (
+    LyapunovSpectrum,
+    entropy_rate,
+    kaplan_yorke,
+    lyapunov,
+)
 from gradlab.spectrum._jacobian import jacobian
-from gradlab.spectrum._singular import log_singular_values
+from gradlab.spectrum._lags import LagGradient, gradient_by_lag
+from gradlab.spectrum._sensitivity import log_jacobian, log_sensitivity
+from gradlab.spectrum._singular import log_singular_values, log_singular_values_by_lag
 
 __all__ = [
+    "LagGradient",
     "LyapunovSpectrum",
     "entropy_rate",
+    "gradient_by_lag",
     "jacobian",
     "kaplan_yorke",
+    "log_jacobian",
+    "log_sensitivity",
     "log_singular_values",
+    "log_singular_values_by_lag",
     "lyapunov",
 ]
 

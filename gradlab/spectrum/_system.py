@@ -23,43 +23,75 @@ class System(NamedTuple):
     advance: Callable[[Any, Any], tuple[Any, None]]
 
 
-def ravel_system(step: Callable[..., Any], state: Any, xs: Any) -> System:
+class Coordinates(NamedTuple):
+    """A step between states as their real coordinates, (n,), and their leaves without a tangent.
+
+    ``move(flat, others, *inputs)`` gives the next two, ``restore(flat, others)`` the state itself.
+    """
+
+    start: Array
+    others: list[Array]
+    eps: float
+    move: Callable[..., tuple[Array, list[Array]]]
+    restore: Callable[[Array, list[Array]], Any]
+
+
+def ravel_step(step: Callable[..., Any], state: Any) -> Coordinates:
     leaves, tree = jax.tree.flatten(state)
     leaves = [jnp.asarray(leaf, jnp.result_type(leaf)) for leaf in leaves]
-    start, others = _ravel(leaves)
+    start, others = ravel(leaves)
     if start.size == 0:
         raise ValueError("the state has no floating-point entries, so it has no Jacobian")
 
+    def restore(flat: Array, others: list[Array]) -> Any:
+        return jax.tree.unflatten(tree, unravel(flat, others, leaves))
+
+    def move(flat: Array, others: list[Array], *inputs: Any) -> tuple[Array, list[Array]]:
+        new = step(restore(flat, others), *inputs)
+        new, new_tree = jax.tree.flatten(new)
+        new = [jnp.asarray(leaf) for leaf in new]
+        if new_tree != tree or _kinds(new) != _kinds(leaves):
+            raise ValueError(
+                "step must return a state like the one it takes: "
+                f"it takes {tree} of {_kinds(leaves)}, returns {new_tree} of {_kinds(new)}"
+            )
+        return ravel(new)
+
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves if _has_tangent(leaf))
+    return Coordinates(start, others, eps, move, restore)
+
+
+def ravel_system(step: Callable[..., Any], state: Any, xs: Any) -> System:
+    system = ravel_step(step, state)
+
     def begin(frame: Array) -> Any:
-        return (start, others), frame, jnp.int32(0), jnp.int32(0)
+        return (system.start, system.others), frame, jnp.int32(0), jnp.int32(0)
 
     def advance(carry: Any, x: Any) -> tuple[Any, None]:
         (flat, others), frame, made, bad = carry
         inputs = () if xs is None else (x,)
 
-        def move(flat: Array) -> tuple[Array, list[Array]]:
-            new = step(jax.tree.unflatten(tree, _unravel(flat, others, leaves)), *inputs)
-            new, new_tree = jax.tree.flatten(new)
-            new = [jnp.asarray(leaf) for leaf in new]
-            if new_tree != tree or _kinds(new) != _kinds(leaves):
-                raise ValueError(
-                    "step must return a state like the one it takes: "
-                    f"it takes {tree} of {_kinds(leaves)}, returns {new_tree} of {_kinds(new)}"
-                )
-            return _ravel(new)
-
-        def along(tangent: Array) -> tuple[Array, Array, list[Array]]:
-            return jax.jvp(move, (flat,), (tangent,), has_aux=True)
-
-        # The state depends on no tangent: its rows are all the same, and computed once.
-        flats, frame, others = jax.vmap(along)(frame)
-        flat, others = flats[0], [rows[0] for rows in others]
+        flat, others, frame = push(system, flat, others, frame, *inputs)
         finite = jnp.isfinite(flat).all() & jnp.isfinite(frame).all()
         bad = jnp.where((bad == 0) & ~finite, made + 1, bad)
         return ((flat, others), frame, made + 1, bad), None
 
-    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves if _has_tangent(leaf))
-    return System(start, eps, begin, advance)
+    return System(system.start, system.eps, begin, advance)
+
+
+def push(
+    system: Coordinates, flat: Array, others: list[Array], tangents: Array, *inputs: Any
+) -> tuple[Array, list[Array], Array]:
+    """The next state, and J times each of the tangents, which are rows."""
+
+    def along(tangent: Array) -> tuple[Array, Array, list[Array]]:
+        return jax.jvp(
+            lambda flat: system.move(flat, others, *inputs), (flat,), (tangent,), has_aux=True
+        )
+
+    # The state depends on no tangent: its rows are all the same, and computed once.
+    flats, rows, others = jax.vmap(along)(tangents)
+    return flats[0], [each[0] for each in others], rows
 
 
 def _kinds(leaves: list[Array]) -> str:
@@ -70,7 +102,7 @@ def _has_tangent(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def _ravel(leaves: list[Array]) -> tuple[Array, list[Array]]:
+def ravel(leaves: list[Array]) -> tuple[Array, list[Array]]:
     """The real coordinates of the leaves that have a tangent, and the other leaves."""
     parts = [jnp.zeros(0, jnp.float32)]  # QR knows no narrower floats
     for leaf in filter(_has_tangent, leaves):
@@ -79,8 +111,8 @@ def _ravel(leaves: list[Array]) -> tuple[Array, list[Array]]:
     return jnp.concatenate(parts), [leaf for leaf in leaves if not _has_tangent(leaf)]
 
 
-def _unravel(flat: Array, others: list[Array], like: list[Array]) -> list[Array]:
-    """The leaves that ``_ravel`` took apart."""
+def unravel(flat: Array, others: list[Array], like: list[Array]) -> list[Array]:
+    """The leaves that ``ravel`` took apart."""
     leaves, start, rest = [], 0, iter(others)
     for leaf in like:
         if not _has_tangent(leaf):
@@ -92,6 +124,14 @@ def _unravel(flat: Array, others: list[Array], like: list[Array]) -> list[Array]
         value = values[0] if parts == 1 else jax.lax.complex(*values)
         leaves.append(value.astype(leaf.dtype))
     return leaves
+
+
+def ravel_leaf(leaf: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """The real coordinates of a leaf of the parameters, and what makes a leaf of them."""
+    flat, others = ravel([leaf])
+    if others or flat.size == 0:
+        raise ValueError(f"a leaf of {leaf.dtype}{list(leaf.shape)} in params has no derivative")
+    return flat, lambda flat: unravel(flat, [], [leaf])[0]
 
 
 def check_count(k: int | None, n: int) -> int:

@@ -1,0 +1,313 @@
+"""What states tell of parameters and of earlier states, against NumPy and plain JAX."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradlab as gl
+from gradlab import spectrum
+
+RNG = np.random.default_rng(0)
+HIDDEN, INPUTS, LENGTH = 4, 2, 12
+PARAMS = {
+    "recurrent": jnp.asarray(RNG.normal(size=(HIDDEN, HIDDEN)) * 0.8),
+    "input": jnp.asarray(RNG.normal(size=(HIDDEN, INPUTS))),
+    "bias": jnp.asarray(RNG.normal(size=HIDDEN)),
+}
+XS = jnp.asarray(RNG.normal(size=(LENGTH, INPUTS)))
+START = jnp.asarray(RNG.normal(size=HIDDEN))
+
+
+def step(params, h, x):
+    return jnp.tanh(params["recurrent"] @ h + params["input"] @ x + params["bias"])
+
+
+def states(params, start=START, xs=XS, step=step):
+    return jax.lax.scan(lambda h, x: (step(params, h, x),) * 2, start, xs)[1]
+
+
+def ln(x):
+    with np.errstate(divide="ignore"):
+        return np.log(np.asarray(x, np.float64))
+
+
+# Sensitivity to the parameters.
+
+
+@jax.jit
+def total_derivative(params):
+    """dh_t/dθ by reverse mode through the whole sequence."""
+    return jax.jacrev(states)(params)
+
+
+def derivatives():
+    whole = total_derivative(PARAMS)
+    return {name: np.reshape(np.asarray(each), (LENGTH, -1)) for name, each in whole.items()}
+
+
+def test_sensitivity_is_the_norm_of_the_total_derivative():
+    found = jax.jit(functools.partial(spectrum.log_sensitivity, step))(PARAMS, START, XS)
+    for name, derivative in derivatives().items():
+        expected = ln(np.linalg.norm(derivative, axis=1))
+        np.testing.assert_allclose(found[name], expected, atol=1e-10)
+
+
+def test_probes_estimate_the_squared_norm_without_bias():
+    def one(key):
+        return spectrum.log_sensitivity(step, PARAMS, START, XS, probes=4, key=key)
+
+    found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 400))
+    found = jax.tree.map(np.asarray, found)
+    for name, derivative in derivatives().items():
+        expected = np.sum(derivative**2, axis=1)
+        ratios = np.exp(2 * found[name]) / expected
+        # 400 means of 4: a relative error of √(2/1600) = 0.035 at most.
+        np.testing.assert_allclose(ratios.mean(0), 1, atol=4 * 0.036)
+        assert (ratios.std(0) < (2 / 4) ** 0.5 * 1.2).all()
+
+
+def test_sensitivity_far_past_the_range():
+    # h_t = a h + x: dh_t/da = Σ_k k a^{k-1}, in closed form, to e^{1386} and e^{-1384}.
+    for a in (2.0, 0.5):
+        xs = jnp.zeros(2000, jnp.float32)
+        found = spectrum.log_sensitivity(
+            lambda a, h, x: a * h + x, jnp.float32(a), jnp.float32(1.0), xs
+        )
+        t = np.arange(1, 2001)
+        # h_t = a^t, dh_t/da = t a^{t-1}. The state itself leaves the range for a = 2.
+        expected = np.log(t) + (t - 1) * np.log(a)
+        inside = (t < 127) if a == 2.0 else (t < 125)
+        np.testing.assert_allclose(found[inside], expected[inside], atol=1e-3)
+        if a == 2.0:
+            assert np.isnan(found[t > 128]).all()
+    # The state stays at 0 while what it would be with another drive explodes.
+    found = spectrum.log_sensitivity(
+        lambda b, h, x: 2 * h + b * x, jnp.float32(0), jnp.float32(0), jnp.ones(2000, jnp.float32)
+    )
+    t = np.arange(1, 2001)
+    expected = t * np.log(2) + np.log1p(-(0.5**t))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_sensitivity_of_zero_and_nan():
+    found = spectrum.log_sensitivity(
+        lambda p, h, x: p[0] * h + 0 * p[1] + x, (1.0, 1.0), 0.0, jnp.array([1.0, 2.0, jnp.nan, 1])
+    )
+    np.testing.assert_allclose(found[0], [-np.inf, 0, np.nan, np.nan])
+    np.testing.assert_allclose(found[1], [-np.inf, -np.inf, np.nan, np.nan])
+
+
+def test_sensitivity_of_complex_numbers_counts_real_coordinates():
+    # h_t = Σ_k a^k x: by the real and the imaginary part of a, |dh/da| twice.
+    a, xs = 0.6 + 0.5j, jnp.ones(9, jnp.complex128)
+    found = spectrum.log_sensitivity(lambda a, h, x: a * h + x, a, jnp.zeros((), complex), xs)
+    k = np.arange(9)
+    expected = [abs(np.sum(k[:t] * a ** np.maximum(k[:t] - 1, 0))) for t in range(1, 10)]
+    np.testing.assert_allclose(found, ln(np.sqrt(2) * np.array(expected)), atol=1e-12)
+
+
+# Entries, and singular values by lag.
+
+
+def jacobians():
+    h, found = START, []
+    for x in XS:
+        found.append(np.asarray(jax.jacobian(step, argnums=1)(PARAMS, h, x)))
+        h = step(PARAMS, h, x)
+    return np.array(found)
+
+
+def test_entries_are_those_of_the_product():
+    product, expected = np.eye(HIDDEN), []
+    for J in jacobians():
+        product = J @ product
+        expected.append(product)
+    move = functools.partial(step, PARAMS)
+    found = spectrum.log_jacobian(move, START, XS)
+    np.testing.assert_allclose(found, ln(np.abs(expected)), atol=1e-9)
+    at = spectrum.log_jacobian(move, START, XS, at=(3, 1))
+    np.testing.assert_allclose(at, ln(np.abs(expected))[[2, 0]], atol=1e-9)
+    with pytest.raises(ValueError, match="between 1 and 12, got 13"):
+        spectrum.log_jacobian(move, START, XS, at=(13,))
+
+
+def test_entries_past_the_range_and_of_what_is_not_finite():
+    W = jnp.array([[3.0, 1.0], [0.0, 0.1]], jnp.float32)
+    found = spectrum.log_jacobian(lambda h: W @ h, jnp.zeros(2, jnp.float32), steps=1000)
+    t = np.arange(1, 1001)
+    np.testing.assert_allclose(found[:, 0, 0], t * np.log(3), rtol=1e-5)
+    # Σ 3^i 0.1^(t-1-i) = (3^t - 0.1^t)/2.9
+    expected = t * np.log(3) + np.log1p(-((1 / 30) ** t)) - np.log(2.9)
+    np.testing.assert_allclose(found[:, 0, 1], expected, rtol=1e-5, atol=1e-6)
+    assert np.isneginf(found[:, 1, 0]).all()
+    # 87 nats below the largest of its column, e^{3.4 t}, an entry is lost.
+    np.testing.assert_allclose(found[:20, 1, 1], t[:20] * np.log(0.1), rtol=1e-5)
+    assert np.isneginf(found[40:, 1, 1]).all()
+    lost = spectrum.log_jacobian(lambda h, x: x * h, jnp.ones(2), jnp.array([1.0, jnp.nan, 1.0]))
+    assert np.isfinite(lost[0, 0, 0]) and np.isnan(lost[1:]).all()
+
+
+def test_singular_values_by_lag_against_dense_products():
+    J, lags = jacobians(), (1, 5, LENGTH)
+    expected = [
+        np.linalg.svd(np.linalg.multi_dot([np.eye(HIDDEN), *J[::-1][:lag]]), compute_uv=False)
+        for lag in lags
+    ]
+    move = functools.partial(step, PARAMS)
+    found = spectrum.log_singular_values_by_lag(move, START, XS, lags=lags)
+    # A dense product knows every value to eps of its largest.
+    np.testing.assert_allclose(np.exp(found), expected, atol=1e-14)
+    first = spectrum.log_singular_values_by_lag(move, START, XS, lags=lags[::-1], k=2)
+    np.testing.assert_allclose(first, found[::-1, :2], atol=1e-12)
+    whole = spectrum.log_singular_values(move, START, XS)
+    np.testing.assert_allclose(found[-1], whole, atol=1e-6)
+
+
+def test_singular_values_by_lag_past_the_range():
+    rng = np.random.default_rng(0)
+    Q, R = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
+    # A normal matrix: the singular values of its powers are powers of its own.
+    W = jnp.asarray(Q @ np.diag([2.0, 1.0, 0.5]) @ Q.T)
+    lags = (10, 1000, 5000)
+    found = spectrum.log_singular_values_by_lag(
+        lambda h: W @ h, jnp.zeros(3), steps=6000, lags=lags
+    )
+    expected = np.outer(lags, np.log([2.0, 1.0, 0.5]))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    with pytest.raises(ValueError, match="lags must be between 1 and 6, got 7"):
+        spectrum.log_singular_values_by_lag(lambda h: h, jnp.zeros(1), steps=6, lags=(7,))
+
+
+def test_singular_values_by_lag_of_an_orbit_that_is_lost():
+    xs = jnp.array([1.0, 2.0, jnp.nan, 2.0])
+    found = spectrum.log_singular_values_by_lag(lambda h, x: x * h, jnp.zeros(2), xs, lags=(1, 2))
+    assert np.isnan(found).all()
+
+
+# Gradients by lag.
+
+
+def readout(params, h, x):
+    return jnp.sum(jnp.sin(h * (1 + params["bias"]))) + x[0] * h[0]
+
+
+def truncated(params, window):
+    """The gradient in which each loss sees the states of the last `window` + 1 steps alone."""
+
+    def loss(params):
+        h = states(params)
+        before = jnp.concatenate([START[None], h])
+        total = 0.0
+        for s in range(LENGTH):
+            first = max(s - window, 0)
+            state = jax.lax.stop_gradient(before[first])
+            for t in range(first, s + 1):
+                state = step(params, state, XS[t])
+            total = total + readout(params, state, XS[s])
+        return total
+
+    return jax.grad(loss)(params)
+
+
+def flatten(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def test_gradient_by_lag_is_that_of_truncated_backpropagation():
+    run = jax.jit(functools.partial(spectrum.gradient_by_lag, step, readout))
+    found = run(PARAMS, START, XS)
+    sums = np.array([flatten(jax.jit(truncated, static_argnums=1)(PARAMS, k)) for k in range(4)])
+    parts = np.diff(sums, axis=0, prepend=0)
+    whole = flatten(
+        jax.grad(lambda p: jnp.sum(jax.vmap(readout, (None, 0, 0))(p, states(p), XS)))(PARAMS)
+    )
+    size = np.linalg.norm(whole)
+    np.testing.assert_allclose(found.log_norm[:4], ln(np.linalg.norm(parts, axis=1)), atol=1e-9)
+    np.testing.assert_allclose(found.log_full, np.log(size), atol=1e-9)
+    np.testing.assert_allclose(found.share[:4], parts @ whole / size**2, atol=1e-9)
+    cosine = sums @ whole / size / np.linalg.norm(sums, axis=1)
+    np.testing.assert_allclose(found.cosine[:4], cosine, atol=1e-9)
+    error = np.linalg.norm(sums - whole, axis=1) / size
+    np.testing.assert_allclose(found.error[:4], error, atol=1e-9)
+    np.testing.assert_allclose(found.share.sum(), 1, atol=1e-9)
+    assert found.cosine[-1] == pytest.approx(1) and found.error[-1] < 1e-9
+    # The whole gradient is that of all lags, however few are asked for.
+    few = spectrum.gradient_by_lag(step, readout, PARAMS, START, XS, lags=3)
+    for one, all in zip(few, found, strict=True):
+        if all.ndim:
+            all = all[..., :3]
+        np.testing.assert_allclose(one, all, atol=1e-10)
+
+
+def test_reach_is_the_adjoint_of_each_loss_alone():
+    found = spectrum.gradient_by_lag(step, readout, PARAMS, START, XS, lags=LENGTH)
+
+    def loss(weights):
+        def body(h, inputs):
+            x, w = inputs
+            h = step(PARAMS, h, x)
+            return h, w * readout(PARAMS, h, x)
+
+        return jnp.sum(jax.lax.scan(body, START, (XS, weights))[1])
+
+    trace = gl.trace(loss, argnums=())
+    logs = jax.vmap(lambda w: trace(w).scans[0].log_norm)(jnp.eye(LENGTH))  # (loss, state)
+    for t in range(LENGTH):
+        for k in range(LENGTH):
+            if t + k < LENGTH:
+                assert found.reach[t, k] == pytest.approx(float(logs[t + k, t]), abs=1e-9)
+            else:
+                assert np.isnan(found.reach[t, k])
+
+
+def test_gradient_by_lag_past_the_range():
+    # λ_{t,k} = 2^k: the longest lags carry all, and their squares leave float32.
+    found = spectrum.gradient_by_lag(
+        lambda b, h, x: 2 * h + b * x, lambda b, h, x: h, jnp.float32(1e-3), jnp.float32(0),
+        jnp.full(120, 1e-30, jnp.float32),
+    )  # fmt: skip
+    k = np.arange(120)
+    expected = np.log(1e-30) + k * np.log(2) + np.log(120 - k)
+    np.testing.assert_allclose(found.log_norm, expected, atol=1e-4)
+    share = 2.0**k * (120 - k)
+    np.testing.assert_allclose(found.share, share / share.sum(), atol=1e-5)
+
+
+def test_horizon_of_a_geometric_memory():
+    # Shares (1 - a) a^k of a long sequence: the error after k lags is a^{k+1}.
+    def horizon(a, tolerance):
+        found = spectrum.gradient_by_lag(
+            lambda b, h, x: a * h + b * x, lambda b, h, x: h, 1.0, 0.0, jnp.ones(3000), lags=60
+        )
+        return float(found.horizon(tolerance))
+
+    assert horizon(0.5, 0.1) == 3  # 0.5^4 < 0.1 < 0.5^3
+    assert np.isnan(horizon(0.999, 0.1))
+
+
+def test_a_gradient_of_zero_has_no_shares():
+    found = spectrum.gradient_by_lag(
+        lambda b, h, x: 0.5 * h + b * x, lambda b, h, x: 0 * h, 1.0, 0.0, jnp.ones(5)
+    )
+    assert np.isneginf(found.log_norm).all() and np.isneginf(found.log_full)
+    assert np.isnan(found.share).all() and np.isnan(found.cosine).all()
+    assert np.isnan(found.horizon())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lags": 13}, "lags must be between 1 and 12, got 13"),
+        ({"lags": 0}, "lags must be between 1 and 12, got 0"),
+        ({"params": {"n": 1}}, "has no derivative"),
+    ],
+)
+def test_bad_arguments_of_gradient_by_lag(options, message):
+    arguments = {"params": PARAMS, "lags": None} | options
+    with pytest.raises(ValueError, match=message):
+        spectrum.gradient_by_lag(
+            step, readout, arguments["params"], START, XS, lags=arguments["lags"]
+        )
