@@ -8,26 +8,34 @@ complex leaf counts as two real coordinates per entry; integer leaves go along w
 from gradlab.spectrum._exponents import (
     LyapunovSpectrum,
     entropy_rate,
+    finite_time_exponents,
     kaplan_yorke,
     lyapunov,
 )
+from gradlab.spectrum._fixed_points import FixedPoints, fixed_points
 from gradlab.spectrum._jacobian import jacobian
 from gradlab.spectrum._lags import LagGradient, gradient_by_lag
+from gradlab.spectrum._memory import log_fisher_memory, memory_capacity
 from gradlab.spectrum._sensitivity import log_jacobian, log_sensitivity
 from gradlab.spectrum._singular import log_singular_values, log_singular_values_by_lag
 
 __all__ = [
+    "FixedPoints",
     "LagGradient",
     "LyapunovSpectrum",
     "entropy_rate",
+    "finite_time_exponents",
+    "fixed_points",
     "gradient_by_lag",
     "jacobian",
     "kaplan_yorke",
+    "log_fisher_memory",
     "log_jacobian",
     "log_sensitivity",
     "log_singular_values",
     "log_singular_values_by_lag",
     "lyapunov",
+    "memory_capacity",
 ]
 
 
