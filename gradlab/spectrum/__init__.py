@@ -16,6 +16,7 @@ from gradlab.spectrum._fixed_points import FixedPoints, fixed_points
 from gradlab.spectrum._jacobian import jacobian
 from gradlab.spectrum._lags import LagGradient, gradient_by_lag
 from gradlab.spectrum._memory import log_fisher_memory, memory_capacity
+from gradlab.spectrum._newton import NewtonSolution, log_newton_condition, newton
 from gradlab.spectrum._sensitivity import log_jacobian, log_sensitivity
 from gradlab.spectrum._singular import log_singular_values, log_singular_values_by_lag
 
@@ -23,6 +24,7 @@ __all__ = [
     "FixedPoints",
     "LagGradient",
     "LyapunovSpectrum",
+    "NewtonSolution",
     "entropy_rate",
     "finite_time_exponents",
     "fixed_points",
@@ -31,11 +33,13 @@ __all__ = [
     "kaplan_yorke",
     "log_fisher_memory",
     "log_jacobian",
+    "log_newton_condition",
     "log_sensitivity",
     "log_singular_values",
     "log_singular_values_by_lag",
     "lyapunov",
     "memory_capacity",
+    "newton",
 ]
 
 
