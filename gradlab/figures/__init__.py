@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 
 from gradlab import frames
 from gradlab._files import Folder, expand
+from gradlab.figures._dynamics import chaos, exponents, fixed_points, newton
+from gradlab.figures._lags import conditioning, entries, lags, memory, reach, sensitivity
 from gradlab.figures._neuron import neuron
 from gradlab.figures._numbers import axis_of, numbers
 from gradlab.figures._reading import reading
@@ -40,18 +42,28 @@ __all__ = [
     "ROWS",
     "RUNS",
     "STYLE",
+    "chaos",
+    "conditioning",
     "decay",
     "deviations",
     "draw",
+    "entries",
+    "exponents",
+    "fixed_points",
     "flossing",
     "gradients",
     "inputs",
+    "lags",
     "learning",
     "length",
+    "memory",
     "neuron",
+    "newton",
     "phase",
+    "reach",
     "reading",
     "save",
+    "sensitivity",
     "sentiment",
     "success",
     "theory",

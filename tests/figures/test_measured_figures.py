@@ -1,0 +1,162 @@
+"""Figures of what `gl.spectrum` measures: what is drawn is what stands in the frames."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import QuadMesh
+
+from gradlab import figures
+
+LAGS = np.arange(4)
+
+
+def lines(ax):
+    """The curves of a panel by their label."""
+    return {str(line.get_label()): np.asarray(line.get_ydata(), float) for line in ax.lines}
+
+
+def texts(ax):
+    return " ".join(text.get_text().replace("\n", " ") for text in ax.texts)
+
+
+def seeds(frame, column, shift):
+    """The frame twice, the second seed shifted."""
+    other = frame.assign(**{column: frame[column] + shift})
+    return pd.concat([frame.assign(seed=0), other.assign(seed=1)])
+
+
+def sensitivities():
+    sides = [(side, name) for side in ("forwards", "backwards") for name in ("W", "b")]
+    return pd.concat(
+        pd.DataFrame({"step": LAGS + 1, "side": side, "name": name, "log_norm": LAGS - 2.0 * k})
+        for k, (side, name) in enumerate(sides)
+    )
+
+
+def test_sensitivity_draws_each_side():
+    frame = sensitivities()
+    frame.loc[(frame["name"] == "b") & (frame["step"] == 1), "log_norm"] = -np.inf
+    left, right = figures.sensitivity(frame).axes
+    np.testing.assert_array_equal(lines(left)["W"], LAGS)
+    np.testing.assert_array_equal(lines(right)["W"], LAGS - 4.0)
+    np.testing.assert_array_equal(lines(left)["b"], [np.nan, -1, 0, 1])
+    assert (left.get_title(), right.get_title()) == ("forwards", "backwards")
+
+
+def test_a_seed_of_nan_ends_its_line_and_is_noted():
+    frame = seeds(sensitivities(), "log_norm", 1.0)
+    lost = (frame["step"] >= 3) & (frame["seed"] == 1) & (frame["name"] == "W")
+    frame = frame.assign(log_norm=frame["log_norm"].mask(lost & (frame["side"] == "forwards")))
+    left, _ = figures.sensitivity(frame).axes
+    np.testing.assert_array_equal(lines(left)["W"], [0.5, 1.5, np.nan, np.nan])
+    assert texts(left) == "W: 1 of 2 values are NaN from step 3 on"
+
+
+def test_conditioning_is_the_distance_of_the_values():
+    index, lag = np.meshgrid([1, 2, 3], [1, 5])
+    frame = pd.DataFrame({"lag": lag.ravel(), "index": index.ravel()})
+    frame["log_value"] = -1.0 * frame["lag"] * frame["index"]
+    left, right = figures.conditioning(frame).axes
+    np.testing.assert_array_equal(list(lines(left).values()), [[-1, -5], [-2, -10], [-3, -15]])
+    np.testing.assert_array_equal(right.lines[0].get_ydata(), [2, 10])
+    # The distance from an exact zero is not known, and no number.
+    frame.loc[5, "log_value"] = np.nan
+    assert np.isnan(figures.conditioning(frame).axes[1].lines[0].get_ydata()[1])
+
+
+def test_entries_are_root_mean_squares_and_a_map():
+    step, row, column = np.indices((2, 3, 3))
+    logs = np.random.default_rng(0).normal(size=(2, 3, 3)) * 3
+    logs[1, 0, 1] = -np.inf
+    columns = {"step": step.ravel(), "row": row.ravel(), "column": column.ravel()}
+    fig = figures.entries(pd.DataFrame(columns | {"log_entry": logs.ravel()}))
+    curves, inside = lines(fig.axes[0]), np.eye(3, dtype=bool)
+    for name, where in (("diagonal", inside), ("others", ~inside)):
+        expected = [0.5 * np.log(np.mean(np.exp(2 * part[where]))) for part in logs]
+        np.testing.assert_allclose(curves[name], expected)
+    (mesh,) = [c for c in fig.axes[1].collections if isinstance(c, QuadMesh)]
+    shown = np.asarray(mesh.get_array())
+    np.testing.assert_allclose(shown[np.isfinite(logs[1])], logs[1][np.isfinite(logs[1])])
+    assert mesh.cmap(mesh.norm(shown[0, 1])) == (0, 0, 0, 1)  # exactly zero is black
+
+
+def test_reach_is_a_map_by_step_and_lag():
+    frame = pd.DataFrame({"step": [1, 1, 2, 2], "lag": [0, 1, 0, 1]})
+    frame["log_norm"] = [0.5, -1.0, 0.25, np.nan]
+    (mesh,) = [c for c in figures.reach(frame).axes[0].collections if isinstance(c, QuadMesh)]
+    shown = np.ma.filled(mesh.get_array(), np.nan)
+    np.testing.assert_array_equal(shown, [[0.5, -1], [0.25, np.nan]])
+
+
+def test_lags_of_two_networks():
+    frame = pd.concat(
+        pd.DataFrame(
+            {"lag": LAGS, "share": a**LAGS, "cosine": 1 - a**LAGS / 2, "error": a**LAGS / 3}
+        ).assign(name=name)
+        for name, a in (("short", 0.1), ("long", 0.5))
+    )
+    fig = figures.lags(frame, tolerance=0.2)
+    functions = (lambda s: s, lambda s: 1 - s / 2, lambda s: s / 3)
+    for ax, function in zip(fig.axes, functions, strict=True):
+        for name, a in (("short", 0.1), ("long", 0.5)):
+            np.testing.assert_allclose(lines(ax)[name], function(a**LAGS))
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["short", "long"]
+    assert 0.2 in [line.get_ydata()[0] for line in fig.axes[2].lines]
+
+
+def test_memory_names_what_was_not_measured():
+    frame = pd.concat(
+        pd.DataFrame(
+            {"lag": LAGS, "name": name, "log_fisher": fisher, "capacity": 1.0 / (LAGS + 1)}
+        )
+        for name, fisher in (("linear", -1.0 * LAGS), ("tanh", np.nan))
+    )
+    left, right = figures.memory(frame).axes
+    np.testing.assert_array_equal(lines(left)["linear"], -LAGS)
+    assert "tanh" not in lines(left) and texts(left) == "not measured: tanh"
+    np.testing.assert_allclose(lines(right)["tanh"], 1 / (LAGS + 1))
+
+
+def test_chaos_is_per_unit():
+    frame = pd.DataFrame({"gain": [1.0, 2.0] * 2, "hidden": [10, 10, 20, 20]})
+    frame = frame.assign(exponent=frame["gain"] - 1.5, dimension=3.0, entropy=frame["gain"])
+    fig = figures.chaos(frame)
+    expected = [[-0.5, 0.5]] * 2, [[0.3] * 2, [0.15] * 2], [[0.1, 0.2], [0.05, 0.1]]
+    for ax, values in zip(fig.axes, expected, strict=True):
+        np.testing.assert_allclose([lines(ax)["$n$ = 10"], lines(ax)["$n$ = 20"]], values)
+
+
+def test_exponents_over_any_axis():
+    frame = pd.DataFrame({"step": [1, 2] * 2, "index": [1, 1, 2, 2], "exponent": [0, 1, -1, -2.0]})
+    fig = figures.exponents(frame, "step")
+    np.testing.assert_array_equal(lines(fig.axes[0])["$i$ = 2"], [-1, -2])
+    frame = frame.rename(columns={"step": "leak"})
+    assert figures.exponents(frame, "leak").axes[0].get_xlabel() == "leak"
+
+
+def test_fixed_points_are_told_apart():
+    points = pd.DataFrame({"x": [0.0, 1, -1], "y": [0.0, 2, -2], "unstable": [2, 0, 0]})
+    values = pd.DataFrame({"real": [2.0, 0.5], "imaginary": [1.0, 0.1], "unstable": [2, 0]})
+    fig = figures.fixed_points(points, values, points)
+    plane = lines(fig.axes[0])
+    np.testing.assert_array_equal(plane["stable"], [2, -2])
+    np.testing.assert_array_equal(plane["2 unstable directions"], [0])
+
+
+def test_newton_marks_what_did_not_end():
+    frame = pd.DataFrame({"exponent": [-0.1, 0.1, 0.2], "length": 100, "steps": [3, 50, -1]})
+    fig = figures.newton(frame.assign(log_condition=[2.0, 12.0, 20.0]))
+    for ax in fig.axes:
+        ended, lost, *_ = ax.lines
+        np.testing.assert_array_equal(ended.get_ydata(), [0.03, 0.5])
+        assert lost.get_marker() == "x" and len(lost.get_xdata()) == 1
+
+
+@pytest.mark.parametrize(
+    "figure",
+    ["sensitivity", "conditioning", "entries", "reach", "lags", "memory", "chaos", "exponents",
+     "newton"],
+)  # fmt: skip
+def test_a_frame_of_other_columns_is_refused(figure):
+    with pytest.raises(ValueError, match="the frame lacks .*; it has other"):
+        getattr(figures, figure)(pd.DataFrame({"other": [1]}))
