@@ -5,6 +5,12 @@ its floating-point leaves, ravelled, are the n coordinates of the Jacobian J_t =
 complex leaf counts as two real coordinates per entry; integer leaves go along without a tangent.
 """
 
+from gradlab.spectrum._curvature import (
+    Hessian,
+    HessianEigenvalues,
+    hessian,
+    hessian_eigenvalues,
+)
 from gradlab.spectrum._exponents import (
     LyapunovSpectrum,
     entropy_rate,
@@ -22,6 +28,8 @@ from gradlab.spectrum._singular import log_singular_values, log_singular_values_
 
 __all__ = [
     "FixedPoints",
+    "Hessian",
+    "HessianEigenvalues",
     "LagGradient",
     "LyapunovSpectrum",
     "NewtonSolution",
@@ -29,6 +37,8 @@ __all__ = [
     "finite_time_exponents",
     "fixed_points",
     "gradient_by_lag",
+    "hessian",
+    "hessian_eigenvalues",
     "jacobian",
     "kaplan_yorke",
     "log_fisher_memory",

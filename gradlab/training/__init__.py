@@ -18,6 +18,7 @@ from gradlab.training._loop import (
     start,
     train,
 )
+from gradlab.training._rates import effective_rates
 from gradlab.training._record import Record, Recorder, Sink
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "State",
     "Training",
     "advance",
+    "effective_rates",
     "log_norm",
     "recorders",
     "start",

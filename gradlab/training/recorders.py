@@ -52,6 +52,7 @@ from gradlab.training._loop import log_norm
 
 __all__ = [
     "eigenvalues",
+    "hessian_eigenvalues",
     "jacobian_eigenvalues",
     "log_gradient_norms",
     "log_norms",
@@ -185,6 +186,46 @@ def log_gradient_norms(loss: Callable[..., Any], batch: Any, *, has_aux: bool = 
     def function(params: PyTree) -> PyTree:
         grads = gradient(params, batch)
         return jax.tree.map(log_norm, grads[0] if has_aux else grads)
+
+    return function
+
+
+def hessian_eigenvalues(
+    loss: Callable[..., Any],
+    batch: Any,
+    *,
+    k: int = 1,
+    iterations: int | None = None,
+    has_aux: bool = False,
+) -> Function:
+    """The k largest eigenvalues of H = ∂²L/∂θ², for one batch that stays.
+
+    Args:
+        loss: (params, batch) -> L, as for `train`.
+        batch: what every evaluation is of.
+        k: how many eigenvalues.
+        iterations: of Lanczos; see `gradlab.spectrum.hessian_eigenvalues`.
+        has_aux: whether the loss also reports a dict.
+
+    Returns:
+        params -> (k,), the largest first: NaN where a product with H is not finite.
+
+    Raises:
+        ValueError: as `gradlab.spectrum.hessian_eigenvalues`, when the function is called.
+
+    >>> f = hessian_eigenvalues(lambda w, x: (x * w**2).sum(), jnp.array([1.0, 4.0]), k=2)
+    >>> [round(float(value), 3) for value in f(jnp.ones(2))]
+    [8.0, 2.0]
+
+    Source: Cohen, Kaur, Li, Kolter & Talwalkar, "Gradient descent on neural networks typically
+    occurs at the edge of stability" (2021), for the largest over training.
+    """
+
+    def function(params: PyTree) -> Array:
+        def value(params: PyTree) -> Any:
+            return loss(params, batch)[0] if has_aux else loss(params, batch)
+
+        return spectrum.hessian_eigenvalues(value, params, k=k, iterations=iterations).values
 
     return function
 
