@@ -26,6 +26,7 @@ from gradlab.figures._lags import conditioning, entries, lags, memory, reach, se
 from gradlab.figures._neuron import neuron
 from gradlab.figures._numbers import axis_of, numbers
 from gradlab.figures._reading import reading
+from gradlab.figures._scaling import curvature, depth, width
 from gradlab.figures._sentiment import sentiment
 from gradlab.figures._style import DECADES, FLOAT32, LABELS, MARKS, STYLE, headline, order, save
 from gradlab.figures._sweep import decay, inputs, length, phase, select
@@ -44,7 +45,9 @@ __all__ = [
     "STYLE",
     "chaos",
     "conditioning",
+    "curvature",
     "decay",
+    "depth",
     "deviations",
     "draw",
     "entries",
@@ -68,6 +71,7 @@ __all__ = [
     "success",
     "theory",
     "training",
+    "width",
     "word_order",
 ]
 

@@ -131,7 +131,7 @@ def entries(frame: pd.DataFrame) -> Figure:
         left.set(xlabel=_STEP, ylabel="ln of the root mean square\nof ∂$h_t$/∂$h_0$ (nats)")
         left.legend()
         table = last.pivot(index="row", columns="column", values="log_entry")
-        _heat(fig, right, table, "ln |∂$h_{t,i}$/∂$h_{0,j}$| (nats)")
+        draw_map(fig, right, table, "ln |∂$h_{t,i}$/∂$h_{0,j}$| (nats)")
         right.set(xlabel="unit $j$ at step 0", ylabel="unit $i$")
         right.set_title(f"$t$ = {last['step'].iloc[0]:g}", loc="left")
         right.invert_yaxis()
@@ -146,7 +146,7 @@ def _log_mean_square(logs: pd.Series) -> float:
     return float(top + np.log(np.mean(np.exp(2 * (logs - top)))) / 2)
 
 
-def _heat(fig: Figure, ax: Axes, table: pd.DataFrame, label: str) -> None:
+def draw_map(fig: Figure, ax: Axes, table: pd.DataFrame, label: str) -> None:
     """The table's values over its columns and rows; -inf is black, NaN grey."""
     values = table.to_numpy(float)
     finite = values[np.isfinite(values)]
@@ -183,7 +183,7 @@ def reach(frame: pd.DataFrame) -> Figure:
     with rc_context(STYLE):
         fig, axes = grid(1, 1, height=2.6, width=4.2)
         ax = axes[0, 0]
-        _heat(fig, ax, table, r"ln ‖∂$\ell_{t+k}$/∂$h_t$‖ (nats)")
+        draw_map(fig, ax, table, r"ln ‖∂$\ell_{t+k}$/∂$h_t$‖ (nats)")
         ax.set(xlabel=r"lag $k$ of the loss $\ell_{t+k}$ (steps)", ylabel=_STEP)
     return fig
 

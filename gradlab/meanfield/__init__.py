@@ -4,7 +4,8 @@
 and an input s_t of variance q_in per unit. h_t = φ(W h_{t-1} + U x_t + b) is the same network seen
 after φ, and has the same rate. ``minimal_rnn``, ``gru``, ``gru_reset_before`` and ``lstm`` are for
 weights drawn afresh at each step; ``disc`` is for one W for all steps, around the state 0.
-``untied_steps`` is ``elman`` with weights drawn afresh, at a finite width and from the first step.
+``untied_steps`` is ``elman`` with weights drawn afresh, at a finite width and from the first step;
+``layers`` is a deep network, layer by layer from its input on.
 """
 
 from gradlab.meanfield._disc import Disc, disc
@@ -18,6 +19,7 @@ from gradlab.meanfield._elman import (
     second_moment,
 )
 from gradlab.meanfield._gated import GatedMeanField, gru, gru_reset_before, minimal_rnn
+from gradlab.meanfield._layers import Layers, layers
 from gradlab.meanfield._lstm import LSTMMeanField, lstm
 from gradlab.meanfield._width import untied_steps
 
@@ -26,6 +28,7 @@ __all__ = [
     "Disc",
     "GatedMeanField",
     "LSTMMeanField",
+    "Layers",
     "MeanField",
     "correlation",
     "critical_bias_std",
@@ -34,6 +37,7 @@ __all__ = [
     "elman",
     "gru",
     "gru_reset_before",
+    "layers",
     "lstm",
     "minimal_rnn",
     "second_moment",

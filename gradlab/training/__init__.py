@@ -5,6 +5,7 @@
 """
 
 from gradlab.training import recorders
+from gradlab.training._coordinates import Coordinates, coordinate_check
 from gradlab.training._loop import (
     Failure,
     Loss,
@@ -22,6 +23,7 @@ from gradlab.training._rates import effective_rates
 from gradlab.training._record import Record, Recorder, Sink
 
 __all__ = [
+    "Coordinates",
     "Failure",
     "Loss",
     "Progress",
@@ -33,6 +35,7 @@ __all__ = [
     "State",
     "Training",
     "advance",
+    "coordinate_check",
     "effective_rates",
     "log_norm",
     "recorders",

@@ -155,8 +155,45 @@ def test_newton_marks_what_did_not_end():
 @pytest.mark.parametrize(
     "figure",
     ["sensitivity", "conditioning", "entries", "reach", "lags", "memory", "chaos", "exponents",
-     "newton"],
+     "newton", "curvature", "depth", "width"],
 )  # fmt: skip
 def test_a_frame_of_other_columns_is_refused(figure):
     with pytest.raises(ValueError, match="the frame lacks .*; it has other"):
         getattr(figures, figure)(pd.DataFrame({"other": [1]}))
+
+
+def test_curvature_of_three_panels():
+    eigenvalues = pd.DataFrame({"training_step": [0, 5] * 2, "index": [1, 1, 2, 2]})
+    eigenvalues["eigenvalue"] = [4.0, 6.0, 1.0, 2.0]
+    rates = pd.DataFrame({"training_step": [0, 0, 5, 5], "leaf": "W", "rate": [1, 3, 2, 4.0]})
+    blocks = pd.DataFrame({"row": ["W", "W", "b", "b"], "column": ["W", "b"] * 2})
+    fig = figures.curvature(
+        eigenvalues, rates=rates, blocks=blocks.assign(log_norm=[1.0, 2, 3, 4]), stable=5.0
+    )
+    first, second, third = fig.axes[:3]
+    np.testing.assert_array_equal(lines(first)["$i$ = 2"], [1, 2])
+    np.testing.assert_array_equal(lines(first)["2 / learning rate"], [5, 5])
+    np.testing.assert_array_equal(lines(second)["W"], [2, 3])
+    (mesh,) = [c for c in third.collections if isinstance(c, QuadMesh)]
+    np.testing.assert_array_equal(mesh.get_array(), [[1, 2], [3, 4]])
+    assert [t.get_text() for t in third.get_yticklabels()] == ["W", "b"]
+
+
+def test_depth_with_and_without_a_theory():
+    frame = pd.DataFrame({"layer": [1, 2] * 2, "quantity": ["a", "a", "b", "b"], "name": "g"})
+    frame = frame.assign(value=[1.0, 2, 3, 4], predicted=[1.5, 2.5, np.nan, np.nan])
+    left, right = figures.depth(frame).axes
+    drawn = [line.get_ydata().tolist() for line in left.lines]
+    assert [1.0, 2.0] in drawn and [1.5, 2.5] in drawn
+    assert [line.get_ydata().tolist() for line in right.lines] == [[3.0, 4.0]]
+
+
+def test_width_has_a_panel_for_each_quantity():
+    hidden, step = np.meshgrid([8, 16], [0, 2])
+    frame = pd.DataFrame({"hidden": hidden.ravel(), "training_step": step.ravel()})
+    frame = pd.concat(
+        frame.assign(quantity=name, log_size=-1.0 * k - frame["training_step"])
+        for k, name in enumerate(("state", "update"))
+    )
+    for k, ax in enumerate(figures.width(frame).axes):
+        np.testing.assert_array_equal(lines(ax)["after 2 updates"], [-2 - k] * 2)
