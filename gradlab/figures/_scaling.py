@@ -2,7 +2,7 @@
 
 # pandas' own annotations say Series | DataFrame for nearly every selection.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportIndexIssue=false
+# pyright: reportIndexIssue=false, reportGeneralTypeIssues=false
 
 import pandas as pd
 from matplotlib import rc_context

@@ -30,11 +30,13 @@ that weights are transposed before it (`_scan._run`). A trace without them gives
 
 from gradlab.tracing._flops import flops
 from gradlab.tracing._record import Options
+from gradlab.tracing._shown import StepValues
 from gradlab.tracing._trace import ScanTrace, TapTrace, Trace, tap, trace, trace_with
 
 __all__ = [
     "Options",
     "ScanTrace",
+    "StepValues",
     "TapTrace",
     "Trace",
     "flops",

@@ -327,8 +327,11 @@ class Pull:
         return env, self.readout.pull(env, merge(self.live, arrived, nothing))
 
     def _measure(self, env: dict[int, Any], mu: Sequence[Any]) -> list[Any]:
-        state = [_jaxpr.read(env, ref) for ref in self.state]
-        return jax.tree.leaves(measured(self.plan.options, self.plan.names, state, mu))
+        values = [_jaxpr.read(env, ref) for ref in self.state]
+        shown, count = self.plan.step.shown, len(self.plan.names)
+        more = () if shown is None else (shown.restore(values[count:]),)
+        results = measured(self.plan.options, self.plan.names, values[:count], mu, *more)
+        return jax.tree.leaves(results)
 
     def _body(self, carry: Any, row: Any) -> Any:
         """One step with care: choose the unit, record, and pull back."""

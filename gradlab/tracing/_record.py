@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.tracing import _linear, _norms
+from gradlab.tracing._shown import wants_step
 
 
 class Options(NamedTuple):
@@ -16,12 +17,17 @@ class Options(NamedTuple):
 
     axis: int | None = None
     log_param: bool = False
-    measure: Callable[[Any, Any], Any] | None = None
+    measure: Callable[..., Any] | None = None
     segment: int | None = None
     stop: bool = False  # at what has no derivative, where no gradient that is asked for needs one
     # Transpose weights once, before the loop. Faster on a CPU, but the last digit of a product
     # then depends on whether the program is mapped over other runs.
     transpose_once: bool = True
+
+    @property
+    def shows_steps(self) -> bool:
+        """Whether `measure` is given what the step took, gave and named."""
+        return wants_step(self.measure)
 
 
 class Slots(NamedTuple):
@@ -50,9 +56,16 @@ PARTS = ("total", "direct", "transported")
 
 
 def measured(
-    options: Options, names: Sequence[str], state: Sequence[Any], adjoint: Sequence[Any]
+    options: Options,
+    names: Sequence[str],
+    state: Sequence[Any],
+    adjoint: Sequence[Any],
+    *values: Any,
 ) -> Any:
-    """Call `measure`, a lone leaf as it is and several by name; what it counts becomes floats."""
+    """Call `measure`, a lone leaf as it is and several by name; what it counts becomes floats.
+
+    `values` is its third argument, the `StepValues`, where it takes one.
+    """
     if options.measure is None:
         return ()
     state_tree, adjoint_tree = (
@@ -62,5 +75,5 @@ def measured(
     dtype = _norms.real_dtype(adjoint)
     return jax.tree.map(
         lambda x: x if _linear.is_inexact(x) else jnp.asarray(x, dtype),
-        options.measure(state_tree, adjoint_tree),
+        options.measure(state_tree, adjoint_tree, *values),
     )

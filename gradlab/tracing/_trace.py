@@ -298,7 +298,7 @@ def trace(
     batch_axis: int | None = None,
     *,
     log_param: bool = False,
-    measure: Callable[[Any, Any], Any] | None = None,
+    measure: Callable[..., Any] | None = None,
     segment: int | None = None,
 ) -> Callable[..., Trace]:
     """Like `jax.value_and_grad`, and the adjoint of every recurrence in the loss, step by step.
@@ -368,7 +368,10 @@ def trace(
         measure: f(state, adjoint), called at each step of the backward pass with h_t and
             exp(-s_t) lambda_t, the state's float leaves as an array where there is one and as a
             dict by the names in `ScanTrace.leaves` where there are several; its results are
-            stacked into `ScanTrace.measured` (integers and booleans as floats).
+            stacked into `ScanTrace.measured` (integers and booleans as floats). With a third
+            argument without a default, f(state, adjoint, step), it also sees what the step took,
+            gave and named, a `gradlab.tracing.StepValues`; what it does not read costs nothing. A
+            parallel scan has no such steps.
         segment: keep only every so many states and run each segment again in the backward pass.
             Memory is that of one segment and of T / segment states, time that of one more forward
             pass; sqrt(T) needs least memory. The record is the same.
@@ -409,6 +412,19 @@ def trace(
         >>> turns = jnp.sum(seen["direction"][1:] * seen["direction"][:-1], axis=(1, 2))
         >>> bool(jnp.all((turns > 0) & (turns <= 1)))
         True
+
+        And what the step names, here how far a gate is open where the adjoint is large.
+
+        >>> def gated(w, xs):
+        ...     def step(h, x):
+        ...         gate = gl.tap(jax.nn.sigmoid(w * x), "gate")
+        ...         return gate * h + (1 - gate) * x, None
+        ...     return jax.lax.scan(step, jnp.zeros(()), xs)[0]
+        >>> def f(h, adjoint, step):
+        ...     return step.names["gate"] * jnp.abs(adjoint)
+        >>> out = gl.trace(gated, measure=f)(1.0, jnp.array([0.0, 0.0, 4.0]))
+        >>> [round(float(size), 3) for size in out.scans[0].measured]
+        [0.246, 0.491, 0.982]
 
     References:
         Bengio, Simard and Frasconi (1994), "Learning long-term dependencies with gradient descent

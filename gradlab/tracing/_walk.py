@@ -18,6 +18,7 @@ from gradlab.tracing._linear import Step, pick, split
 from gradlab.tracing._moved import Moved
 from gradlab.tracing._record import Options, Slots, log_names, measured
 from gradlab.tracing._scan import traced_parallel, traced_scan
+from gradlab.tracing._shown import Shown, show
 
 
 class Site(NamedTuple):
@@ -80,6 +81,7 @@ class Walk:
         self._flat: dict[int, tuple[Any, Any]] = {}
         self._narrow: dict[int, tuple[Any, bool]] = {}
         self._closed: dict[int, tuple[Any, bool]] = {}
+        self._shows: dict[int, tuple[Any, Shown]] = {}
         self.moved = Moved(self.flat)
 
     def sites(self, program: _jaxpr.Program) -> list[Site]:
@@ -268,7 +270,8 @@ class Walk:
                 "sample in its own unit, so their contributions cannot be summed; leave one of the "
                 "two out"
             )
-        return [self._site(name, floats, parts.length, parts.reverse, inner), *inner]
+        shown = self._shown(node, floats)
+        return [self._site(name, floats, parts.length, parts.reverse, inner, shown), *inner]
 
     def _look_at_parallel(self, node: _jaxpr.Node) -> list[Site]:
         parts = node.eqn.parts
@@ -283,7 +286,12 @@ class Walk:
         observed = [leaf for i, leaf in floats.items() if self._is_observed(parts, i)]
         if not observed:
             return []
-        site = self._site(_jaxpr.where(node), observed, parts.length, parts.reverse, [])
+        if self.options.shows_steps:
+            raise ValueError(
+                f"measure with a third argument, at {_jaxpr.where(node)}: a parallel scan has no "
+                "steps whose inputs and outputs could be seen; take (state, adjoint)"
+            )
+        site = self._site(_jaxpr.where(node), observed, parts.length, parts.reverse, [], None)
         names = tuple(name for name, _ in floats.values())
         logs = tuple(log_names(names, self.options.log_param))
         return [site._replace(leaf_names=names, logs=logs)]
@@ -299,6 +307,7 @@ class Walk:
         length: int,
         reverse: bool,
         inner: Sequence[Site],
+        shown: Shown | None,
     ) -> Site:
         """The site of a recurrence whose state has these float leaves."""
         names = tuple(leaf for leaf, _ in floats)
@@ -313,13 +322,29 @@ class Walk:
             dtype=_norms.real_dtype([aval for _, aval in floats]),
             varies=frozenset().union(*(_jaxpr.varies_over(aval) for _, aval in floats)),
             logs=tuple(log_names(names, self.options.log_param)),
-            measured=self._measured(name, names, types),
+            measured=self._measured(name, names, types, shown),
         )
 
-    def _measured(self, name: str, leaves: tuple[str, ...], types: list[Any]) -> Any:
+    def _shown(self, node: _jaxpr.Node, floats: Sequence[tuple[str, Any]]) -> Shown | None:
+        """What the step of a scan or a parallel scan shows to `measure` beside its state."""
+        if not self.options.shows_steps:
+            return None
+        key = id(node.eqn)
+        if key not in self._shows:
+            names = tuple(leaf for leaf, _ in floats)
+            types = [_narrow.widen(aval) for _, aval in floats]
+            call = functools.partial(measured, self.options, names)
+            # Hold a reference to the equation so that its id is not reused.
+            self._shows[key] = node.eqn, show(self, call, types, self.flat(node))
+        return self._shows[key][1]
+
+    def _measured(
+        self, name: str, leaves: tuple[str, ...], types: list[Any], shown: Shown | None
+    ) -> Any:
         try:
             call = functools.partial(measured, self.options, leaves)
-            return _jaxpr.result_types(call, types, types)
+            more = () if shown is None else (shown.types,)
+            return _jaxpr.result_types(call, types, types, *more)
         except TypeError as error:
             raise TypeError(
                 f"measure at the scan at {name}: {str(error).splitlines()[0]}"
@@ -512,9 +537,16 @@ class Walk:
         once = list(dict.fromkeys(refs))
         places = [once.index(ref) for ref in refs]
         advance, readout = step.advance, step.readout
+        shown = self._shows[id(node.eqn)][1] if self.options.shows_steps else None
+        if shown is not None:
+            make = shown.make
+            shown = shown._replace(
+                make=lambda consts, *rest: make([consts[i] for i in places], *rest)
+            )
         step = step._replace(
             advance=lambda consts, *rest: advance([consts[i] for i in places], *rest),
             readout=lambda consts, *rest: readout([consts[i] for i in places], *rest),
+            shown=shown,
         )
         consts = [consts[refs.index(ref)] for ref in once]
         final, ys = traced_scan(step, self.options, site.leaf_names, consts, init, xs, own, inner)
