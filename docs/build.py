@@ -27,7 +27,7 @@ MODULES = {
     "gradlab.training": "Training",
     "gradlab.training.recorders": "Recorders",
     "gradlab.meanfield": "Mean-field theory",
-    "gradlab.spectrum": "Exponents and singular values",
+    "gradlab.spectrum": "Dynamics: exponents, Jacobians, memory, curvature",
     "gradlab.decay": "Statistics of a gradient's decay",
     "gradlab.sweeps": "Sweeps",
     "gradlab.frames": "Frames",

@@ -1,4 +1,7 @@
-"""Lyapunov exponents, Jacobians, and singular values of their long products, of any step function.
+"""The dynamics of any step function, and the curvature of a loss.
+
+Exponents, Jacobians and their long products, what a state remembers of parameters and inputs,
+gradients by lag, fixed points, Newton's iteration over time; and the Hessian.
 
 A step maps a state to the next one, ``step(state)`` or ``step(state, x)``. The state is any pytree;
 its floating-point leaves, ravelled, are the n coordinates of the Jacobian J_t = ∂h_t/∂h_{t-1}. A

@@ -97,6 +97,18 @@ def test_log_gradient_norms_of_least_squares():
     np.testing.assert_allclose(found["b"], np.log(abs(2 * error.sum())), rtol=1e-9)
 
 
+def test_hessian_eigenvalues_of_least_squares():
+    A, y = RNG.normal(size=(7, 4)), RNG.normal(size=7)
+
+    def loss(params, batch):
+        A, y = batch
+        return ((A @ params["w"] - y) ** 2).sum(), {"a": 0.0}
+
+    f = recorders.hessian_eigenvalues(loss, (A, y), k=2, has_aux=True)
+    found = jax.jit(f)({"w": jnp.zeros(4)})
+    np.testing.assert_allclose(found, np.linalg.eigvalsh(2 * A.T @ A)[:1:-1], rtol=1e-9)
+
+
 @pytest.mark.parametrize(("name", "block"), [("lstm", slice(4, 8)), ("elman", None)])
 def test_time_constants(name, block):
     cell = gl.cells.make(name, inputs=2, hidden=4)
