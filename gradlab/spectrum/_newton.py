@@ -134,6 +134,10 @@ def log_newton_condition(exponent: ArrayLike, length: int) -> Array:
     At 0 it is T. Above, its logarithm grows like λ T, and where it passes -ln eps (15.9 in float32)
     one rounding anywhere is as large as the states: iterations of the order of T.
 
+    λ is that of the orbit as a whole. Iterations pass near other states as well: an orbit that is
+    chaotic at first and then falls to rest has λ < 0 and takes many, which
+    ``finite_time_exponents`` of its first steps show.
+
     Args:
       exponent: λ, in nats per step, of any shape; ``lyapunov(...).exponents[0]``.
       length: T.

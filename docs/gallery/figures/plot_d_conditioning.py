@@ -4,32 +4,43 @@ Conditioning: the singular values of long products
 
 Each step of an orthogonal network turns gradients and stretches none; those of a Gaussian network
 spread by one more factor at every lag, until float32 holds the largest alone. The logarithms stay
-right far beyond.
+right far beyond. As a measurement they are columns of a sweep.
 """
 
 import functools
+import tempfile
 
 import jax
 import numpy as np
-import pandas as pd
 
 import gradlab as gl
 
-lags, frames = (1, 2, 5, 10, 20, 50, 100), {}
-for init in ("normal", "orthogonal"):
-    cell = gl.cells.make("elman", inputs=4, hidden=16, recurrent=gl.initializers.make(init))
-    params = cell.init(jax.random.key(0))
-    xs = 0.1 * jax.random.normal(jax.random.key(1), (150, 4))
+lags = (1, 2, 5, 10, 20, 50, 100)
+
+
+@gl.sweeps.measurement
+def conditioning(init, hidden=16, seed=0):
+    """The condition number of 100 steps, and the singular values by lag."""
+    matrix = gl.initializers.make(init)
+    cell = gl.cells.make("elman", inputs=4, hidden=hidden, recurrent=matrix)
+    params = cell.init(jax.random.key(seed))
+    xs = 0.1 * jax.random.normal(jax.random.key(seed + 100), (150, 4))
     logs = gl.spectrum.log_singular_values_by_lag(
         functools.partial(cell.step, params), cell.start(), xs, lags=lags
     )
-    lag, index = np.meshgrid(lags, range(1, 17), indexing="ij")
-    columns = {"lag": lag.ravel(), "index": index.ravel()}
-    frames[init] = pd.DataFrame(columns | {"log_value": np.ravel(logs)})
+    lag, index = np.meshgrid(lags, range(1, hidden + 1), indexing="ij")
+    steps = {"lag": lag.ravel(), "index": index.ravel(), "log_value": np.ravel(logs)}
+    return {"log_condition": logs[-1, 0] - logs[-1, -1], "steps": steps}
 
-fig = gl.figures.conditioning(frames["normal"])
+
+spec = {"measurement": "conditioning", "init": ["normal", "orthogonal"]}
+with tempfile.TemporaryDirectory() as folder:
+    results = gl.sweep(spec, folder).results
+print(results.runs[["init", "log_condition"]])
+steps = results.steps.merge(results.runs[["run_id", "init"]], on="run_id")
+fig = gl.figures.conditioning(steps[steps["init"] == "normal"])
 
 # %%
 # The orthogonal network: its tanh saturates a little, and its weights spread nothing.
 
-orthogonal = gl.figures.conditioning(frames["orthogonal"])
+orthogonal = gl.figures.conditioning(steps[steps["init"] == "orthogonal"])
