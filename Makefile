@@ -36,7 +36,7 @@ reproduce: $(STAMP) ## run the default sweep afresh and compare with the committ
 	@$(BIN)/gradlab reproduce experiments/vanishing.toml results/reference/summary.csv
 
 # Idle threads of the linear algebra would wait by spinning, and take the cores from JAX.
-THEORY = rate_against_gain minimal_rnn tied_untied largest_exponent full_spectrum exponent_coverage published
+THEORY = rate_against_gain minimal_rnn tied_untied largest_exponent full_spectrum exponent_coverage deviations
 theory: $(STAMP) ## published curves against theory, into results/theory
 	@for name in $(THEORY); do $(BIN)/python experiments/$$name.py || exit 1; done
 

@@ -12,9 +12,9 @@ of one length: the claim is 95.45 % in every column.
 import math
 import time
 
+import deviations
 import numpy as np
 import pandas as pd
-import published
 
 import gradlab as gl
 from gradlab.sweeps.gradients import Run
@@ -100,7 +100,7 @@ def main() -> None:
         rows += [cover(*network, length) for length in LENGTHS]
         print(f"coverage: {network} after {time.monotonic() - began:.0f} s", flush=True)
     table = pd.DataFrame(rows)
-    path = published.OUT / "coverage.csv"
+    path = deviations.OUT / "coverage.csv"
     table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
     claimed = math.erf(2**0.5)
     largest = 100 * math.sqrt(claimed * (1 - claimed) / (table["seeds"].min() // 5))

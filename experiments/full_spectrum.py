@@ -11,10 +11,10 @@ import functools
 import json
 import time
 
+import deviations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import published
 
 import gradlab as gl
 
@@ -41,7 +41,7 @@ def spectrum(seed: jax.Array, g: jax.Array, n: int) -> tuple[jax.Array, jax.Arra
     return found.exponents[order], found.stderr[order]
 
 
-path = published.HERE.parent / "tests" / "reference" / "references.json"
+path = deviations.HERE.parent / "tests" / "reference" / "references.json"
 CASES = {case["id"]: case["value"] for case in json.loads(path.read_text(encoding="utf-8"))}
 
 began = time.monotonic()
@@ -61,6 +61,6 @@ for n, seeds in SEEDS.items():
                          suspected=effect, cause="that of the largest exponent")
                 )  # fmt: skip
     print(f"full_spectrum: width {n} after {time.monotonic() - began:.0f} s")
-published.publish(
-    "full_spectrum", published.as_runs(rows), title=TITLE, hue="hidden", quantity="spectrum"
+deviations.publish(
+    "full_spectrum", deviations.as_runs(rows), title=TITLE, hue="hidden", quantity="spectrum"
 )

@@ -16,10 +16,10 @@ import functools
 import json
 import time
 
+import deviations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import published
 
 import gradlab as gl
 
@@ -66,7 +66,7 @@ def derived_bias(delta: float, g: float, n: int) -> float:
     if g >= 1:
         return float("nan")
     first, last = int(BURN_IN / delta), int((BURN_IN + TIME) / delta)
-    growth = published.linear_growth(n, last, 1 - delta, delta * g)
+    growth = deviations.linear_growth(n, last, 1 - delta, delta * g)
     return float(growth[first:].mean()) / delta - predicted(delta, g)
 
 
@@ -75,11 +75,11 @@ def suspected_effect(delta: float, g: float, n: int, rates: dict[int, float]) ->
     if g < 1:
         return float("nan"), ""
     if delta == 1:
-        return gl.meanfield.elman("tanh", g).finite_width_bias(n), published.FIT
+        return gl.meanfield.elman("tanh", g).finite_width_bias(n), deviations.FIT
     return rates[n // 2] - rates[n], "a/n from widths n and n/2"
 
 
-path = published.HERE.parent / "tests" / "reference" / "references.json"
+path = deviations.HERE.parent / "tests" / "reference" / "references.json"
 CASES = json.loads(path.read_text(encoding="utf-8"))
 PUBLISHED = {case["id"]: case["value"] for case in CASES}
 
@@ -101,4 +101,4 @@ for delta, gains in GAINS.items():
                      suspected=effect, cause=cause)
             )  # fmt: skip
 print(f"largest_exponent: {len(rows)} exponents in {time.monotonic() - began:.0f} s")
-published.publish("largest_exponent", published.as_runs(rows), title=TITLE, quantity="exponent")
+deviations.publish("largest_exponent", deviations.as_runs(rows), title=TITLE, quantity="exponent")

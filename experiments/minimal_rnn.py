@@ -6,9 +6,9 @@ critical at one gain, the minimalRNN stays near criticality over a wide range of
 is for untied weights; with tied ones Elman's network follows it, the minimalRNN does not.
 """
 
-import published
+import deviations
 
 TITLE = "Chen, Pennington & Schoenholz (2018): minimalRNN and elman"
 
-runs = published.with_width(published.measure("minimal_rnn"))
-published.publish("minimal_rnn", runs, title=TITLE, hue="weights")
+runs = deviations.with_width(deviations.measure("minimal_rnn"))
+deviations.publish("minimal_rnn", runs, title=TITLE, hue="weights")

@@ -5,14 +5,14 @@ signal propagation in recurrent neural networks" (2018), section 3, with χ of P
 and Schoenholz et al. (2017), on networks of width 512 with one W for all 500 steps.
 """
 
+import deviations
 import pandas as pd
-import published
 
 TITLE = "Chen, Pennington & Schoenholz (2018): rate of elman, ½ ln χ"
 
 runs = pd.concat(
-    [published.measure(name) for name in ("rate_saturating", "rate_relu", "rate_linear")],
+    [deviations.measure(name) for name in ("rate_saturating", "rate_relu", "rate_linear")],
     ignore_index=True,
 )
-runs = published.with_width(runs)
-published.publish("rate_against_gain", runs, title=TITLE, hue="input_scale")
+runs = deviations.with_width(runs)
+deviations.publish("rate_against_gain", runs, title=TITLE, hue="input_scale")

@@ -9,19 +9,19 @@ Without input a run stays at exactly 0, so that its gradient follows the law of 
 above the critical gain as well, where a network that was disturbed would leave it.
 """
 
-import published
+import deviations
 
 DRIVEN = "Gilboa et al. (2019): gru and lstm under input"
 ZERO = "Can, Krishnamurthy & Schwab (2020): gru and lstm at zero"
 
 
-driven = published.measure("tied_untied_driven")
-driven = published.with_width(driven)
-published.publish("tied_untied_driven", driven, title=DRIVEN, hue="weights")
+driven = deviations.measure("tied_untied_driven")
+driven = deviations.with_width(driven)
+deviations.publish("tied_untied_driven", driven, title=DRIVEN, hue="weights")
 
-zero = published.measure("tied_untied_zero")
+zero = deviations.measure("tied_untied_zero")
 zero["predicted_rate"] = [
-    published.zero_disc(run).rate if run.weights == "tied" else run.predicted_rate
+    deviations.zero_disc(run).rate if run.weights == "tied" else run.predicted_rate
     for run in zero.itertuples()
 ]
-published.publish("tied_untied_zero", published.with_width(zero), title=ZERO, hue="weights")
+deviations.publish("tied_untied_zero", deviations.with_width(zero), title=ZERO, hue="weights")

@@ -536,7 +536,7 @@ def test_the_largest_deviations_are_those_of_the_files(tmp_path):
     theory = RESULTS / "theory"
     for path in theory.glob("*.csv"):
         shutil.copy(path, tmp_path)
-    collect = runpy.run_path(str(ROOT / "experiments" / "published.py"))["collect"]
+    collect = runpy.run_path(str(ROOT / "experiments" / "deviations.py"))["collect"]
     collect.__globals__["OUT"] = tmp_path
     collect()
     collected = (tmp_path / "deviations.md").read_text(encoding="utf-8")

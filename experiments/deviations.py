@@ -1,7 +1,7 @@
-"""What the scripts of the published figures share: run a sweep, add the width's effect, publish.
+"""What the scripts of curves against theory share: run a sweep, add the width, publish deviations.
 
 Each script writes results/theory/NAME.png and NAME.csv, a row per point as
-`gradlab.figures.deviations` defines it; `python experiments/published.py` collects the largest
+`gradlab.figures.deviations` defines it; `python experiments/deviations.py` collects the largest
 deviations into results/theory/deviations.md, whose head says what the bound of a point is.
 """
 
