@@ -9,19 +9,22 @@ Without input a run stays at exactly 0, so that its gradient follows the law of 
 above the critical gain as well, where a network that was disturbed would leave it.
 """
 
+import sys
+
 import deviations
 
 DRIVEN = "Gilboa et al. (2019): gru and lstm under input"
 ZERO = "Can, Krishnamurthy & Schwab (2020): gru and lstm at zero"
 
+names = sys.argv[1:] or ("driven", "zero")
+if "driven" in names:
+    driven = deviations.with_width(deviations.measure("tied_untied_driven"))
+    deviations.publish("tied_untied_driven", driven, title=DRIVEN, hue="weights")
 
-driven = deviations.measure("tied_untied_driven")
-driven = deviations.with_width(driven)
-deviations.publish("tied_untied_driven", driven, title=DRIVEN, hue="weights")
-
-zero = deviations.measure("tied_untied_zero")
-zero["predicted_rate"] = [
-    deviations.zero_disc(run).rate if run.weights == "tied" else run.predicted_rate
-    for run in zero.itertuples()
-]
-deviations.publish("tied_untied_zero", deviations.with_width(zero), title=ZERO, hue="weights")
+if "zero" in names:
+    zero = deviations.measure("tied_untied_zero")
+    zero["predicted_rate"] = [
+        deviations.zero_disc(run).rate if run.weights == "tied" else run.predicted_rate
+        for run in zero.itertuples()
+    ]
+    deviations.publish("tied_untied_zero", deviations.with_width(zero), title=ZERO, hue="weights")

@@ -1,0 +1,55 @@
+"""What the six figures of rates and exponents against theory share: their CSV becomes rows."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from published.drawing import Curve, draw
+from published.table import RESULTS, ROOT, Row
+
+TOLERANCE = """The tolerance is three standard errors over the seeds; where the effect of the width is derived, the
+published value is theory at that width."""
+
+
+def measure(
+    out: Path, name: str, source: str, curves: Sequence[str], script: str, *args: str
+) -> list[Row]:
+    """Run the script of a figure, which resumes its sweeps, and take the points with a theory.
+
+    Args:
+        out: where the picture goes.
+        name: of the figure, and of its CSV in results/theory.
+        source: of the published values.
+        curves: the columns that tell one curve from the other.
+        script: in experiments/.
+        args: of the script.
+    """
+    # Idle threads of the linear algebra wait by spinning, and take the cores from JAX.
+    threads = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    path = ROOT / "experiments" / script
+    subprocess.run([sys.executable, str(path), *args], check=True, env=threads)
+    return rows_of(out, name, source, curves)
+
+
+def rows_of(out: Path, name: str, source: str, curves: Sequence[str]) -> list[Row]:
+    """A row for each point of results/theory/NAME.csv that has a theory."""
+    table = pd.read_csv(RESULTS / "theory" / f"{name}.csv")
+    table = table[table["predicted_rate"].notna()]
+    table["published"] = table["predicted_rate"] + table["predicted_bias"].fillna(0)
+    label = table[list(curves)].astype(str).agg(" ".join, axis=1)
+    draw(
+        out / name,
+        {"": [Curve(key, rows["gain"], rows["published"], rows["rate"])
+              for key, rows in table.groupby(label, sort=False)]},
+        xlabel="share of all exponents" if "spectrum" in name else "gain",
+        ylabel="exponent" if "exponent" in name or "spectrum" in name else "rate (nats/step)",
+    )  # fmt: skip
+    what = "share" if "spectrum" in name else "gain"
+    return [
+        Row(f"{key}, {what} {row.gain:g}", row.published, source, row.rate, row.bound)
+        for key, row in zip(label, table.itertuples(), strict=True)
+    ]

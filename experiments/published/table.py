@@ -1,0 +1,200 @@
+"""The table of published figures: run a figure's module, put its rows into the CSV, write the page.
+
+A figure is a module of this package with
+
+- PAPER, PLACE: whose figure it is, and where in the paper;
+- MAP: (equation, function of gradlab, test) for each equation that its rows rest on;
+- NOTES: what a reader must know, above all where rows are not within their tolerance;
+- measure(out): what makes out/NAME.png and returns the rows. Tolerances are constants of the module,
+  so they are stated before anything runs. A module that takes the data of a longer run also has
+  minutes(), which says how long that run took.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results"
+COLUMNS = ("figure", "paper", "place", "quantity", "published", "source", "measured", "error",
+           "tolerance", "within", "command", "minutes")  # fmt: skip
+
+
+class Row(NamedTuple):
+    """One quantity of a figure.
+
+    Attributes:
+        quantity: what it is, unique in the figure, with its unit where it has one.
+        published: the paper's number, or that of the paper's formula.
+        source: where that was read: an address, an equation; "formula" where the number is computed.
+        measured: what came out here. A verdict is 1 or 0.
+        tolerance: the largest |measured - published| that counts as the same.
+    """
+
+    quantity: str
+    published: float
+    source: str
+    measured: float
+    tolerance: float
+
+
+def load(names: Iterable[str]) -> dict[str, Any]:
+    """The modules of the figures, by name."""
+    return {name: importlib.import_module(f"published.{name}") for name in names}
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The table as it stands; empty where there is none."""
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
+
+
+def frame(name: str, module: Any, rows: Iterable[Row], minutes: float) -> pd.DataFrame:
+    """The rows of a figure in the columns of the table.
+
+    Numbers are rounded to ten digits first, so that the file says of itself what is within.
+    """
+    records = []
+    for row in rows:
+        published, measured, tolerance = (
+            _round(x) for x in (row.published, row.measured, row.tolerance)
+        )
+        if math.isnan(published) or not tolerance >= 0:
+            raise ValueError(f"{name}, {row.quantity}: no published value, or no tolerance")
+        error = _round(abs(measured - published))
+        # A comparison with NaN is False: what was not measured is not within.
+        values = (name, module.PAPER, module.PLACE, row.quantity, published, row.source, measured,
+                  error, tolerance, error <= tolerance, f"make published FIGURE={name}",
+                  round(minutes, 2))  # fmt: skip
+        records.append(dict(zip(COLUMNS, values, strict=True)))
+    found = pd.DataFrame(records, columns=list(COLUMNS))
+    if found["quantity"].duplicated().any():
+        raise ValueError(f"{name}: two rows of one quantity")
+    return found
+
+
+def _round(value: float) -> float:
+    return float(f"{float(value):.10g}")
+
+
+def run(
+    figures: Mapping[str, Any],
+    results: Path,
+    names: Iterable[str] = (),
+    say: Callable[[str], object] = print,
+) -> pd.DataFrame:
+    """Measure figures into results/published.csv, and write results/published.md.
+
+    Args:
+        figures: the modules, by name, in the order of the table.
+        results: the folder of the table; pictures go into its folder `published`.
+        names: the figures to measure, also where their rows stand. Without names: every figure
+            whose rows are missing, so that a second call resumes the first.
+        say: takes a line of progress.
+
+    Returns:
+        The whole table.
+
+    Raises:
+        ValueError: for an unknown figure, or rows that say nothing.
+    """
+    unknown = [name for name in names if name not in figures]
+    if unknown:
+        raise ValueError(f"no figure {', '.join(unknown)}; there are {', '.join(figures)}")
+    path = results / "published.csv"
+    out = results / "published"
+    out.mkdir(parents=True, exist_ok=True)
+    table = read(path)
+    stands = set(table["figure"])
+    for name in names or [name for name in figures if name not in stands]:
+        module = figures[name]
+        began = time.monotonic()
+        rows = list(module.measure(out))
+        took = (time.monotonic() - began) / 60
+        minutes = max(took, module.minutes()) if hasattr(module, "minutes") else took
+        found = frame(name, module, rows, minutes)
+        table = _replace(table, name, found, list(figures))
+        _write(path, table)
+        write_page(table, figures, results)
+        say(f"{name}: {found['within'].sum()} of {len(found)} rows within, {minutes:.1f} minutes")
+    write_page(table, figures, results)
+    return table
+
+
+def _replace(table: pd.DataFrame, name: str, rows: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    """The table with a figure's rows in place of those it had, in the order of the figures."""
+    others = table[table["figure"] != name]
+    merged = pd.concat([part for part in (others, rows) if len(part)], ignore_index=True)
+    rank = merged["figure"].map({figure: i for i, figure in enumerate(order)})
+    return merged.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    """Write and rename, so that a kill leaves the old table or the new one."""
+    part = path.with_suffix(".part")
+    table.to_csv(part, index=False, lineterminator="\n")
+    part.replace(path)
+
+
+HEAD = """\
+# Published figures, measured again
+
+{figures} figures, {rows} rows, of which {within} lie within the tolerance that was stated before they
+were measured; {minutes:.0f} minutes in all, each figure on two cores. [published.csv](published.csv)
+has every row: the published value and where it was read, what was measured, the error. `make
+published` measures the figures whose rows are missing, `make published FIGURE=NAME` one of them
+again. This page is made from the table.
+
+| figure | paper | rows | within | minutes |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def write_page(table: pd.DataFrame, figures: Mapping[str, Any], results: Path) -> None:
+    """Write results/published.md from the table and what the modules say of themselves."""
+    stand = {name: module for name, module in figures.items() if name in set(table["figure"])}
+    minutes = table.groupby("figure")["minutes"].first()
+    text = HEAD.format(
+        figures=len(stand), rows=len(table), within=int(table["within"].sum()),
+        minutes=minutes.sum(),
+    )  # fmt: skip
+    for name, module in stand.items():
+        rows = table[table["figure"] == name]
+        text += (
+            f"| [{name}](#{name}) | {module.PAPER} | {len(rows)} | {int(rows['within'].sum())} "
+            f"| {minutes[name]:.1f} |\n"
+        )
+    text += "\n## Equations, functions and tests\n\n| figure | equation | function | test |\n"
+    text += "| --- | --- | --- | --- |\n"
+    for name, module in stand.items():
+        for equation, function, test in module.MAP:
+            text += f"| {name} | {_cell(equation)} | `{function}` | `{test}` |\n"
+    for name, module in stand.items():
+        text += f"\n{_section(name, module, table[table['figure'] == name])}"
+    (results / "published.md").write_text(text, encoding="utf-8")
+
+
+def _section(name: str, module: Any, rows: pd.DataFrame) -> str:
+    text = f"## {name}\n\n{module.PAPER}: {module.PLACE}.\n\n{module.NOTES.strip()}\n\n"
+    text += f"![{name}](published/{name}.png)\n"
+    missed = rows[~rows["within"].astype(bool)]
+    if len(missed):
+        text += "\n| not within | published | measured | error | tolerance |\n"
+        text += "| --- | --- | --- | --- | --- |\n"
+        for row in missed.itertuples():
+            numbers = (row.published, row.measured, row.error, row.tolerance)
+            text += f"| {_cell(row.quantity)} | {' | '.join(f'{x:.4g}' for x in numbers)} |\n"
+    return text
+
+
+def _cell(text: str) -> str:
+    """Text for a cell of a Markdown table, in which a bar would start the next one."""
+    return text.replace("|", "\\|")
+
+
