@@ -4,6 +4,7 @@
 and an input s_t of variance q_in per unit. h_t = φ(W h_{t-1} + U x_t + b) is the same network seen
 after φ, and has the same rate. ``minimal_rnn``, ``gru``, ``gru_reset_before`` and ``lstm`` are for
 weights drawn afresh at each step; ``disc`` is for one W for all steps, around the state 0.
+``leaky`` is for the network h' = (1 - δ) h + δ W tanh(h), with its correlations over time.
 ``untied_steps`` is ``elman`` with weights drawn afresh, at a finite width and from the first step;
 ``layers`` is a deep network, layer by layer from its input on.
 """
@@ -20,6 +21,7 @@ from gradlab.meanfield._elman import (
 )
 from gradlab.meanfield._gated import GatedMeanField, gru, gru_reset_before, minimal_rnn
 from gradlab.meanfield._layers import Layers, layers
+from gradlab.meanfield._leaky import LeakyMeanField, leaky
 from gradlab.meanfield._lstm import LSTMMeanField, lstm
 from gradlab.meanfield._width import untied_steps
 
@@ -29,6 +31,7 @@ __all__ = [
     "GatedMeanField",
     "LSTMMeanField",
     "Layers",
+    "LeakyMeanField",
     "MeanField",
     "correlation",
     "critical_bias_std",
@@ -38,6 +41,7 @@ __all__ = [
     "gru",
     "gru_reset_before",
     "layers",
+    "leaky",
     "lstm",
     "minimal_rnn",
     "second_moment",

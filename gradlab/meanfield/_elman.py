@@ -121,10 +121,10 @@ def _saturating_variance(kernel: Kernel, weight: float, drive: float) -> float:
         return 0.0
     # Below the root, from φ(x)² >= φ'(0)² (x² - 2x⁴/3), which holds for tanh and for erf.
     low = drive if drive > 0 else (1 - 1 / steepest) / 4
-    return _bisect(lambda q: weight * kernel.second(q) + drive - q, low, weight + drive)
+    return bisect(lambda q: weight * kernel.second(q) + drive - q, low, weight + drive)
 
 
-def _bisect(f: Callable[[float], float], low: float, high: float) -> float:
+def bisect(f: Callable[[float], float], low: float, high: float) -> float:
     """Return where f goes from above 0 to below, to the last bit."""
     middle = 0.5 * (low + high)
     while low < middle < high:
@@ -283,7 +283,7 @@ def critical_gain(activation: str, *, bias_std: float = 0.0, input_variance: flo
         high = 1.0 + 2 * drive
         while missing(high) > 0:
             high *= 2
-        q = _bisect(missing, drive, high)
+        q = bisect(missing, drive, high)
     return 1 / math.sqrt(kernel.slope2(q))
 
 
@@ -326,5 +326,5 @@ def critical_bias_std(activation: str, gain: float, *, input_variance: float = 0
     high = 1.0
     while weight * kernel.slope2(high) > 1:
         high *= 2
-    q = _bisect(lambda q: weight * kernel.slope2(q) - 1, 0.0, high)
+    q = bisect(lambda q: weight * kernel.slope2(q) - 1, 0.0, high)
     return math.sqrt(max(0.0, q - weight * kernel.second(q) - float(input_variance)))
