@@ -75,7 +75,9 @@ def fluctuations(runs: pd.DataFrame) -> pd.Series:
 def publish(name: str, runs: pd.DataFrame, *, title: str, **options: str) -> None:
     """Draw the runs against theory, write figure and table, and print the largest deviation."""
     OUT.mkdir(parents=True, exist_ok=True)
-    points = gl.figures.deviations(runs)
+    # Another column of a frame of runs would be an axis of its own.
+    plain = runs.drop(columns=["suspected", "cause"])
+    points = gl.figures.deviations(plain)
     groups = runs.groupby(list(gl.frames.AXES), dropna=False, sort=False, observed=True)
     points["suspected"] = groups["suspected"].mean().to_numpy()
     points["cause"] = groups["cause"].first().to_numpy()
@@ -83,7 +85,7 @@ def publish(name: str, runs: pd.DataFrame, *, title: str, **options: str) -> Non
     numbers = list(points.columns[len(gl.frames.AXES) :])
     table = points[used + numbers].assign(figure=title)
     table.to_csv(OUT / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
-    gl.figures.save(gl.figures.theory(runs, **options), OUT / name, formats=["png"])
+    gl.figures.save(gl.figures.theory(plain, **options), OUT / name, formats=["png"])
     for line in _worst(table):
         print(f"{name}: {line}")
 

@@ -9,14 +9,14 @@ PAPER = "Tallec & Ollivier (2018)"
 PLACE = "section 4: copying with chrono against a plain lstm"
 MAP = (
     ("b_f = ln U(1, T_max - 1), b_i = -b_f", "gradlab.remedies.chrono",
-     "tests/remedies/test_remedies.py::test_chrono_s_time_constants_lie_up_to_the_longest_dependency"),
+     "tests/initializers/test_initializers.py::test_chrono_spreads_time_constants_evenly"),
     ("baseline 10 ln 8/(T + 20)", "gradlab.tasks.copying",
      "tests/tasks/test_task_registry.py::test_published_baseline"),
 )  # fmt: skip
 NOTES = f"""
-Delay 100, width 64, RMSprop, 4,000 updates, two seeds. At the published learning rate of 0.001 chrono
-is not yet below the plain lstm: with input gates of 1/76 it writes little at a time, and 4,000 updates
-are a fraction of the authors'. At 0.01 it is. {training.NOTE}
+Delay 100, width 64, RMSprop, 4,000 updates, two seeds. At the published learning rate of 0.001
+chrono is not yet below the plain lstm: with input gates of 1/76 it writes little at a time, and
+4,000 updates are a fraction of the authors'. At 0.01 it is. {training.NOTE}
 """
 
 

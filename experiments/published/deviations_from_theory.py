@@ -11,8 +11,10 @@ import pandas as pd
 from published.drawing import Curve, draw
 from published.table import RESULTS, ROOT, Row
 
-TOLERANCE = """The tolerance is three standard errors over the seeds; where the effect of the width is derived, the
-published value is theory at that width."""
+TOLERANCE = (
+    "The tolerance is three standard errors over the seeds; where the effect of the width is "
+    "derived, the published value is theory at that width."
+)
 
 
 def measure(

@@ -12,8 +12,8 @@ MAP = (
      "tests/remedies/test_remedies.py::test_flossing_is_the_mean_square_of_the_exponents"),
 )  # fmt: skip
 NOTES = f"""
-Width 50, Adam at 0.001, 6,000 updates, two seeds, on temporal order in place of the delayed XOR of
-the paper. Flossing during training is what holds; one of its two runs at T = 100 does not
+Width 50, Adam at 0.001, 6,000 updates, two seeds, on temporal order in place of the delayed XOR
+of the paper. Flossing during training is what holds; one of its two runs at T = 100 does not
 solve the task in time. {training.NOTE}
 """
 SOURCE = "section 4: networks with flossing during training learn what others do not"

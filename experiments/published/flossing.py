@@ -16,10 +16,10 @@ MAP = (
      "tests/spectrum/test_spectrum.py::test_rate_exponent_and_singular_value_agree"),
 )  # fmt: skip
 NOTES = """
-32 units, the first 8 exponents, 500 updates, three seeds; pushed means less than half the root mean
-square that it was, and the condition number is that of the flossed directions per step,
-λ_1 - λ_8. At the edge of chaos under this drive (a gain of 2) flossing hardly moves anything.
-The numbers are those of results/training/flossing, which experiments/flossing.py makes.
+32 units, the first 8 exponents, 500 updates, three seeds; pushed means less than half the root
+mean square that it was, and the condition number is that of the flossed directions per step, λ_1
+- λ_8. At the edge of chaos under this drive (a gain of 2) flossing hardly moves anything. The
+numbers are those of results/training/flossing, which experiments/flossing.py makes.
 """
 
 

@@ -12,7 +12,8 @@ MAP = (
      "tests/spectrum/test_spectrum.py::test_oracle_exponents_of_the_full_state"),
 )  # fmt: skip
 NOTES = f"""
-Width 1,000, five seeds. {deviations_from_theory.TOLERANCE} What misses is chaotic, at a finite width.
+Width 1,000, five seeds. {deviations_from_theory.TOLERANCE} What misses is chaotic, at a finite
+width.
 """
 
 

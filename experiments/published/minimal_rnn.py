@@ -12,9 +12,9 @@ MAP = (
      "tests/meanfield/test_meanfield.py::test_a_minimal_rnn_against_direct_quadrature"),
 )  # fmt: skip
 NOTES = f"""
-Width 256, 200 steps, five seeds. {deviations_from_theory.TOLERANCE} For untied gated networks it is
-not derived: at width 64, 128 and 256 the deviations at a gain of 3 were -0.018, -0.011 and -0.008.
-Tied minimalRNNs have no theory and no row.
+Width 256, 200 steps, five seeds. {deviations_from_theory.TOLERANCE} For untied gated networks it
+is not derived: at width 64, 128 and 256 the deviations at a gain of 3 were -0.018, -0.011 and
+-0.008. Tied minimalRNNs have no theory and no row.
 """
 
 

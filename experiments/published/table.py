@@ -5,9 +5,9 @@ A figure is a module of this package with
 - PAPER, PLACE: whose figure it is, and where in the paper;
 - MAP: (equation, function of gradlab, test) for each equation that its rows rest on;
 - NOTES: what a reader must know, above all where rows are not within their tolerance;
-- measure(out): what makes out/NAME.png and returns the rows. Tolerances are constants of the module,
-  so they are stated before anything runs. A module that takes the data of a longer run also has
-  minutes(), which says how long that run took.
+- measure(out): what makes out/NAME.png and returns the rows. Tolerances are in the module, so they
+  are stated before anything runs. A module that takes the data of a longer run also has minutes(),
+  which says how long that run took.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -33,7 +34,7 @@ class Row(NamedTuple):
     Attributes:
         quantity: what it is, unique in the figure, with its unit where it has one.
         published: the paper's number, or that of the paper's formula.
-        source: where that was read: an address, an equation; "formula" where the number is computed.
+        source: where that was read: an address, an equation; "formula" where it is computed.
         measured: what came out here. A verdict is 1 or 0.
         tolerance: the largest |measured - published| that counts as the same.
     """
@@ -110,8 +111,7 @@ def run(
     path = results / "published.csv"
     out = results / "published"
     out.mkdir(parents=True, exist_ok=True)
-    table = read(path)
-    stands = set(table["figure"])
+    stands = set(read(path)["figure"])
     for name in names or [name for name in figures if name not in stands]:
         module = figures[name]
         began = time.monotonic()
@@ -119,10 +119,13 @@ def run(
         took = (time.monotonic() - began) / 60
         minutes = max(took, module.minutes()) if hasattr(module, "minutes") else took
         found = frame(name, module, rows, minutes)
-        table = _replace(table, name, found, list(figures))
-        _write(path, table)
-        write_page(table, figures, results)
+        # Another process may have measured another figure meanwhile.
+        with FileLock(path.with_suffix(".lock")):
+            table = _replace(read(path), name, found, list(figures))
+            _write(path, table)
+            write_page(table, figures, results)
         say(f"{name}: {found['within'].sum()} of {len(found)} rows within, {minutes:.1f} minutes")
+    table = read(path)
     write_page(table, figures, results)
     return table
 
@@ -131,7 +134,7 @@ def _replace(table: pd.DataFrame, name: str, rows: pd.DataFrame, order: list[str
     """The table with a figure's rows in place of those it had, in the order of the figures."""
     others = table[table["figure"] != name]
     merged = pd.concat([part for part in (others, rows) if len(part)], ignore_index=True)
-    rank = merged["figure"].map({figure: i for i, figure in enumerate(order)})
+    rank = merged["figure"].map({figure: i for i, figure in enumerate(order)}).fillna(len(order))
     return merged.iloc[rank.argsort(kind="stable")].reset_index(drop=True)
 
 
@@ -145,11 +148,11 @@ def _write(path: Path, table: pd.DataFrame) -> None:
 HEAD = """\
 # Published figures, measured again
 
-{figures} figures, {rows} rows, of which {within} lie within the tolerance that was stated before they
-were measured; {minutes:.0f} minutes in all, each figure on two cores. [published.csv](published.csv)
-has every row: the published value and where it was read, what was measured, the error. `make
-published` measures the figures whose rows are missing, `make published FIGURE=NAME` one of them
-again. This page is made from the table.
+{figures} figures, {rows} rows, of which {within} lie within the tolerance that was stated before
+they were measured; {minutes:.0f} minutes in all, each figure on two cores.
+[published.csv](published.csv) has every row: the published value and where it was read, what was
+measured, the error. `make published` measures the figures whose rows are missing, `make published
+FIGURE=NAME` one of them again. This page is made from the table.
 
 | figure | paper | rows | within | minutes |
 | --- | --- | --- | --- | --- |

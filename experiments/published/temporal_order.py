@@ -10,13 +10,13 @@ PLACE = "section 4.1, figure 7: success against the length of the sequence"
 MAP = (
     ("Ω = Σ_t (‖J_t^T λ_t‖ / ‖λ_t‖ - 1)²", "gradlab.remedies.omega_penalty",
      "tests/remedies/test_remedies.py::test_both_forms_of_omega_are_the_references"),
-    ("g ← g θ/‖g‖ where ‖g‖ > θ", "gradlab.remedies.clip_by_norm",
+    ("g ← g θ/‖g‖ where ‖g‖ > θ", "gradlab.remedies.clip",
      "tests/remedies/test_remedies.py::test_clipping_is_optax_s_where_no_square_overflows"),
 )  # fmt: skip
 NOTES = f"""
-50 tanh units, three seeds, at most 12,000 updates where the authors made up to five million; a verdict
-is 1 or 0. The order of the methods comes out, their lengths are shorter: at T = 100 nothing has left
-ln 4 after 12,000 updates. {training.NOTE}
+50 tanh units, three seeds, at most 12,000 updates where the authors made up to five million; a
+verdict is 1 or 0. The order of the methods comes out, their lengths are shorter: at T = 100
+nothing has left ln 4 after 12,000 updates. {training.NOTE}
 """
 SOURCE = "text of section 4.1: SGD-CR solves lengths up to 200 in every run"
 METHODS = {

@@ -14,8 +14,8 @@ MAP = (
      "tests/meanfield/test_meanfield.py::test_an_lstm_against_a_population_of_memories"),
 )  # fmt: skip
 NOTES = f"""
-Width 256, 200 steps, five seeds. {deviations_from_theory.TOLERANCE} Tied weights have no theory and no
-row: they lie up to 0.215 nats per step above the untied one.
+Width 256, 200 steps, five seeds. {deviations_from_theory.TOLERANCE} Tied weights have no theory
+and no row: they lie up to 0.215 nats per step above the untied one.
 """
 
 

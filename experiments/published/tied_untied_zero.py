@@ -9,7 +9,8 @@ PAPER = "Can, Krishnamurthy & Schwab (2020)"
 PLACE = "eigenvalue discs of gated networks at the zero fixed point"
 MAP = (
     ("rate = ln(centre + radius); GRU: z + (1 - z) r σ_w, LSTM: f + i o σ_w",
-     "gradlab.meanfield.disc", "tests/meanfield/test_meanfield.py::test_the_disc_holds_the_eigenvalues"),
+     "gradlab.meanfield.disc",
+     "tests/meanfield/test_meanfield.py::test_the_disc_holds_the_eigenvalues"),
 )  # fmt: skip
 NOTES = f"""
 Width 256, 200 steps, five seeds. {deviations_from_theory.TOLERANCE}

@@ -9,7 +9,7 @@ import gradlab as gl
 from published.drawing import Curve, draw
 from published.table import RESULTS, ROOT
 
-NOTE = "The rows are those of the sweep's summary, which `make published` measures only where it is missing."
+NOTE = "The rows are those of the summary, which is measured only where it is missing."
 
 
 def summary(name: str) -> pd.DataFrame:
@@ -34,7 +34,9 @@ def point(table: pd.DataFrame, **where: object) -> pd.Series:
     return pd.Series(row)
 
 
-def picture(path: Path, table: pd.DataFrame, lines: dict[str, dict], x: str, y: str, **axes) -> None:
+def picture(
+    path: Path, table: pd.DataFrame, lines: dict[str, dict], x: str, y: str, **axes
+) -> None:
     """One curve per entry of `lines`, which says where it is in the table."""
     curves = []
     for label, where in lines.items():
