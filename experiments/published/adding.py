@@ -8,7 +8,7 @@ from published.table import Row
 PAPER = "Arjovsky, Shah & Bengio (2016); Le, Jaitly & Hinton (2015)"
 PLACE = "Arjovsky section 5.2, Le section 4.1: who beats the baseline of the adding problem"
 MAP = (
-    ("the baseline Var(U₁ + U₂) = 1/6", "gradlab.tasks.adding",
+    ("the baseline Var(U₁ + U₂) = 1/6", "gradlab.tasks.adding.adding",
      "tests/tasks/test_task_registry.py::test_published_baseline"),
 )  # fmt: skip
 NOTES = f"""

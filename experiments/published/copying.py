@@ -10,7 +10,7 @@ PLACE = "section 4: copying with chrono against a plain lstm"
 MAP = (
     ("b_f = ln U(1, T_max - 1), b_i = -b_f", "gradlab.remedies.chrono",
      "tests/initializers/test_initializers.py::test_chrono_spreads_time_constants_evenly"),
-    ("baseline 10 ln 8/(T + 20)", "gradlab.tasks.copying",
+    ("baseline 10 ln 8/(T + 20)", "gradlab.tasks.copying.copying",
      "tests/tasks/test_task_registry.py::test_published_baseline"),
 )  # fmt: skip
 NOTES = f"""

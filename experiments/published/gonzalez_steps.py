@@ -1,0 +1,77 @@
+"""How many steps Newton's iteration over time needs, against the largest exponent."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import gradlab as gl
+from published.drawing import Curve, draw
+from published.table import Row
+
+PAPER = "Gonzalez et al. (2025)"
+PLACE = "predictability and parallelization: steps of DEER against the largest Lyapunov exponent"
+MAP = (
+    ("h'_t = f(h_(t-1)) + J_t (h'_(t-1) - h_(t-1))", "gradlab.spectrum.newton",
+     "tests/spectrum/test_newton.py::test_steps_of_newton_rise_where_the_exponent_turns_positive"),
+    ("λ_1 = mean of ln|R_11|", "gradlab.spectrum.lyapunov",
+     "tests/spectrum/test_spectrum.py::test_oracle_exponents_of_the_full_state"),
+)  # fmt: skip
+NOTES = """
+Tanh networks of 24 units under white inputs of 0.1, one matrix at ten gains. Below an exponent of 0
+the steps do not depend on T; above, they grow in proportion to it. The power is the slope of ln steps
+on ln T over T = 128, 256, 512 and 1,024; what rises last, at the gains nearest to 0, is between.
+"""
+SOURCE = "abstract and theory: O(log T) where predictable, O(T) where not"
+GAINS, LENGTHS, WIDTH = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 4.0, 6.0, 10.0), (128, 256, 512, 1024), 24
+POWER, FEW, RISE = 0.25, 10, 0.1
+
+
+def measure(out: Path) -> list[Row]:
+    """Exponent and steps at each gain."""
+    W = jax.random.normal(jax.random.key(0), (WIDTH, WIDTH)) / WIDTH**0.5
+    xs = 0.1 * jax.random.normal(jax.random.key(1), (4000, WIDTH))
+
+    def step(h: jax.Array, x: jax.Array, gain: jax.Array) -> jax.Array:
+        return jnp.tanh(gain * W @ h + x)
+
+    @jax.jit
+    def exponent(gain: jax.Array) -> jax.Array:
+        found = gl.spectrum.lyapunov(
+            lambda h, x: step(h, x, gain), jnp.zeros(WIDTH), xs, burn_in=200, k=1
+        )
+        return found.exponents[0]
+
+    def count(gain: float, length: int) -> int:
+        found = gl.spectrum.newton(
+            lambda h, x: step(h, x, gain), jnp.zeros(WIDTH), xs[:length]
+        ).steps
+        return int(found) if found > 0 else length
+
+    exponents = [float(exponent(gain)) for gain in GAINS]
+    steps = np.array([[count(gain, length) for length in LENGTHS] for gain in GAINS])
+    powers = [np.polyfit(np.log(LENGTHS), np.log(each), 1)[0] for each in steps]
+    rows = []
+    for gain, rate, power, each in zip(GAINS, exponents, powers, steps, strict=True):
+        if abs(rate) < RISE:  # where one turns into the other
+            continue
+        where = f"gain {gain:g} (λ₁ = {rate:+.2f})"
+        law = float(rate > 0)
+        rows.append(Row(f"power of T in the steps, {where}", law, SOURCE, power, POWER))
+        if rate < 0:
+            rows.append(
+                Row(f"at most {FEW} steps at T = 1,024, {where}", 1, "figure 1", each[-1] <= FEW, 0)
+            )
+    order = np.argsort(exponents)
+    sorted_rates, sorted_steps = np.array(exponents)[order], steps[order, -1]
+    rise = float(sorted_rates[np.argmax(sorted_steps > FEW)])
+    rows.append(
+        Row(f"first exponent at which more than {FEW} steps are needed", 0,
+            "figure 1: the threshold is λ₁ = 0", rise, RISE)
+    )  # fmt: skip
+    draw(out / "gonzalez_steps",
+         {"": [Curve(f"T = {length}", sorted_rates, measured=steps[order, i])
+               for i, length in enumerate(LENGTHS)]},
+         xlabel="λ₁ (nats/step)", ylabel="Newton's steps", yscale="log")  # fmt: skip
+    return rows
