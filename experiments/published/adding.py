@@ -13,8 +13,8 @@ MAP = (
 )  # fmt: skip
 NOTES = f"""
 Width 64, Adam, at most 6,000 updates, two seeds; beaten means a loss below 0.15 at the better
-learning rate. Arjovsky's tanh network and IRNN beat the baseline at no length; ours do at 100 and
-200, given a learning rate that suits them, as in Le's account. {training.NOTE}
+learning rate. Arjovsky's tanh network and IRNN beat the baseline at no length; ours do at 100
+and 200, given a learning rate that suits them, as in Le's account. {training.NOTE}
 """
 SOURCE = "github.com/amarshah/complex_RNN, paper/uRNN/uRNN.tex, the adding problem"
 CELLS = {

@@ -18,10 +18,10 @@ MAP = (
      "tests/tracing/test_tracing.py::test_other_dtypes"),
 )  # fmt: skip
 NOTES = """
-h' = λ h + x with the loss Σ h_t²/2. The adjoint of `gl.trace` at the first step, in the float of the
-run, is followed forwards by δ_(t+1) = (δ_t - h_t)/λ in the same float, and parts from the adjoint
-of float64 by λ^-t ε. The reach is the first step at which the error is as large as the adjoint; the
-mean of 16 input sequences. The tolerance is that of a factor of 10 in ε.
+h' = λ h + x with the loss Σ h_t²/2. The adjoint of `gl.trace` at the first step, in the float of
+the run, is followed forwards by δ_(t+1) = (δ_t - h_t)/λ in the same float, and parts from the
+adjoint of float64 by λ^-t ε. The reach is the first step at which the error is as large as the
+adjoint; the mean of 16 input sequences. The tolerance is that of a factor of 10 in ε.
 """
 SOURCE = "github.com/NicolasZucchet/Forward-propagation-errors-through-time, docs/index.md"
 LAMBDAS, SEQUENCES = (0.9, 0.97), 16
@@ -100,6 +100,6 @@ def measure(out: Path) -> list[Row]:
                         f"{SOURCE}: λ^-T ε", growth, 0.1 * -math.log(lam))
                 )  # fmt: skip
         curves.append(Curve(f"λ = {lam:g}", [8, 24, 53], laws, found))
-    draw(out / "adjoint_precision", {"": curves}, xlabel="bits of precision", ylabel="reach (steps)",
-         yscale="log")  # fmt: skip
+    draw(out / "adjoint_precision", {"": curves}, xlabel="bits of precision",
+         ylabel="reach (steps)", yscale="log")  # fmt: skip
     return rows

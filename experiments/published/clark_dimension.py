@@ -18,9 +18,9 @@ MAP = (
      "tests/spectrum/test_spectrum.py::test_dimension_and_entropy"),
 )  # fmt: skip
 NOTES = """
-One network of width 600, 250 units of time; the entropy is per unit of time. A finite network lies
-below the limit, the more the fewer exponents are positive: the paper's own networks have 4,096
-units and more, and agree to 0.7 %.
+One network of width 600, 250 units of time; the entropy is per unit of time. A finite network
+lies below the limit, the more the fewer exponents are positive: the paper's own networks have
+4,096 units and more, and agree to 0.7 %.
 """
 WIDTH, TIME = 600, 250
 # δ, g: D_KY/N, h_KS/N, the share of exponents to follow. The free product gives δ = 1.

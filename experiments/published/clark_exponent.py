@@ -16,8 +16,8 @@ MAP = (
      "tests/meanfield/test_leaky.py::test_the_correlation_solves_the_equation_of_a_step"),
 )  # fmt: skip
 NOTES = """
-Theory against theory: both solve the same equations by other means. How simulated networks follow
-it is the figure `largest_exponent`.
+Theory against theory: both solve the same equations by other means. How simulated networks
+follow it is the figure `largest_exponent`.
 """
 SOURCE = "github.com/davidclark1/rnn-lyapunov at 41ba738, data/max_exponent_operator.json, panel c"
 PUBLISHED = {

@@ -18,8 +18,8 @@ MAP = (
      "tests/spectrum/test_spectrum.py::test_rate_exponent_and_singular_value_agree"),
 )  # fmt: skip
 NOTES = """
-One network of width 1,000 at g = 0.9. F(s) is the share of the disc of radius δ g around 1 - δ that
-lies inside the circle of radius e^(δ s) around 0; for δ = 1 it is e^(2s)/g².
+One network of width 1,000 at g = 0.9. F(s) is the share of the disc of radius δ g around 1 - δ
+that lies inside the circle of radius e^(δ s) around 0; for δ = 1 it is e^(2s)/g².
 """
 GAIN, WIDTH, TOLERANCE = 0.9, 1000, 0.02
 QUANTILES = (0.1, 0.3, 0.6, 0.9)

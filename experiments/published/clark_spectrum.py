@@ -15,9 +15,9 @@ MAP = (
      "tests/spectrum/test_spectrum.py::test_oracle_exponents_of_the_full_state"),
 )  # fmt: skip
 NOTES = """
-One network of width 400, 200 units of time. For δ < 1 the published F(s) is that of the single-site
-theory at the smallest regulator; for δ = 1, which the paper's figure does not show, it is the free
-product of W and diag φ'.
+One network of width 400, 200 units of time. For δ < 1 the published F(s) is that of the
+single-site theory at the smallest regulator; for δ = 1, which the paper's figure does not show,
+it is the free product of W and diag φ'.
 """
 GAIN, WIDTH, TIME = 3.0, 400, 200
 TOLERANCE = 0.02

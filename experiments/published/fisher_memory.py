@@ -17,15 +17,16 @@ MAP = (
     ("J(k) = (1 - α) α^k for a normal W of eigenvalues √α", "gradlab.spectrum.log_fisher_memory",
      "tests/spectrum/test_memory.py::test_fisher_memory_of_linear_networks"),
     ("J(k) = α^k (α - 1)/(α^(k+1) - 1) for a delay line of gain √α",
-     "gradlab.spectrum.log_fisher_memory", "tests/spectrum/test_memory.py::test_fisher_memory_of_a_delay_line_reaches_its_bound"),
+     "gradlab.spectrum.log_fisher_memory",
+     "tests/spectrum/test_memory.py::test_fisher_memory_of_a_delay_line_reaches_its_bound"),
     ("MC = Σ_k R²(k) <= n", "gradlab.spectrum.memory_capacity",
      "tests/spectrum/test_memory.py::test_memory_capacity_of_linear_networks"),
 )  # fmt: skip
 NOTES = """
-40 units, noise of variance 1, 300 steps. All memory of a normal network sums to 1, that of a delay
-line to the harmonic number at α = 1 and to more beyond. Memory capacity is that of 20 linear units
-on 20,000 steps, over 160 lags; on 4,000 steps it was 19.5, and 19.4 over 40 lags, past which a ring
-of 0.95 still remembers.
+40 units, noise of variance 1, 300 steps. All memory of a normal network sums to 1, that of a
+delay line to the harmonic number at α = 1 and to more beyond. Memory capacity is that of 20
+linear units on 20,000 steps, over 160 lags; on 4,000 steps it was 19.5, and 19.4 over 40 lags,
+past which a ring of 0.95 still remembers.
 """
 SOURCE = "formula: Ganguli et al. (2008), equations 7 and 10"
 WIDTH, STEPS, RELATIVE = 40, 300, 1e-3

@@ -19,12 +19,14 @@ MAP = (
      "tests/spectrum/test_spectrum.py::test_oracle_exponents_of_the_full_state"),
 )  # fmt: skip
 NOTES = """
-Tanh networks of 24 units under white inputs of 0.1, one matrix at ten gains. Below an exponent of 0
-the steps do not depend on T; above, they grow in proportion to it. The power is the slope of ln steps
-on ln T over T = 128, 256, 512 and 1,024; what rises last, at the gains nearest to 0, is between.
+Tanh networks of 24 units under white inputs of 0.1, one matrix at ten gains. Below an exponent
+of 0 the steps do not depend on T; above, they grow in proportion to it. The power is the slope
+of ln steps on ln T over T = 128, 256, 512 and 1,024; what rises last, at the gains nearest to 0,
+is between.
 """
 SOURCE = "abstract and theory: O(log T) where predictable, O(T) where not"
-GAINS, LENGTHS, WIDTH = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 4.0, 6.0, 10.0), (128, 256, 512, 1024), 24
+GAINS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 4.0, 6.0, 10.0)
+LENGTHS, WIDTH = (128, 256, 512, 1024), 24
 POWER, FEW, RISE = 0.25, 10, 0.1
 
 

@@ -20,8 +20,9 @@ MAP = (
      "tests/spectrum/test_spectrum.py::test_dimension_and_entropy"),
 )  # fmt: skip
 NOTES = """
-50,000 steps of each map, and 4,000 units of time of Lorenz' flow by fourth-order Runge-Kutta steps of
-0.01, in float32, each after a burn-in: without one the cat map's first steps alone put it off by 4e-4. The tolerance of what is not exact is 0.5 % of the largest exponent.
+50,000 steps of each map, and 4,000 units of time of Lorenz' flow by fourth-order Runge-Kutta
+steps of 0.01, in float32, each after a burn-in: without one the cat map's first steps alone put
+it off by 4e-4. The tolerance of what is not exact is 0.5 % of the largest exponent.
 """
 STEPS = 50_000
 SPROTT = "Sprott, Chaos and Time-Series Analysis (2003), appendix A"

@@ -20,8 +20,9 @@ MAP = (
      "tests/initializers/test_initializers.py::test_eigenvalue_ring_of_a_diagonal"),
 )  # fmt: skip
 NOTES = """
-A hundred draws of 1,000 units at each ring. Without the factor γ a unit under white input has the variance
-1/(1 - |λ|²), whose mean over the ring is the published gain; with γ = √(1 - |λ|²) it is 1.
+A hundred draws of 1,000 units at each ring. Without the factor γ a unit under white input has
+the variance 1/(1 - |λ|²), whose mean over the ring is the published gain; with γ = √(1 - |λ|²)
+it is 1.
 """
 SOURCE = "formula: proposition 3.3"
 RINGS, WIDTH, SEEDS = ((0.0, 0.9), (0.0, 0.99), (0.9, 0.99), (0.9, 0.999)), 1000, 100

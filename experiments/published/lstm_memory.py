@@ -19,7 +19,8 @@ MAP = (
      "tests/initializers/test_initializers.py::test_gate_time_constants_against_the_published_decay"),
 )  # fmt: skip
 NOTES = """
-An LSTM of 4 units without recurrent weights and input, traced over 101 steps, or over chrono's own T.
+An LSTM of 4 units without recurrent weights and input, traced over 101 steps, or over chrono's
+own T.
 """
 SOURCE = "formula: ln σ(b_f) per step"
 BIASES, LENGTHS = (0.0, 1.0, 2.0, 5.0), (10, 100, 1000)

@@ -17,9 +17,9 @@ MAP = (
      "tests/tasks/test_task_registry.py::test_target_recomputed_from_the_sequence"),
 )  # fmt: skip
 NOTES = """
-Sixteen units of a diagonal recurrence whose eigenvalue depends on the input, a learnt first state and
-a linear readout, 3,000 updates on parity at every step of 40; then tested on the last step of longer
-sequences. Accuracy is scaled: 1 for all right, 0 for chance.
+Sixteen units of a diagonal recurrence whose eigenvalue depends on the input, a learnt first
+state and a linear readout, 3,000 updates on parity at every step of 40; then tested on the last
+step of longer sequences. Accuracy is scaled: 1 for all right, 0 for chance.
 """
 SOURCE = "theorem 1, and arxiv.org/abs/2411.12537: [0, 1] cannot, [-1, 1] can"
 WIDTH, UPDATES, TRAINED, TESTED = 16, 3000, 40, (40, 128, 256)

@@ -18,9 +18,10 @@ MAP = (
      "tests/tracing/test_tracing.py::test_cells_against_brute_force"),
 )  # fmt: skip
 NOTES = """
-32 Gaussian or orthogonal networks of width 64 at each point, 100 steps under input, the loss a random
-direction of the last state. γ is 1 for tanh and linear, 2/√π for erf. The excess is the largest
-ln‖λ_t‖ - (T - t) ln(γ σ_1) over all networks and lags, whose published value is at most 0.
+32 Gaussian or orthogonal networks of width 64 at each point, 100 steps under input, the loss a
+random direction of the last state. γ is 1 for tanh and linear, 2/√π for erf. The excess is the
+largest ln‖λ_t‖ - (T - t) ln(γ σ_1) over all networks and lags, whose published value is at most
+0.
 """
 WIDTH, STEPS, SEEDS = 64, 100, 32
 SLOPE = {"tanh": 1.0, "erf": 2 / math.sqrt(math.pi), "relu": 1.0, "linear": 1.0}

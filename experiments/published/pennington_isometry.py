@@ -20,8 +20,8 @@ MAP = (
      "tests/initializers/test_initializers.py::test_orthogonal_is_orthogonal"),
 )  # fmt: skip
 NOTES = """
-Width 200; the mean of four products for each depth L. The largest singular value of a finite matrix
-lies a little below the edge of the limit.
+Width 200; the mean of four products for each depth L. The largest singular value of a finite
+matrix lies a little below the edge of the limit.
 """
 SOURCE = "formula: Fuss-Catalan law of a product of L Gaussian matrices"
 DEPTHS, WIDTH, SEEDS = (1, 2, 4, 8), 200, 4

@@ -12,9 +12,9 @@ MAP = (
      "tests/meanfield/test_meanfield.py::test_the_answer_solves_the_equations"),
 )  # fmt: skip
 NOTES = f"""
-Width 512 with one W for all 500 steps, five seeds. {deviations_from_theory.TOLERANCE} What misses
-is ordered and weakly driven, where the rate is ln of the spectral radius of the very W, or
-chaotic, where no effect of the width is derived: see [deviations.md](theory/deviations.md).
+Width 512 with one W for all 500 steps, five seeds. {deviations_from_theory.TOLERANCE} What
+misses is ordered and weakly driven, where the rate is ln of the spectral radius of the very W,
+or chaotic, where no effect of the width is derived: see [deviations.md](theory/deviations.md).
 """
 
 

@@ -21,8 +21,9 @@ MAP = (
      "tests/spectrum/test_spectrum.py::test_qr_every_gives_the_same_exponents"),
 )  # fmt: skip
 NOTES = """
-1,000 layers. The first exponent is the drift of the largest singular value per layer, the last that
-of the smallest: all but one direction die in a deep Gaussian product, none in an orthogonal one.
+1,000 layers. The first exponent is the drift of the largest singular value per layer, the last
+that of the smallest: all but one direction die in a deep Gaussian product, none in an orthogonal
+one.
 """
 SOURCE = "formula: Newman (1986)"
 WIDTHS, DEPTH = (2, 10, 50), 1000

@@ -19,10 +19,11 @@ MAP = (
      "tests/meanfield/test_meanfield.py::test_timescales_at_the_edges"),
 )  # fmt: skip
 NOTES = """
-Two inputs through 16 fresh networks of width 1,000: the published depth scale is the formula's, the
-measured one is the slope of ln|c_l - c*| of their mean correlation, and of the mean ln‖λ‖² through the
-transposed layers. Gaps below 0.03 are left out of the fit: the mean over these networks scatters by
-0.008, and a fit down to 0.005 gave 6.0 layers in place of 7.0 at σ_w = 2. The bias has a standard deviation of √0.05.
+Two inputs through 16 fresh networks of width 1,000: the published depth scale is the formula's,
+the measured one is the slope of ln|c_l - c*| of their mean correlation, and of the mean ln‖λ‖²
+through the transposed layers. Gaps below 0.03 are left out of the fit: the mean over these
+networks scatters by 0.008, and a fit down to 0.005 gave 6.0 layers in place of 7.0 at σ_w = 2.
+The bias has a standard deviation of √0.05.
 """
 BIAS2, WIDTH, SEEDS = 0.05, 1000, 16
 GAINS = (0.8, 1.0, 1.1, 2.0)

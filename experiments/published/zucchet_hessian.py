@@ -19,10 +19,10 @@ MAP = (
      "tests/cells/test_cells_authors.py::test_what_the_authors_draw_at_random"),
 )  # fmt: skip
 NOTES = """
-The student's loss ½ E (y - y*)² at the teacher's own parameters, white inputs, 4,096 sequences of
-12/(1 - λ) steps. At the optimum the Hessian is the mean square of `gl.trace`'s gradient of the
-output, sequence by sequence. For the plain eigenvalue it grows as 1/(4 (1 - λ)³), for the LRU's
-normalized output γ h and its ν it goes to 1/4.
+The student's loss ½ E (y - y*)² at the teacher's own parameters, white inputs, 4,096 sequences
+of 12/(1 - λ) steps. At the optimum the Hessian is the mean square of `gl.trace`'s gradient of
+the output, sequence by sequence. For the plain eigenvalue it grows as 1/(4 (1 - λ)³), for the
+LRU's normalized output γ h and its ν it goes to 1/4.
 """
 SOURCE = "formula: moments of h and dh/dλ under white inputs"
 LAMBDAS, SAMPLES, RELATIVE = (0.5, 0.9, 0.97, 0.99), 4096, 0.1

@@ -19,8 +19,8 @@ MAP = (
      "gradlab.trace", "tests/tracing/test_tracing.py::test_value_and_grads_are_those_of_jax"),
 )  # fmt: skip
 NOTES = """
-16,384 sequences each of 12/(1 - λ) steps, inputs of correlation R(d) = ρ^d. `gl.trace` of h_T gives
-the state as its value and the sensitivity as its gradient, sequence by sequence.
+16,384 sequences each of 12/(1 - λ) steps, inputs of correlation R(d) = ρ^d. `gl.trace` of h_T
+gives the state as its value and the sensitivity as its gradient, sequence by sequence.
 """
 SOURCE = "formula: equations 5 and 6"
 SAMPLES, RELATIVE = 16384, 0.05
