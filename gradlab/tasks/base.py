@@ -40,7 +40,8 @@ class Task(NamedTuple):
             squared error, or cross-entropy in nats.
         error: `(outputs, target) -> e`, the scalar that "solved" is judged by: the share of wrong
             answers, in [0, 1], or an absolute error; each task says which.
-        baselines: the expected loss of predictors that learn nothing, by their names.
+        baselines: the expected loss of predictors that learn nothing, by their names; on what
+            `held_out` gives, where a task has that.
         solved: the task counts as solved when the mean error is at most this.
         held_out: `(dtype=None) -> (xs (N, T, D), targets)`, the sequences that `sample` never
             draws; None for a task without a data set.
