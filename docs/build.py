@@ -32,7 +32,7 @@ MODULES = {
     "gradlab.sweeps": "Sweeps",
     "gradlab.frames": "Frames",
     "gradlab.figures": "Figures",
-    "gradlab.sentiment": "Sentiment",
+    "gradlab.applications.sentiment": "Sentiment",
     "gradlab.report": "The report",
     "gradlab.tracing": "The transformation",
     "gradlab.checking": "Comparing two forms",
@@ -46,7 +46,7 @@ def names(module: str) -> list[tuple[str, str, object]]:
     result = []
     for name in found.__all__:
         value = getattr(found, name)
-        if f"{module}.{name}" in MODULES:
+        if isinstance(value, types.ModuleType) and value.__name__ in MODULES:
             continue  # it has its own page
         if isinstance(value, types.ModuleType):
             kind = "automodule"

@@ -96,7 +96,7 @@ def main() -> None:
         "which are not in the project,",
         f"- {len(cuts[0]):,} sentences out of them that the model before judged as their review,",
         f"- {len(snippets[0]):,} snippets of the package, {SNIPPETS} times,",
-        f"- {PHRASES:,} phrases made from templates (`gradlab/sentiment/phrases.py`).",
+        f"- {PHRASES:,} phrases made from templates (`gradlab/applications/sentiment/phrases.py`).",
         "",
         "| judged | right | of |",
         "| --- | --- | --- |",

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from gradlab import figures as figures
     from gradlab import frames as frames
     from gradlab import remedies as remedies
-    from gradlab import sentiment as sentiment
     from gradlab import sweeps as sweeps
     from gradlab import training as training
+    from gradlab.applications import sentiment as sentiment
     from gradlab.frames import frame as frame
     from gradlab.sweeps import read as read
     from gradlab.sweeps import sweep as sweep
@@ -69,7 +69,7 @@ _LAZY = {
     "frames": "gradlab.frames",
     "read": "gradlab.sweeps",
     "remedies": "gradlab.remedies",
-    "sentiment": "gradlab.sentiment",
+    "sentiment": "gradlab.applications.sentiment",
     "sweep": "gradlab.sweeps",
     "sweeps": "gradlab.sweeps",
     "train": "gradlab.training",
@@ -81,7 +81,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
     module = importlib.import_module(_LAZY[name])
-    return module if _LAZY[name] == f"gradlab.{name}" else getattr(module, name)
+    return module if _LAZY[name].endswith(f".{name}") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -22,7 +22,8 @@ import gradlab
 from gradlab._files import Folder, upload_dir
 from gradlab._names import shorten, show
 from gradlab._progress import Bar
-from gradlab.cli import data, sentiment
+from gradlab.applications.sentiment import command as sentiment
+from gradlab.cli import data
 from gradlab.cli.report import report
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from gradlab import cells
-from gradlab.sentiment.recipes import RECIPES
+from gradlab.applications.sentiment.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"

@@ -1,8 +1,6 @@
 """The commands of `gradlab sentiment`: train, evaluate, predict, explain."""
 
 import math
-import os
-import sys
 import textwrap
 from json import dumps as json_of
 from pathlib import Path
@@ -14,9 +12,10 @@ import rich.table
 import typer
 
 from gradlab._files import expand
+from gradlab.applications._command import check_out, read_lines
 
 if TYPE_CHECKING:
-    from gradlab.sentiment import Classifier, Prediction, Recipe
+    from gradlab.applications.sentiment import Classifier, Prediction, Recipe
     from gradlab.tasks.imdb import Reviews
 
 app = typer.Typer(
@@ -71,7 +70,6 @@ def train(
     from gradlab import cells, sentiment
     from gradlab._names import choose
 
-    out = expand(out)
     # Refuse misspelt names before reading the data.
     choose("unit", unit, sentiment.UNITS)
     chosen = sentiment.recipe(recipe)
@@ -79,13 +77,8 @@ def train(
         choose("cell", cell, cells.names())
         if "cell" not in chosen.options:
             raise ValueError(f"recipe {recipe!r} has no cell that {cell!r} could replace")
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; --out needs the name of a file")
+    out = check_out(out)
     reviews = _read(data, encoding)
-    # Find a folder that cannot be written before the training.
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"cannot write to {out.parent}")
     if reviews.source == _SNIPPETS or unit != "words":
         chosen = sentiment.quick(recipe, unit)
     if cell is not None:
@@ -173,7 +166,7 @@ def predict(
         raise ValueError("give a text or --file, not both")
     if text is not None and not text.strip():
         raise ValueError("there is nothing to judge: the text is empty")
-    rows = _lines(file) if text is None else [(1, text)]
+    rows = read_lines(file, "review") if text is None else [(1, text)]
     found = sentiment.predict(sentiment.load(model), [text for _, text in rows])
     for (line, review), said in zip(rows, found, strict=True):
         if json:
@@ -182,28 +175,6 @@ def predict(
             print(_describe(said))
         else:
             print(f"{line}: {_describe(said)}: {textwrap.shorten(review, 60)}")
-
-
-def _lines(file: Path | None) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers, of a file or of standard input."""
-    if file is None and sys.stdin.isatty():
-        raise ValueError("give a text in quotes, --file FILE, or reviews on standard input")
-    if file is None or str(file) == "-":
-        name, content = "standard input", sys.stdin.buffer.read()
-    else:
-        try:
-            name, content = str(file), file.read_bytes()
-        except OSError as error:
-            raise ValueError(f"{file}: cannot be read ({error.strerror})") from None
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ValueError(f"{name}, line {line}: not UTF-8 ({error.reason})") from None
-    rows = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise ValueError(f"{name}: there is no review in it")
-    return rows
 
 
 def _describe(said: "Prediction") -> str:

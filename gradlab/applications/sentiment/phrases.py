@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Bool
 
-from gradlab.sentiment.text import sentences
+from gradlab.applications.sentiment.data import sentences
 
 Sentences = tuple[list[str], Bool[np.ndarray, " sentences"]]
 

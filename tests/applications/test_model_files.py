@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from gradlab import _arrays, sentiment
-from gradlab.sentiment import learn, text
+from gradlab.applications.sentiment import data, learn
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     recipe = sentiment.quick("gru")._replace(tokens=5, length=8)
-    vocabulary = text.vocabulary(["good fine film", "bad poor film"], size=5)
+    vocabulary = data.vocabulary(["good fine film", "bad poor film"], size=5)
     model = learn.build(recipe, vocabulary)
     path = tmp_path_factory.mktemp("store") / "model"
     params = model.init(jax.random.key(0), "float32")

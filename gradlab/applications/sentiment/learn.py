@@ -13,11 +13,19 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from gradlab import remedies, training
-from gradlab.sentiment import models
-from gradlab.sentiment.models import Model, Params
-from gradlab.sentiment.recipes import Recipe
-from gradlab.sentiment.text import OTHER, PADDING, UNITS, Vocabulary, encode, vocabulary
+from gradlab import training
+from gradlab.applications._training import optimizer, order_by_length
+from gradlab.applications.sentiment import models
+from gradlab.applications.sentiment.data import (
+    OTHER,
+    PADDING,
+    UNITS,
+    Vocabulary,
+    encode,
+    vocabulary,
+)
+from gradlab.applications.sentiment.models import Model, Params
+from gradlab.applications.sentiment.recipes import Recipe
 from gradlab.tracing import trace
 
 LABELS = ("negative", "positive")
@@ -31,8 +39,6 @@ and in German 1 %."""
 # is one more program to compile.
 PARTS = 5
 _SHORTEST = 80
-# Batches per pool that is sorted by length: enough to be alike, few enough to stay mixed.
-_POOL = 50
 _BATCH = 256
 
 
@@ -136,26 +142,6 @@ def _batch(
     return Batch(codes[chosen], positive[chosen], skips[step], key)
 
 
-def _order(lengths: np.ndarray, batch: int, random: np.random.RandomState) -> np.ndarray:
-    """One epoch: batches (n, batch) of indices, each of reviews of similar length, in any order."""
-    shuffled = random.permutation(len(lengths))
-    pools = [shuffled[i : i + batch * _POOL] for i in range(0, len(shuffled), batch * _POOL)]
-    pools = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
-    # What does not fill a batch is left out, other reviews in every epoch.
-    rows = [pool[: len(pool) // batch * batch].reshape(-1, batch) for pool in pools]
-    return random.permutation(np.concatenate(rows))
-
-
-def optimizer(recipe: Recipe, per_epoch: int) -> optax.GradientTransformation:
-    """AdamW with a warm-up, a cosine decay and, unless `clip` is 0, clipping by global norm."""
-    steps = recipe.epochs * per_epoch
-    rate = optax.warmup_cosine_decay_schedule(
-        recipe.rate / 10, recipe.rate, min(per_epoch // 4, steps - 1), steps, recipe.rate / 50
-    )
-    clip = remedies.clip(norm=recipe.clip) if recipe.clip else optax.identity()
-    return optax.chain(clip, optax.adamw(rate, weight_decay=recipe.decay))
-
-
 def train(
     recipe: Recipe,
     texts: Sequence[str],
@@ -194,7 +180,7 @@ def train(
 
     random = np.random.RandomState(seed)
     batch = min(recipe.batch, len(texts))
-    orders = [_order(lengths, batch, random) for _ in range(recipe.epochs)]
+    orders = [order_by_length(lengths, batch, random) for _ in range(recipe.epochs)]
     per_epoch = len(orders[0])
     order = np.concatenate(orders)
     longest = lengths[order].max(1)

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 import gradlab as gl
 from gradlab import _arrays, _files, sentiment
-from gradlab.cli import sentiment as sentiment_cli
-from gradlab.sentiment import learn
+from gradlab.applications import _networks, _training
+from gradlab.applications.sentiment import command as sentiment_cli
+from gradlab.applications.sentiment import learn
 from gradlab.tasks import imdb
 
 KEY = jax.random.key(0)
@@ -223,7 +224,7 @@ def test_parts_that_are_skipped_change_nothing(small, monkeypatch):
 
 
 def test_dropout_keeps_the_mean():
-    factors = jax.vmap(lambda key: sentiment.models._dropped(key, 0.3, 5, jnp.float64))(
+    factors = jax.vmap(lambda key: _networks.drop(key, 0.3, 5, jnp.float64))(
         jax.random.split(KEY, 20_000)
     )
     np.testing.assert_allclose(factors.mean(0), 1, atol=0.03)
@@ -344,7 +345,7 @@ def test_loss_is_the_mean_cross_entropy(trained):
 
 def test_an_epoch_has_batches_of_similar_length_and_no_review_twice():
     lengths = np.random.RandomState(0).randint(1, 400, 1000)
-    order = learn._order(lengths, 16, np.random.RandomState(1))
+    order = _training.order_by_length(lengths, 16, np.random.RandomState(1))
     assert order.shape == (62, 16)
     assert len(np.unique(order)) == order.size
     assert np.ptp(lengths[order], axis=1).mean() < 20
@@ -848,3 +849,14 @@ def test_phrases_and_cuts_have_the_labels_of_what_they_come_from():
     assert labels.tolist() == [True] * 5
     assert all(text in reviews[0] and "Four" not in text for text in found)
     assert any(text.endswith("Three is good here.") for text in found)
+
+
+def test_the_name_that_published_code_imports_is_the_same_module():
+    from gradlab.sentiment.recipes import Recipe
+
+    import gradlab.sentiment
+    from gradlab.applications.sentiment import data, recipes
+    from gradlab.sentiment import load, text
+
+    assert gradlab.sentiment is gl.sentiment and load is gl.sentiment.load
+    assert text is data and Recipe is recipes.Recipe

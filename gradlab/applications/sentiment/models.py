@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from gradlab import cells
 from gradlab._names import choose
+from gradlab.applications._networks import drop, run, table
+from gradlab.applications.sentiment.data import PADDING
 from gradlab.cells import Cell
 from gradlab.initializers import Initializer
-from gradlab.sentiment.text import PADDING
 
 Params = dict[str, Any]
 Codes = Int[Array, "length grams"]
@@ -114,53 +115,16 @@ def _cell(cell: str, embedding: int, hidden: int, initialization: str) -> Cell:
     return cells.make(cell, inputs=embedding, hidden=hidden, **drawn)
 
 
-def _table(
-    key: PRNGKeyArray, codes: int, embedding: int, dtype: DTypeLike | None, scale: float = 0.1
-) -> Array:
-    return scale * jax.random.normal(key, (codes, embedding), jnp.result_type(dtype or float))
-
-
 def _dense(key: PRNGKeyArray, inputs: int, dtype: DTypeLike | None) -> Params:
     dtype = jnp.result_type(dtype or float)
     weight = jax.random.normal(key, (inputs,), dtype) * inputs**-0.5
     return {"weight": weight, "bias": jnp.zeros((), dtype)}
 
 
-def _dropped(key: PRNGKeyArray | None, rate: float, width: int, dtype: Any) -> Array:
-    """Factors of mean 1, 0 or 1/(1 - rate) each."""
-    if key is None or not rate:
-        return jnp.ones(width, dtype)
-    return jax.random.bernoulli(key, 1 - rate, (width,)).astype(dtype) / (1 - rate)
-
-
 def _embedded(table: Array, codes: Codes) -> tuple[Float[Array, "T D"], Bool[Array, " T"]]:
     """x_t, the sum of the rows of the token and of the pair that ends there, and which are real."""
     x = jnp.where(codes[..., None] == PADDING, 0, table[codes]).sum(1)
     return x, codes[:, 0] != PADDING
-
-
-def run(
-    cell: Cell,
-    params: Params,
-    xs: Float[Array, "T D"],
-    live: Bool[Array, " T"],
-    reverse: bool = False,
-) -> tuple[Any, Float[Array, "T H"]]:
-    """The last state and all h_t of a cell that reads x_t where `live` and holds its state else.
-
-    s_t = step(params, s_{t-1}, x_t) where live_t, and s_{t-1} elsewhere, so that the step's own
-    gradient there is the identity. With `reverse` it reads from the last row to the first.
-    """
-    ready = cell.prepare(params)
-
-    def body(state: Any, row: Any) -> tuple[Any, Array]:
-        x, real = row
-        # The input's product stays in the step: in cache, it is faster than one product before.
-        new = cell.step(ready, state, x)
-        state = jax.tree.map(lambda a, b: jnp.where(real, a, b), new, state)
-        return state, cell.read(state)
-
-    return jax.lax.scan(body, cell.start(xs.dtype), (xs, live), reverse=reverse)
 
 
 def _watch(cell: Cell, params: Params, xs: Float[Array, "T D"]) -> tuple[Array, dict[str, Array]]:
@@ -204,7 +168,7 @@ def recurrent(
     def init(key: PRNGKeyArray, dtype: DTypeLike | None = None) -> Params:
         k_embedding, k_cell, k_readout = jax.random.split(key, 3)
         return {
-            "embedding": _table(k_embedding, codes, embedding, dtype),
+            "embedding": table(k_embedding, codes, embedding, dtype),
             "cell": network.init(k_cell, dtype),
             "readout": _dense(k_readout, hidden, dtype),
         }
@@ -212,9 +176,9 @@ def recurrent(
     def logit(params: Params, ids: Codes, key: PRNGKeyArray | None = None) -> Array:
         k_x, k_h = (None, None) if key is None else jax.random.split(key)
         xs, live = _embedded(params["embedding"], ids)
-        xs = xs * _dropped(k_x, embedding_dropout, embedding, xs.dtype)[None]
+        xs = xs * drop(k_x, embedding_dropout, embedding, xs.dtype)[None]
         last, _ = run(network, params["cell"], xs, live)
-        h = network.read(last) * _dropped(k_h, dropout, hidden, xs.dtype)
+        h = network.read(last) * drop(k_h, dropout, hidden, xs.dtype)
         return h @ params["readout"]["weight"] + params["readout"]["bias"]
 
     def read(params: Params, ids: Codes) -> tuple[Array, dict[str, Array]]:
@@ -261,7 +225,7 @@ def pooled(
         k_embedding, k_cell, k_readout = jax.random.split(key, 3)
         keys = jax.random.split(k_cell, len(directions))
         return {
-            "embedding": _table(k_embedding, codes, embedding, dtype, scale),
+            "embedding": table(k_embedding, codes, embedding, dtype, scale),
             "cells": [network.init(k, dtype) for k in keys],
             "readout": _dense(k_readout, width, dtype),
         }
@@ -269,7 +233,7 @@ def pooled(
     def logit(params: Params, ids: Codes, key: PRNGKeyArray | None = None) -> Array:
         k_x, k_h = (None, None) if key is None else jax.random.split(key)
         xs, live = _embedded(params["embedding"], ids)
-        xs = xs * _dropped(k_x, embedding_dropout, embedding, xs.dtype)[None]
+        xs = xs * drop(k_x, embedding_dropout, embedding, xs.dtype)[None]
         both = [
             run(network, weights, xs, live, reverse)[1]
             for weights, reverse in zip(params["cells"], directions, strict=True)
@@ -277,7 +241,7 @@ def pooled(
         hs, real = jnp.concatenate(both, axis=1), live[:, None]
         mean = jnp.where(real, hs, 0).sum(0) / live.sum()
         largest = jnp.where(real, hs, -jnp.inf).max(0)
-        h = jnp.concatenate([mean, largest]) * _dropped(k_h, dropout, width, xs.dtype)
+        h = jnp.concatenate([mean, largest]) * drop(k_h, dropout, width, xs.dtype)
         return h @ params["readout"]["weight"] + params["readout"]["bias"]
 
     def read(params: Params, ids: Codes) -> tuple[Array, dict[str, Array]]:
@@ -322,7 +286,7 @@ def convolution(
             for k, w in zip(keys, widths, strict=True)
         ]
         return {
-            "embedding": _table(k_embedding, codes, embedding, dtype),
+            "embedding": table(k_embedding, codes, embedding, dtype),
             "filters": kernels,
             "bias": jnp.zeros(width, float_),
             "readout": _dense(k_readout, width, dtype),
@@ -331,7 +295,7 @@ def convolution(
     def logit(params: Params, ids: Codes, key: PRNGKeyArray | None = None) -> Array:
         k_x, k_h = (None, None) if key is None else jax.random.split(key)
         xs, live = _embedded(params["embedding"], ids)
-        xs = xs * _dropped(k_x, embedding_dropout, embedding, xs.dtype)[None]
+        xs = xs * drop(k_x, embedding_dropout, embedding, xs.dtype)[None]
 
         def responses(kernel: Array) -> Array:
             w = len(kernel)
@@ -343,7 +307,7 @@ def convolution(
         largest = [jnp.where(real, responses(k), -jnp.inf).max(0) for k in params["filters"]]
         # relu grows with its argument, so the largest response has the largest value.
         h = jax.nn.relu(jnp.concatenate(largest) + params["bias"])
-        h = h * _dropped(k_h, dropout, width, xs.dtype)
+        h = h * drop(k_h, dropout, width, xs.dtype)
         return h @ params["readout"]["weight"] + params["readout"]["bias"]
 
     return Model("convolution", init, logit)

@@ -1,6 +1,17 @@
 """Positive or negative: classifiers of film reviews, and how far back their gradients reach."""
 
-from gradlab.sentiment.learn import (
+from gradlab.applications.sentiment.data import (
+    OTHER,
+    PADDING,
+    UNITS,
+    Vocabulary,
+    characters,
+    encode,
+    sentences,
+    vocabulary,
+    words,
+)
+from gradlab.applications.sentiment.learn import (
     EPSILON,
     KNOWN_SHARE,
     LABELS,
@@ -23,7 +34,7 @@ from gradlab.sentiment.learn import (
     train,
     unseen,
 )
-from gradlab.sentiment.models import (
+from gradlab.applications.sentiment.models import (
     Model,
     bag_of_words,
     convolution,
@@ -35,20 +46,9 @@ from gradlab.sentiment.models import (
     run,
     standard,
 )
-from gradlab.sentiment.phrases import cuts, phrases
-from gradlab.sentiment.recipes import RECIPES, Recipe, quick, recipe
-from gradlab.sentiment.store import SHIPPED, VERSION, load, save
-from gradlab.sentiment.text import (
-    OTHER,
-    PADDING,
-    UNITS,
-    Vocabulary,
-    characters,
-    encode,
-    sentences,
-    vocabulary,
-    words,
-)
+from gradlab.applications.sentiment.phrases import cuts, phrases
+from gradlab.applications.sentiment.recipes import RECIPES, Recipe, quick, recipe
+from gradlab.applications.sentiment.store import SHIPPED, VERSION, load, save
 
 __all__ = [
     "EPSILON",
@@ -102,3 +102,7 @@ __all__ = [
     "vocabulary",
     "words",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

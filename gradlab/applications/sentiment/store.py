@@ -1,0 +1,109 @@
+"""A classifier as one file, without pickle."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradlab._names import choose
+from gradlab.applications import _store
+from gradlab.applications.sentiment.data import UNITS, Vocabulary
+from gradlab.applications.sentiment.learn import Classifier, build
+from gradlab.applications.sentiment.recipes import Recipe
+
+VERSION = 3
+"""Of the file's format: a change of what a file holds, or of what its numbers mean, raises it."""
+
+SHIPPED = "gradlab/applications/sentiment/weights/everyday.safetensors"
+"""The package's own model, which `load()` reads, from the root of the project."""
+
+_KIND = "sentiment"
+_TABLE, _TABLE_STEPS = "params/embedding", "steps/embedding"
+_STEPS = 127  # of an 8-bit number to each side of zero
+
+
+def save(classifier: Classifier, path: str | Path, *, small: bool = False) -> None:
+    """Write a classifier to one safetensors file.
+
+    Each parameter has its path in the tree as its name, such as `params/cell/W`; the recipe and the
+    vocabulary are in the file's metadata. The file is complete or it is not there.
+
+    Args:
+        classifier: what to write.
+        path: the file.
+        small: write the vectors of the words in 8 bits: row i is s_i times integers from -127 to
+            127, with s_i in `steps/embedding`. A quarter of the bytes, and an entry is off by at
+            most s_i / 2.
+    """
+    about = {
+        "recipe": classifier.recipe._asdict(),
+        "vocabulary": classifier.vocabulary._asdict(),
+    }
+    arrays = _store.leaves(classifier.params)
+    if small:
+        table = arrays[_TABLE]
+        steps = np.maximum(np.abs(table).max(1), 1e-30).astype(np.float32) / _STEPS
+        arrays[_TABLE] = np.rint(table / steps[:, None]).astype(np.int8)
+        arrays[_TABLE_STEPS] = steps
+    _store.write(path, _KIND, VERSION, about, {"seen": classifier.seen, **arrays})
+
+
+def load(path: str | Path | None = None) -> Classifier:
+    """Read what `save` wrote; without a path, the model that the package ships.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a file that is damaged, of another version, or no model at all.
+
+    >>> load().recipe.options["cell"]
+    'gru'
+    """
+    path = Path(__file__).parent / "weights" / Path(SHIPPED).name if path is None else path
+    return _store.read(path, _KIND, VERSION, _rebuild)
+
+
+def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier:
+    recipe = Recipe(**about["recipe"])
+    vocabulary = Vocabulary(**about["vocabulary"])
+    vocabulary = vocabulary._replace(tokens=tuple(vocabulary.tokens))
+    _check_recipe(recipe, vocabulary)
+    model = build(recipe, vocabulary)
+    seen = arrays.pop("seen")
+    if (steps := arrays.pop(_TABLE_STEPS, None)) is not None:
+        arrays[_TABLE] = arrays[_TABLE] * steps[:, None]
+    params = _store.restore(model.init, arrays)
+    if seen.dtype != np.uint64 or seen.ndim != 1:
+        raise ValueError(f"seen: {seen.dtype} {seen.shape} instead of uint64 (n,)")
+    return Classifier(recipe, vocabulary, model, params, seen)
+
+
+# What each field of a recipe may be: its type, the least and the most.
+_LIMITS: dict[str, tuple[type, float, float]] = {
+    "grams": (int, 1, 2),
+    "tokens": (int, 1, 10**8),
+    "length": (int, 1, 10**6),
+    "batch": (int, 1, 10**6),
+    "epochs": (int, 0, 10**6),
+    "rate": (float, 0, 1e6),
+    "clip": (float, 0, 1e30),
+    "decay": (float, 0, 1e6),
+    "word_dropout": (float, 0, 1),
+    "pair_dropout": (float, 0, 1),
+}
+
+
+def _check_recipe(recipe: Recipe, vocabulary: Vocabulary) -> None:
+    """Refuse a recipe that nobody could have trained by.
+
+    Raises:
+        ValueError: with the field, and what it may be.
+    """
+    for name, (kind, least, most) in _LIMITS.items():
+        _store.check_number(name, getattr(recipe, name), kind, least, most)
+    choose("unit", recipe.unit, UNITS)
+    _store.check_options(recipe.options)
+    if (vocabulary.unit, vocabulary.grams) != (recipe.unit, recipe.grams):
+        raise ValueError("the vocabulary has other tokens than the recipe")
+    tokens = vocabulary.tokens
+    if not all(isinstance(token, str) for token in tokens) or len({*tokens}) < len(tokens):
+        raise ValueError("the vocabulary has a token twice, or one that is no text")
