@@ -29,9 +29,7 @@ def measure(out: Path) -> list[Row]:
     """Chrono and plain at two learning rates."""
     table = training.summary("copying")
     lines = {"plain": {"chrono": 0.0}, "chrono": {"chrono": 150.0}}
-    training.picture(
-        out / "copying", table, lines, "learning_rate", "loss_median", xscale="log"
-    )
+    training.picture(out / "copying", table, lines, "learning_rate", "loss_median", xscale="log")
     baseline = "uRNN.tex of github.com/amarshah/complex_RNN: 10 ln 8/(T + 20)"
     rows = [
         Row("loss of the baseline, T = 100 (nats)", 0.17328679514, baseline,

@@ -61,9 +61,7 @@ def train(signed: bool) -> dict:
     def sample(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.vmap(task.sample)(jax.random.split(key, 64))
 
-    return gl.train(
-        loss, params, sample, optax.adam(1e-2), steps=UPDATES, key=keys[4]
-    ).params
+    return gl.train(loss, params, sample, optax.adam(1e-2), steps=UPDATES, key=keys[4]).params
 
 
 def accuracy(params: dict, length: int, signed: bool) -> float:

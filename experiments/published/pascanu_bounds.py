@@ -45,9 +45,7 @@ def curves(activation: str, init: str, size: float) -> np.ndarray:
         direction /= jnp.linalg.norm(direction)
 
         def loss(params: dict) -> jax.Array:
-            last, _ = jax.lax.scan(
-                lambda h, x: (cell.step(params, h, x), None), cell.start(), xs
-            )
+            last, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.start(), xs)
             return last @ direction
 
         return gl.trace(loss)(params).scans[0].log_norm[::-1]

@@ -199,5 +199,3 @@ def _section(name: str, module: Any, rows: pd.DataFrame) -> str:
 def _cell(text: str) -> str:
     """Text for a cell of a Markdown table, in which a bar would start the next one."""
     return text.replace("|", "\\|")
-
-
