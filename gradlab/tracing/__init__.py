@@ -22,6 +22,7 @@ How a scan becomes a record, with the file that does each part:
 7. What must be known of a step before that: `_rules`, whether a rule that a user wrote is linear,
    so that units do not matter; `_samples`, whether the samples of a batch stay apart, so that each
    can have its own unit; `_narrow`, how 16-bit floats are run so that their adjoints are not.
+8. `_view` finds what `measure` reads of a step beside its state, which then is a residual too.
 
 Only for speed: the choice of residuals in `_linear._storage`, the sums that wait (`_linear.Sums`),
 the chunks in one unit (`_pull`), that the states of light steps are looked at after the scan and
@@ -30,8 +31,8 @@ that weights are transposed before it (`_scan._run`). A trace without them gives
 
 from gradlab.tracing._flops import flops
 from gradlab.tracing._record import Options
-from gradlab.tracing._shown import StepValues
 from gradlab.tracing._trace import ScanTrace, TapTrace, Trace, tap, trace, trace_with
+from gradlab.tracing._view import StepValues
 
 __all__ = [
     "Options",

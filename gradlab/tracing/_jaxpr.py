@@ -769,6 +769,13 @@ def result_types(function: Callable[..., Any], *args: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(shapes), closed.out_avals)
 
 
+def arguments_read(function: Callable[..., Any], *args: Any) -> list[bool]:
+    """Which leaves of the arguments, given by type, the program of a function reads or returns."""
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    read = {id(var) for eqn in jaxpr.eqns for var in eqn.invars} | {id(v) for v in jaxpr.outvars}
+    return [id(var) in read for var in jaxpr.invars]
+
+
 _KEY = re.compile(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]|\[<flat index (\d+)>\]")
 
 

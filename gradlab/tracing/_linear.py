@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from gradlab.tracing import _jaxpr
 from gradlab.tracing._jaxpr import Lit, Node, Program
-from gradlab.tracing._shown import Shown
+from gradlab.tracing._view import View
 
 # Cheaper to do again from what is in the cache than to read from memory.
 _CHEAP = frozenset(
@@ -48,7 +48,7 @@ class Step(NamedTuple):
     reverse: bool
     unroll: int
     linear: bool
-    shown: Shown | None = None  # what `measure` reads of it beside its state
+    view: View | None = None  # what `measure` reads of it beside its state
 
 
 class Storage(NamedTuple):
@@ -95,7 +95,7 @@ class Linearized(NamedTuple):
     kept: list[Any]  # ... and of what else of the step they read
     forward: Program  # consts, carry, x -> carry, ys, residuals
     sizes: tuple[int, int]  # of consts and carry
-    residuals: int  # how many residuals come before the new state and what else is shown
+    residuals: int  # how many residuals come before the new state and what `view` makes
     storage: Storage
     advance: Transposed  # takes the cotangents of the new state and of `kept`
     readout: Transposed  # takes those of the outputs
@@ -179,8 +179,8 @@ def linearize(
         readout_leaves, found["readout"] = jax.tree.flatten(pull_readout)
         types = [list(map(jax.typeof, v)) for v in (h, k, seen, advance_leaves, readout_leaves)]
         found["h"], found["kept"], found["seen"], *found["leaves"] = types
-        shown = [] if step.shown is None else step.shown.make(consts, carry, x, ys)
-        return new, ys, advance_leaves, readout_leaves, [*(h if keep_state else []), *shown]
+        view = [] if step.view is None else step.view.make(consts, carry, x, ys)
+        return new, ys, advance_leaves, readout_leaves, [*(h if keep_state else []), *view]
 
     program = _jaxpr.program(jax.make_jaxpr(forward)(consts, init, _jaxpr.rows(xs)))
     counts = [len(leaves) for leaves in found["leaves"]]

@@ -328,8 +328,8 @@ class Pull:
 
     def _measure(self, env: dict[int, Any], mu: Sequence[Any]) -> list[Any]:
         values = [_jaxpr.read(env, ref) for ref in self.state]
-        shown, count = self.plan.step.shown, len(self.plan.names)
-        more = () if shown is None else (shown.restore(values[count:]),)
+        view, count = self.plan.step.view, len(self.plan.names)
+        more = () if view is None else (view.restore(values[count:]),)
         results = measured(self.plan.options, self.plan.names, values[:count], mu, *more)
         return jax.tree.leaves(results)
 

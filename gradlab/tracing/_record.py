@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.tracing import _linear, _norms
-from gradlab.tracing._shown import wants_step
+from gradlab.tracing._view import wants_step
 
 
 class Options(NamedTuple):

@@ -18,7 +18,7 @@ from gradlab.tracing._linear import Step, pick, split
 from gradlab.tracing._moved import Moved
 from gradlab.tracing._record import Options, Slots, log_names, measured
 from gradlab.tracing._scan import traced_parallel, traced_scan
-from gradlab.tracing._shown import Shown, show
+from gradlab.tracing._view import View, show
 
 
 class Site(NamedTuple):
@@ -81,7 +81,7 @@ class Walk:
         self._flat: dict[int, tuple[Any, Any]] = {}
         self._narrow: dict[int, tuple[Any, bool]] = {}
         self._closed: dict[int, tuple[Any, bool]] = {}
-        self._shows: dict[int, tuple[Any, Shown]] = {}
+        self._views: dict[int, tuple[Any, View]] = {}
         self.moved = Moved(self.flat)
 
     def sites(self, program: _jaxpr.Program) -> list[Site]:
@@ -270,8 +270,8 @@ class Walk:
                 "sample in its own unit, so their contributions cannot be summed; leave one of the "
                 "two out"
             )
-        shown = self._shown(node, floats)
-        return [self._site(name, floats, parts.length, parts.reverse, inner, shown), *inner]
+        view = self._view_of(node, floats)
+        return [self._site(name, floats, parts.length, parts.reverse, inner, view), *inner]
 
     def _look_at_parallel(self, node: _jaxpr.Node) -> list[Site]:
         parts = node.eqn.parts
@@ -307,7 +307,7 @@ class Walk:
         length: int,
         reverse: bool,
         inner: Sequence[Site],
-        shown: Shown | None,
+        view: View | None,
     ) -> Site:
         """The site of a recurrence whose state has these float leaves."""
         names = tuple(leaf for leaf, _ in floats)
@@ -322,28 +322,28 @@ class Walk:
             dtype=_norms.real_dtype([aval for _, aval in floats]),
             varies=frozenset().union(*(_jaxpr.varies_over(aval) for _, aval in floats)),
             logs=tuple(log_names(names, self.options.log_param)),
-            measured=self._measured(name, names, types, shown),
+            measured=self._measured(name, names, types, view),
         )
 
-    def _shown(self, node: _jaxpr.Node, floats: Sequence[tuple[str, Any]]) -> Shown | None:
+    def _view_of(self, node: _jaxpr.Node, floats: Sequence[tuple[str, Any]]) -> View | None:
         """What the step of a scan or a parallel scan shows to `measure` beside its state."""
         if not self.options.shows_steps:
             return None
         key = id(node.eqn)
-        if key not in self._shows:
+        if key not in self._views:
             names = tuple(leaf for leaf, _ in floats)
             types = [_narrow.widen(aval) for _, aval in floats]
             call = functools.partial(measured, self.options, names)
             # Hold a reference to the equation so that its id is not reused.
-            self._shows[key] = node.eqn, show(self, call, types, self.flat(node))
-        return self._shows[key][1]
+            self._views[key] = node.eqn, show(self, call, types, self.flat(node))
+        return self._views[key][1]
 
     def _measured(
-        self, name: str, leaves: tuple[str, ...], types: list[Any], shown: Shown | None
+        self, name: str, leaves: tuple[str, ...], types: list[Any], view: View | None
     ) -> Any:
         try:
             call = functools.partial(measured, self.options, leaves)
-            more = () if shown is None else (shown.types,)
+            more = () if view is None else (view.types,)
             return _jaxpr.result_types(call, types, types, *more)
         except TypeError as error:
             raise TypeError(
@@ -537,16 +537,16 @@ class Walk:
         once = list(dict.fromkeys(refs))
         places = [once.index(ref) for ref in refs]
         advance, readout = step.advance, step.readout
-        shown = self._shows[id(node.eqn)][1] if self.options.shows_steps else None
-        if shown is not None:
-            make = shown.make
-            shown = shown._replace(
+        view = self._views[id(node.eqn)][1] if self.options.shows_steps else None
+        if view is not None:
+            make = view.make
+            view = view._replace(
                 make=lambda consts, *rest: make([consts[i] for i in places], *rest)
             )
         step = step._replace(
             advance=lambda consts, *rest: advance([consts[i] for i in places], *rest),
             readout=lambda consts, *rest: readout([consts[i] for i in places], *rest),
-            shown=shown,
+            view=view,
         )
         consts = [consts[refs.index(ref)] for ref in once]
         final, ys = traced_scan(step, self.options, site.leaf_names, consts, init, xs, own, inner)

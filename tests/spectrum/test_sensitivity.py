@@ -151,40 +151,31 @@ def test_entries_past_the_range_and_of_what_is_not_finite():
 
 
 def test_singular_values_by_lag_against_dense_products():
-    J, lags = jacobians(), (1, 5, LENGTH)
+    J, lags = jacobians(), (5, LENGTH, 1)
     expected = [
         np.linalg.svd(np.linalg.multi_dot([np.eye(HIDDEN), *J[::-1][:lag]]), compute_uv=False)
         for lag in lags
     ]
     move = functools.partial(step, PARAMS)
-    found = spectrum.log_singular_values_by_lag(move, START, XS, lags=lags)
+    run = jax.jit(lambda xs: spectrum.log_singular_values_by_lag(move, START, xs, lags=lags))
     # A dense product knows every value to eps of its largest.
-    np.testing.assert_allclose(np.exp(found), expected, atol=1e-14)
-    first = spectrum.log_singular_values_by_lag(move, START, XS, lags=lags[::-1], k=2)
-    np.testing.assert_allclose(first, found[::-1, :2], atol=1e-12)
+    np.testing.assert_allclose(np.exp(run(XS)), expected, atol=1e-14)
     whole = spectrum.log_singular_values(move, START, XS)
-    np.testing.assert_allclose(found[-1], whole, atol=1e-6)
+    np.testing.assert_allclose(run(XS)[1], whole, atol=1e-6)
+    assert np.isnan(run(XS.at[2].set(jnp.nan))).all()
 
 
 def test_singular_values_by_lag_past_the_range():
-    rng = np.random.default_rng(0)
-    Q, R = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     # A normal matrix: the singular values of its powers are powers of its own.
     W = jnp.asarray(Q @ np.diag([2.0, 1.0, 0.5]) @ Q.T)
     lags = (10, 1000, 5000)
     found = spectrum.log_singular_values_by_lag(
-        lambda h: W @ h, jnp.zeros(3), steps=6000, lags=lags
+        lambda h: W @ h, jnp.zeros(3), steps=6000, lags=lags, k=2
     )
-    expected = np.outer(lags, np.log([2.0, 1.0, 0.5]))
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    np.testing.assert_allclose(found, np.outer(lags, np.log([2.0, 1.0])), atol=1e-9)
     with pytest.raises(ValueError, match="lags must be between 1 and 6, got 7"):
         spectrum.log_singular_values_by_lag(lambda h: h, jnp.zeros(1), steps=6, lags=(7,))
-
-
-def test_singular_values_by_lag_of_an_orbit_that_is_lost():
-    xs = jnp.array([1.0, 2.0, jnp.nan, 2.0])
-    found = spectrum.log_singular_values_by_lag(lambda h, x: x * h, jnp.zeros(2), xs, lags=(1, 2))
-    assert np.isnan(found).all()
 
 
 # Gradients by lag.
@@ -198,8 +189,7 @@ def truncated(params, window):
     """The gradient in which each loss sees the states of the last `window` + 1 steps alone."""
 
     def loss(params):
-        h = states(params)
-        before = jnp.concatenate([START[None], h])
+        before = jnp.concatenate([START[None], states(params)])
         total = 0.0
         for s in range(LENGTH):
             first = max(s - window, 0)
@@ -216,35 +206,67 @@ def flatten(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-def test_gradient_by_lag_is_that_of_truncated_backpropagation():
+def rows_of(tree):
+    """A row per step of derivatives of every entry of the parameters."""
+    parts = [np.reshape(leaf, (*leaf.shape[: leaf.ndim - n], -1)) for leaf, n in tree]
+    return np.concatenate(parts, axis=-1)
+
+
+def parts_by_lag():
+    """C_k of every lag and ∂ℓ_{t+k}/∂h_t, from dense Jacobians of every step."""
+    h = np.concatenate([START[None], states(PARAMS)])
+    by_params, J = jax.vmap(jax.jacobian(step, (0, 1)), (None, 0, 0))(PARAMS, h[:-1], XS)
+    own, direct = jax.vmap(jax.grad(readout, (0, 1)), (None, 0, 0))(PARAMS, h[1:], XS)
+    counts = [leaf.ndim for leaf in jax.tree.leaves(PARAMS)]
+    B = rows_of(zip(jax.tree.leaves(by_params), counts, strict=True))
+    own = rows_of(zip(jax.tree.leaves(own), counts, strict=True))
+    parts, adjoints = [own.sum(0)], np.full((LENGTH, LENGTH, HIDDEN), np.nan)
+    for k in range(LENGTH):
+        part = np.zeros(own.shape[1])
+        for t in range(LENGTH - k):
+            adjoint = np.asarray(direct[t + k])
+            for s in range(t + k, t, -1):
+                adjoint = np.asarray(J[s]).T @ adjoint
+            adjoints[t, k] = adjoint
+            part += B[t].T @ adjoint
+        parts.append(part)
+    return np.array([parts[0] + parts[1], *parts[2:]]), adjoints
+
+
+@pytest.fixture(scope="module")
+def by_lag():
     run = jax.jit(functools.partial(spectrum.gradient_by_lag, step, readout))
-    found = run(PARAMS, START, XS)
-    sums = np.array([flatten(jax.jit(truncated, static_argnums=1)(PARAMS, k)) for k in range(4)])
-    parts = np.diff(sums, axis=0, prepend=0)
-    whole = flatten(
-        jax.grad(lambda p: jnp.sum(jax.vmap(readout, (None, 0, 0))(p, states(p), XS)))(PARAMS)
-    )
+    return run(PARAMS, START, XS)
+
+
+def test_gradient_by_lag_against_dense_jacobians(by_lag):
+    parts, adjoints = parts_by_lag()
+    sums, whole = np.cumsum(parts, axis=0), parts.sum(0)
     size = np.linalg.norm(whole)
-    np.testing.assert_allclose(found.log_norm[:4], ln(np.linalg.norm(parts, axis=1)), atol=1e-9)
-    np.testing.assert_allclose(found.log_full, np.log(size), atol=1e-9)
-    np.testing.assert_allclose(found.share[:4], parts @ whole / size**2, atol=1e-9)
+    np.testing.assert_allclose(by_lag.log_norm, ln(np.linalg.norm(parts, axis=1)), atol=1e-8)
+    np.testing.assert_allclose(by_lag.reach, ln(np.linalg.norm(adjoints, axis=2)), atol=1e-8)
+    np.testing.assert_allclose(by_lag.log_full, np.log(size), atol=1e-9)
+    np.testing.assert_allclose(by_lag.share, parts @ whole / size**2, atol=1e-9)
     cosine = sums @ whole / size / np.linalg.norm(sums, axis=1)
-    np.testing.assert_allclose(found.cosine[:4], cosine, atol=1e-9)
+    np.testing.assert_allclose(by_lag.cosine, cosine, atol=1e-9)
     error = np.linalg.norm(sums - whole, axis=1) / size
-    np.testing.assert_allclose(found.error[:4], error, atol=1e-9)
-    np.testing.assert_allclose(found.share.sum(), 1, atol=1e-9)
-    assert found.cosine[-1] == pytest.approx(1) and found.error[-1] < 1e-9
+    np.testing.assert_allclose(by_lag.error, error, atol=1e-9)
     # The whole gradient is that of all lags, however few are asked for.
     few = spectrum.gradient_by_lag(step, readout, PARAMS, START, XS, lags=3)
-    for one, all in zip(few, found, strict=True):
-        if all.ndim:
-            all = all[..., :3]
-        np.testing.assert_allclose(one, all, atol=1e-10)
+    for one, all in zip(few, by_lag, strict=True):
+        np.testing.assert_allclose(one, all[..., :3] if all.ndim else all, atol=1e-10)
 
 
-def test_reach_is_the_adjoint_of_each_loss_alone():
-    found = spectrum.gradient_by_lag(step, readout, PARAMS, START, XS, lags=LENGTH)
+def test_gradient_by_lag_is_that_of_truncated_backpropagation(by_lag):
+    short = flatten(truncated(PARAMS, 1))
+    every = lambda p: jnp.sum(jax.vmap(readout, (None, 0, 0))(p, states(p), XS))  # noqa: E731
+    whole = flatten(jax.grad(every)(PARAMS))
+    np.testing.assert_allclose(by_lag.log_full, np.log(np.linalg.norm(whole)), atol=1e-9)
+    error = np.linalg.norm(short - whole) / np.linalg.norm(whole)
+    np.testing.assert_allclose(by_lag.error[1], error, atol=1e-9)
 
+
+def test_reach_is_the_adjoint_of_each_loss_alone(by_lag):
     def loss(weights):
         def body(h, inputs):
             x, w = inputs
@@ -255,12 +277,10 @@ def test_reach_is_the_adjoint_of_each_loss_alone():
 
     trace = gl.trace(loss, argnums=())
     logs = jax.vmap(lambda w: trace(w).scans[0].log_norm)(jnp.eye(LENGTH))  # (loss, state)
-    for t in range(LENGTH):
-        for k in range(LENGTH):
-            if t + k < LENGTH:
-                assert found.reach[t, k] == pytest.approx(float(logs[t + k, t]), abs=1e-9)
-            else:
-                assert np.isnan(found.reach[t, k])
+    late, early = np.tril_indices(LENGTH)
+    reach = np.asarray(by_lag.reach)
+    np.testing.assert_allclose(reach[early, late - early], logs[late, early], atol=1e-9)
+    assert np.isnan(reach).sum() == LENGTH * (LENGTH - 1) / 2
 
 
 def test_gradient_by_lag_past_the_range():
@@ -278,14 +298,14 @@ def test_gradient_by_lag_past_the_range():
 
 def test_horizon_of_a_geometric_memory():
     # Shares (1 - a) a^k of a long sequence: the error after k lags is a^{k+1}.
-    def horizon(a, tolerance):
-        found = spectrum.gradient_by_lag(
+    @jax.jit
+    def find(a):
+        return spectrum.gradient_by_lag(
             lambda b, h, x: a * h + b * x, lambda b, h, x: h, 1.0, 0.0, jnp.ones(3000), lags=60
         )
-        return float(found.horizon(tolerance))
 
-    assert horizon(0.5, 0.1) == 3  # 0.5^4 < 0.1 < 0.5^3
-    assert np.isnan(horizon(0.999, 0.1))
+    assert find(0.5).horizon(0.1) == 3  # 0.5^4 < 0.1 < 0.5^3
+    assert np.isnan(find(0.999).horizon(0.1))
 
 
 def test_a_gradient_of_zero_has_no_shares():

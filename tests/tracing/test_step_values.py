@@ -157,3 +157,17 @@ def test_what_cannot_be_seen_is_refused():
     # A pure callback may run twice, and one with effects does not.
     seen = gl.trace(called, measure=lambda h, a, s: s.names["noise"], argnums=())(0.5, xs)
     assert seen.scans[0].measured.shape == (4, 1)
+
+
+def test_keys_among_the_inputs():
+    keys = jax.random.split(jax.random.key(0), T)
+
+    def noisy(W, xs):
+        def body(h, row):
+            x, key = row
+            return jnp.tanh(W @ h + x + 0.1 * jax.random.normal(key, (N,))), None
+
+        return jax.lax.scan(body, jnp.ones(N), (xs, keys))[0].sum()
+
+    (scan,) = gl.trace(noisy, measure=lambda h, a, s: s.inputs[0])(W, XS).scans
+    np.testing.assert_allclose(scan.measured, XS)

@@ -1,4 +1,4 @@
-"""What `measure` is shown of a step beside its state: inputs, outputs and named values.
+"""What `measure` sees of a step beside its state: inputs, outputs and named values.
 
 They are values of the forward pass. Inputs and outputs are stacked by the scan itself; a named
 value is stacked where `measure` reads it, and computed by a program of its own, which XLA merges
@@ -38,7 +38,7 @@ class StepValues(NamedTuple):
     names: dict[str, Any]
 
 
-class Shown(NamedTuple):
+class View(NamedTuple):
     """Which of these values `measure` reads, and how to have them.
 
     `make(consts, carry, x, ys)` gives the values that are read, `restore(values)` a `StepValues`
@@ -76,7 +76,7 @@ def show(
     call: Callable[..., Any],
     state: list[Any],
     parts: _jaxpr.ScanParts,
-) -> Shown:
+) -> View:
     """What the step of a scan shows to `call(state, adjoint, StepValues)`; `state` holds types."""
     body = parts.body
     x_ids = body.ins[parts.num_consts + parts.num_carry :]
@@ -117,7 +117,7 @@ def show(
             [next(rest) if u else _jaxpr.zeros(t) for u, t in zip(used, leaves, strict=True)]
         )
 
-    return Shown(restore(leaves), make, fill)
+    return View(restore(leaves), make, fill)
 
 
 def _few(leaves: Sequence[Any]) -> Any:
@@ -132,13 +132,10 @@ def _used(
     def function(leaves: list[Any], state: list[Any]) -> Any:
         return call(state, state, restore(leaves))
 
-    jaxpr = jax.make_jaxpr(function)(leaves, state).jaxpr
-    # A literal has no identity that matters: only variables can be among the first.
-    read = {id(var) for eqn in jaxpr.eqns for var in eqn.invars} | {id(v) for v in jaxpr.outvars}
-    return [
-        id(var) in read or not jnp.issubdtype(leaf.dtype, np.generic)
-        for var, leaf in zip(jaxpr.invars, leaves, strict=False)
-    ]
+    read = _jaxpr.arguments_read(function, leaves, state)
+    # There are no zeros of a type such as a key's to stand for it.
+    own = [not jnp.issubdtype(leaf.dtype, np.generic) for leaf in leaves]
+    return [a or b for a, b in zip(read, own, strict=False)]
 
 
 def _marks(walk: Runner, program: Program) -> list[tuple[Node, list[tuple[str, Any]]]]:
