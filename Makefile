@@ -18,7 +18,7 @@ PIP = -m pip install -qq --disable-pip-version-check
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures report reproduce theory published coverage training sentiment test test-long test-latest docs release lint bench clean
+.PHONY: help sweep figures report reproduce theory published coverage training sentiment translation test test-long test-latest docs release lint bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ train-%:
 
 sentiment: $(STAMP) ## sentiment of the packaged review snippets (DATA=PATH for whole reviews)
 	@$(BIN)/python experiments/sentiment.py $(DATA)
+
+translation: $(STAMP) ## numbers in words, English to Portuguese, with attention and without (DATA=PATH for sentences)
+	@$(BIN)/python experiments/translation.py $(DATA)
 
 test: $(STAMP) ## run the tests, three cases of each law (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 --cases 3 $(ARGS)

@@ -33,6 +33,7 @@ MODULES = {
     "gradlab.frames": "Frames",
     "gradlab.figures": "Figures",
     "gradlab.applications.sentiment": "Sentiment",
+    "gradlab.applications.translation": "Translation",
     "gradlab.report": "The report",
     "gradlab.tracing": "The transformation",
     "gradlab.checking": "Comparing two forms",

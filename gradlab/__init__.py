@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gradlab import sweeps as sweeps
     from gradlab import training as training
     from gradlab.applications import sentiment as sentiment
+    from gradlab.applications import translation as translation
     from gradlab.frames import frame as frame
     from gradlab.sweeps import read as read
     from gradlab.sweeps import sweep as sweep
@@ -56,6 +57,7 @@ __all__ = [
     "trace",
     "train",
     "training",
+    "translation",
 ]
 
 # The one place of the version: packaging reads it from here without importing anything.
@@ -74,6 +76,7 @@ _LAZY = {
     "sweeps": "gradlab.sweeps",
     "train": "gradlab.training",
     "training": "gradlab.training",
+    "translation": "gradlab.applications.translation",
 }
 
 

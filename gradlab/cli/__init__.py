@@ -23,6 +23,7 @@ from gradlab._files import Folder, upload_dir
 from gradlab._names import shorten, show
 from gradlab._progress import Bar
 from gradlab.applications.sentiment import command as sentiment
+from gradlab.applications.translation import command as translation
 from gradlab.cli import data
 from gradlab.cli.report import report
 
@@ -62,6 +63,7 @@ def _options(
 
 app.add_typer(data.app, name="data")
 app.add_typer(sentiment.app, name="sentiment")
+app.add_typer(translation.app, name="translate")
 app.command()(report)
 
 SpecPath = Annotated[Path, typer.Argument(help="the sweep's spec, a TOML file", metavar="SPEC")]

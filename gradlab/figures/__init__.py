@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from gradlab import frames
 from gradlab._files import Folder, expand
 from gradlab.figures._dynamics import chaos, exponents, fixed_points, newton
+from gradlab.figures._encoder_decoder import encoder_decoder
 from gradlab.figures._lags import conditioning, entries, lags, memory, reach, sensitivity
 from gradlab.figures._neuron import neuron
 from gradlab.figures._numbers import axis_of, numbers
@@ -50,6 +51,7 @@ __all__ = [
     "depth",
     "deviations",
     "draw",
+    "encoder_decoder",
     "entries",
     "exponents",
     "fixed_points",

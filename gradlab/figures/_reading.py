@@ -132,10 +132,10 @@ def _tokens(tokens: Sequence[str] | None, steps: int) -> list[str] | None:
         raise ValueError("reading needs a list of tokens, got one text: split it")
     if len(tokens) != steps:
         raise ValueError(f"reading needs {steps} tokens, one a state, got {len(tokens)}")
-    return [_drawable(str(token)) for token in tokens]
+    return [drawable(str(token)) for token in tokens]
 
 
-def _drawable(token: str) -> str:
+def drawable(token: str) -> str:
     """The token in letters that the font has, cut where it is long."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     known = font.get_charmap()
