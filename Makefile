@@ -18,7 +18,7 @@ PIP = -m pip install -qq --disable-pip-version-check
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures report reproduce theory published coverage training sentiment translation test test-long test-latest docs release lint bench clean
+.PHONY: help sweep figures report reproduce theory published coverage training sentiment translation weather test test-long test-latest docs release lint bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ sentiment: $(STAMP) ## sentiment of the packaged review snippets (DATA=PATH for 
 
 translation: $(STAMP) ## numbers in words, English to Portuguese, with attention and without (DATA=PATH for sentences)
 	@$(BIN)/python experiments/translation.py $(DATA)
+
+weather: $(STAMP) ## the next hour and day in Seattle, three cells against three rules (DATA=PATH for a CSV)
+	@$(BIN)/python experiments/weather.py $(DATA)
 
 test: $(STAMP) ## run the tests, three cases of each law (ARGS="-k name" goes to pytest)
 	@$(BIN)/python -m pytest -n 2 --cases 3 $(ARGS)

@@ -34,6 +34,7 @@ MODULES = {
     "gradlab.figures": "Figures",
     "gradlab.applications.sentiment": "Sentiment",
     "gradlab.applications.translation": "Translation",
+    "gradlab.applications.weather": "Weather",
     "gradlab.report": "The report",
     "gradlab.tracing": "The transformation",
     "gradlab.checking": "Comparing two forms",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gradlab import training as training
     from gradlab.applications import sentiment as sentiment
     from gradlab.applications import translation as translation
+    from gradlab.applications import weather as weather
     from gradlab.frames import frame as frame
     from gradlab.sweeps import read as read
     from gradlab.sweeps import sweep as sweep
@@ -58,6 +59,7 @@ __all__ = [
     "train",
     "training",
     "translation",
+    "weather",
 ]
 
 # The one place of the version: packaging reads it from here without importing anything.
@@ -77,6 +79,7 @@ _LAZY = {
     "train": "gradlab.training",
     "training": "gradlab.training",
     "translation": "gradlab.applications.translation",
+    "weather": "gradlab.applications.weather",
 }
 
 

@@ -1,4 +1,10 @@
-"""What a recurrent network is for: folders of one shape.
+"""Three things that a recurrent network is for, each of one shape.
+
+| module | what it does |
+| --- | --- |
+| `sentiment` | says whether a film review is positive or negative |
+| `translation` | writes a sentence, or a number in words, in another language |
+| `weather` | forecasts the next hours of a series such as the temperature |
 
 Each folder has the same files: `data` (from a file to arrays), `models` (bundles of pure functions
 with a cell of `gradlab.cells`), `recipes` (every choice of a training), `learn` (training by

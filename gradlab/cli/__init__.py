@@ -24,6 +24,7 @@ from gradlab._names import shorten, show
 from gradlab._progress import Bar
 from gradlab.applications.sentiment import command as sentiment
 from gradlab.applications.translation import command as translation
+from gradlab.applications.weather import command as weather
 from gradlab.cli import data
 from gradlab.cli.report import report
 
@@ -64,6 +65,7 @@ def _options(
 app.add_typer(data.app, name="data")
 app.add_typer(sentiment.app, name="sentiment")
 app.add_typer(translation.app, name="translate")
+app.add_typer(weather.app, name="weather")
 app.command()(report)
 
 SpecPath = Annotated[Path, typer.Argument(help="the sweep's spec, a TOML file", metavar="SPEC")]

@@ -33,6 +33,7 @@ from gradlab.figures._style import DECADES, FLOAT32, LABELS, MARKS, STYLE, headl
 from gradlab.figures._sweep import decay, inputs, length, phase, select
 from gradlab.figures._theory import QUANTITIES, deviations, theory
 from gradlab.figures._training import flossing, gradients, learning, success, traced, training
+from gradlab.figures._weather import weather
 from gradlab.figures._word_order import word_order
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "success",
     "theory",
     "training",
+    "weather",
     "width",
     "word_order",
 ]
