@@ -36,7 +36,7 @@ def order_by_length(lengths: np.ndarray, batch: int, random: np.random.RandomSta
 
 def optimizer(recipe: Schedule, per_epoch: int) -> optax.GradientTransformation:
     """AdamW with a warm-up, a cosine decay and, unless `clip` is 0, clipping by global norm."""
-    steps = recipe.epochs * per_epoch
+    steps = max(recipe.epochs * per_epoch, 1)
     rate = optax.warmup_cosine_decay_schedule(
         recipe.rate / 10, recipe.rate, min(per_epoch // 4, steps - 1), steps, recipe.rate / 50
     )
