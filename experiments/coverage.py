@@ -46,7 +46,7 @@ def cover(activation: str, init: str, gain: float, hidden: int, seeds: int, leng
     shape = {"activation": activation, "init": init, "gain": gain, "hidden": hidden}
     runs = [RUN._replace(seed=seed, length=length, **shape) for seed in range(seeds)]
     # A QR inside a large batch waits for threads that the batch holds.
-    curves = measure.curves(runs, size=SIZE if init == "normal" else 2)
+    curves = measure.curves(runs, recurrent=False, size=SIZE if init == "normal" else 2)
     table = gl.frames.runs_frame(
         [
             run._asdict() | {"run_id": run.run_id} | {n: v for n, v in row.items() if n != "steps"}

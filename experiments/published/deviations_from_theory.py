@@ -1,5 +1,6 @@
 """What the six figures of rates and exponents against theory share: their CSV becomes rows."""
 
+import json
 import os
 import subprocess
 import sys
@@ -35,6 +36,12 @@ def measure(
     path = ROOT / "experiments" / script
     subprocess.run([sys.executable, str(path), *args], check=True, env=threads)
     return rows_of(out, name, source, curves)
+
+
+def minutes(*sweeps: str) -> float:
+    """How long the sweeps of a figure ran, which a call that only resumes them does not see."""
+    paths = [RESULTS / name / "manifest.json" for name in sweeps]
+    return sum(json.loads(path.read_text("utf-8"))["seconds"] for path in paths) / 60
 
 
 def rows_of(out: Path, name: str, source: str, curves: Sequence[str]) -> list[Row]:

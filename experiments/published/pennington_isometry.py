@@ -21,7 +21,8 @@ MAP = (
 )  # fmt: skip
 NOTES = """
 Width 200; the mean of four products for each depth L. The largest singular value of a finite
-matrix lies a little below the edge of the limit.
+matrix lies a little below the edge of the limit. That shortfall grows with the depth: 7 % at L =
+4 and 17 % at L = 8, which miss.
 """
 SOURCE = "formula: Fuss-Catalan law of a product of L Gaussian matrices"
 DEPTHS, WIDTH, SEEDS = (1, 2, 4, 8), 200, 4

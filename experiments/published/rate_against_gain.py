@@ -18,6 +18,11 @@ or chaotic, where no effect of the width is derived: see [deviations.md](theory/
 """
 
 
+def minutes() -> float:
+    """Those of the sweep."""
+    return deviations_from_theory.minutes("rate_saturating", "rate_relu", "rate_linear")
+
+
 def measure(out: Path) -> list[Row]:
     """Sweep and compare."""
     source = "formula: ½ ln χ, equation 7 of Poole et al. (2016) at q*"

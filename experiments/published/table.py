@@ -149,7 +149,7 @@ HEAD = """\
 # Published figures, measured again
 
 {figures} figures, {rows} rows, of which {within} lie within the tolerance that was stated before
-they were measured; {minutes:.0f} minutes in all, each figure on two cores.
+they were measured; {minutes:.0f} minutes in all, on two cores that other work shared.
 [published.csv](published.csv) has every row: the published value and where it was read, what was
 measured, the error. `make published` measures the figures whose rows are missing, `make published
 FIGURE=NAME` one of them again. This page is made from the table.

@@ -19,6 +19,11 @@ and no row: they lie up to 0.215 nats per step above the untied one.
 """
 
 
+def minutes() -> float:
+    """Those of the sweep."""
+    return deviations_from_theory.minutes("tied_untied_driven")
+
+
 def measure(out: Path) -> list[Row]:
     """Sweep and compare."""
     source = "formula: ½ ln χ of each cell"

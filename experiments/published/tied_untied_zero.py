@@ -17,6 +17,11 @@ Width 256, 200 steps, five seeds. {deviations_from_theory.TOLERANCE}
 """
 
 
+def minutes() -> float:
+    """Those of the sweep."""
+    return deviations_from_theory.minutes("tied_untied_zero")
+
+
 def measure(out: Path) -> list[Row]:
     """Sweep and compare."""
     source = "formula: ln(centre + radius) for tied, ½ ln χ for untied weights"
