@@ -143,6 +143,27 @@ SENTIMENT = [
     ),
 ]
 
+# results/translation
+
+
+def number_words(model):
+    """The row of a network that learnt numbers in words."""
+    rows = table("translation/numbers.csv")
+    (row,) = rows[rows["model"] == model].to_dict("records")
+    return row
+
+
+WAYS = [number_words(model) for model in ("attention", "plain", "reversed")]
+TRANSLATION = [
+    ("from {:,} numbers below a million", WAYS[0]["pairs"]),
+    ("writes {} others", WAYS[0]["test_pairs"]),
+    (
+        "with attention {:.3f}, without {:.3f}, without but with the source reversed {:.3f}.",
+        *(way["exact"] for way in WAYS),
+    ),
+    ("took {:.0f}, {:.0f} and {:.0f} s of processor time", *(way["cpu_seconds"] for way in WAYS)),
+]
+
 # results/training
 
 
@@ -351,6 +372,7 @@ CLAIMS = {
     "README.md": MAIN,
     "results/sentiment/README.md": SENTIMENT,
     "results/training/README.md": TRAINING,
+    "results/translation/README.md": TRANSLATION,
 }
 
 # Numbers that no table here has, each with the reason.
@@ -384,6 +406,7 @@ UNSOURCED = {
         "At gain 2, at the edge": "a row of the table above it",
         "pulled towards zero, 500 updates,": "UPDATES of experiments/flossing.py",
     },
+    "results/translation/README.md": {},
 }
 
 
