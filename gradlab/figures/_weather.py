@@ -61,11 +61,13 @@ def weather(week: pd.DataFrame, errors: pd.DataFrame, reach: pd.DataFrame, unit:
             ax.set_title(f"forecast of {_steps(horizon)}", loc="left")
             ax.sharey(panels[0])
         panels[0].set_ylabel(r"$\ln\,(\|\lambda_t\| \,/\, \|\lambda_T\|)$ (nats)")
-        handles = [
+        handles = [line for line in by_horizon.get_lines() if line.get_label() in models]
+        handles += [
             Line2D([], [], color="0.2", ls=":", label="before training"),
             Line2D([], [], color="0.2", label="after training"),
         ]
-        panels[-1].legend(handles=handles, loc="upper right")
+        # Below: in the panels nothing is free for sure.
+        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         fig.align_ylabels([above, below, by_horizon])
     return fig
 
@@ -105,7 +107,6 @@ def _errors(ax: Axes, errors: pd.DataFrame, colours: dict, unit: str) -> None:
     ax.set_yscale("log")
     ax.set_xlabel("horizon (steps)")
     ax.set_ylabel(f"error ({unit})")
-    ax.legend(fontsize=6, loc="best")
 
 
 def _reach(ax: Axes, rows: pd.DataFrame, cells: list[str], colours: dict) -> None:

@@ -164,6 +164,29 @@ TRANSLATION = [
     ("took {:.0f}, {:.0f} and {:.0f} s of processor time", *(way["cpu_seconds"] for way in WAYS)),
 ]
 
+# results/weather
+
+
+def errors(model):
+    """The error of the next hour's forecast and of that of 24 hours ahead."""
+    rows = table("weather/errors.csv")
+    means = rows[rows["model"] == model].groupby("horizon")["rmse"].mean()
+    return means[1], means[24]
+
+
+REACH = table("weather/reach.csv")
+BEFORE = REACH[(REACH["model"] == "elman") & ~REACH["trained"]]
+LOST = BEFORE.groupby("lag")["log_relative"].max() < math.log(2.0**-23)
+WEATHER = [
+    ("persistence {:.3f} and {:.3f},", *errors("persistence")),
+    ("the same hour of the day before {:.3f} and {:.3f},", *errors("seasonal")),
+    ("on the same 72 hours {:.3f} and {:.3f};", *errors("linear")),
+    ("gru {:.3f} and {:.3f},", *errors("gru")),
+    ("lstm {:.3f} and {:.3f},", *errors("lstm")),
+    ("elman {:.3f} and {:.3f}.", *errors("elman")),
+    ("epsilon from a lag of {} hours on", LOST.idxmax()),
+]
+
 # results/training
 
 
@@ -373,6 +396,7 @@ CLAIMS = {
     "results/sentiment/README.md": SENTIMENT,
     "results/training/README.md": TRAINING,
     "results/translation/README.md": TRANSLATION,
+    "results/weather/README.md": WEATHER,
 }
 
 # Numbers that no table here has, each with the reason.
@@ -407,6 +431,13 @@ UNSOURCED = {
         "pulled towards zero, 500 updates,": "UPDATES of experiments/flossing.py",
     },
     "results/translation/README.md": {},
+    "results/weather/README.md": {
+        "from the 72 hours before": "the recipe's length",
+        "the first 70 % of the year": "gradlab.weather.BORDERS",
+        "from 20 October on": "the data set",
+        "and 24 hours ahead: persistence": "the horizons of the numbers after it",
+        "24 hours ahead the gru is better": "a horizon",
+    },
 }
 
 
