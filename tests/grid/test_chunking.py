@@ -201,6 +201,26 @@ def test_eight_devices_give_the_bits_of_one_and_a_second_start_compiles_nothing(
     assert first > 0 and second == 0
 
 
+ORTHOGONAL = """
+from gradlab.sweeps.gradients import Run, curves
+runs = [
+    Run("gru", None, "orthogonal", 1.0, "tied", None, "gaussian", 0.3, 0.0,
+        length=3, hidden=128, inputs=2, batch=1, seed=seed)
+    for seed in range(32)
+]
+print(curves.curves(runs, size=4).log_norm.shape)
+"""
+
+
+def test_orthogonal_weights_are_drawn_to_the_end_with_a_thread_for_each_device():
+    """QR factorizations that run side by side take all of XLA's threads, and wait for more."""
+    done = subprocess.run(
+        [sys.executable, "-c", ORTHOGONAL], env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.strip() == "(32, 3)", done.stderr
+
+
 @pytest.mark.usefixtures("no_cache")
 def test_the_users_own_cache_is_left_alone(tmp_path):
     names = (

@@ -109,13 +109,8 @@ def calls(run: Run, size: int) -> list[Call]:
     seeds = jax.ShapeDtypeStruct((count,), jnp.uint32)
     scalars = dict.fromkeys(curves.SCALARS, jax.ShapeDtypeStruct((count,), jnp.float32))
     draw, inputs = curves.draw_of(init, shape), curves.inputs_of(run)
-    # JAX takes arrays in other places for other types: `draw` leaves its own on the devices.
-    place = curves.placement()
-    params = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=place), params_of(run)
-    )
-    one = jax.eval_shape(inputs, _SEED)
-    xs = jax.ShapeDtypeStruct((count, *one.shape), one.dtype)
+    one = params_of(run), jax.eval_shape(inputs, _SEED)
+    params, xs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), one)
     last = Call(curves.tied_program(shape, batch), (params, xs, seeds))
     if run.weights == "untied":
         program = curves.untied_program(init, shape, batch)

@@ -179,11 +179,11 @@ def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
     first = runs[0]
     shape, init = shape_of(first), init_of(first)
     seeds, scalars = _arguments(runs)
-    # Of many runs there are few seeds. Arrays of the host go to each device without a program.
+    # Of many runs there are few seeds. Arrays of the host go to all devices without a program.
     drawn = {seed: np.asarray(inputs_of(first)(seed)) for seed in dict.fromkeys(seeds)}
     xs = np.stack([drawn[seed] for seed in seeds])
     if first.weights == "tied":
-        params = draw_of(init, shape)(seeds, scalars)
+        params = jax.tree.map(np.asarray, draw_of(init, shape)(seeds, scalars))
         return functools.partial(tied_program(shape, first.batch), params, xs, seeds)
     return functools.partial(untied_program(init, shape, first.batch), seeds, scalars, xs)
 
@@ -253,8 +253,12 @@ def key_for(seed: jax.Array, *stream: Any) -> jax.Array:
 
 @functools.cache
 def draw_of(init: Init, shape: Shape) -> Any:
-    """The compiled draw of weights: (seeds, scalars) -> params, where the devices have the runs."""
-    return _spread(functools.partial(draw, init, shape), alone=False, options=QUICK)
+    """The compiled draw of weights: (seeds, scalars) -> params.
+
+    On one device: QR factorizations of several at once share XLA's threads, and may wait for each
+    other without end.
+    """
+    return jax.jit(jax.vmap(functools.partial(draw, init, shape)), compiler_options=QUICK)
 
 
 def draw(init: Init, shape: Shape, seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
@@ -287,7 +291,7 @@ def _audited(shape: Shape) -> Any:
         retention = None if cell.log_retention is None else cell.log_retention(params)
         return cell.matrices(params), retention
 
-    return _spread(audited, alone=False, options=QUICK)
+    return jax.jit(jax.vmap(audited), compiler_options=QUICK)
 
 
 @functools.cache
@@ -327,36 +331,27 @@ def _axis(batch: int) -> int | None:
     return 0 if batch > 1 else None
 
 
-def _spread(function: Any, alone: bool = True, options: dict[str, Any] | None = None) -> Any:
+def _spread(function: Any) -> Any:
     """`function` over a leading axis of runs, an equal share of them on each device.
 
-    A share of one is not mapped where it may be `alone`: XLA multiplies a batch of one matrix more
-    slowly than a matrix.
+    A share of one is not mapped: XLA multiplies a batch of one matrix more slowly than a matrix.
     """
 
     def local(*args: Any) -> Any:
-        if not alone or jax.tree.leaves(args)[0].shape[0] > 1:
+        if jax.tree.leaves(args)[0].shape[0] > 1:
             return jax.vmap(function)(*args)
         result = function(*jax.tree.map(lambda x: x[0], args))
         return jax.tree.map(lambda x: x[None], result)
 
-    place = placement()
-    spread = jax.shard_map(
-        local, mesh=place.mesh, in_specs=place.spec, out_specs=place.spec, check_vma=False
-    )
-    if options is None:
-        options = {}
-        if jax.default_backend() == "cpu":
-            # A user who asks JAX for no optimization at all gets that.
-            options = ONE_THREAD | ({} if _is_unoptimized() else QUICK)
-    # By shardings that are said, not found, a program is the same for arrays of the host.
-    return jax.jit(spread, in_shardings=place, compiler_options=options)
-
-
-def placement() -> jax.sharding.NamedSharding:
-    """Where a leading axis of runs lies: an equal share on each device."""
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("runs",))
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("runs"))
+    devices = jax.local_devices()
+    runs = jax.sharding.PartitionSpec("runs")
+    mesh = jax.sharding.Mesh(np.array(devices), ("runs",))
+    spread = jax.shard_map(local, mesh=mesh, in_specs=runs, out_specs=runs, check_vma=False)
+    options: dict[str, Any] = {}
+    if devices[0].platform == "cpu":
+        # A user who asks JAX for no optimization at all gets that.
+        options = ONE_THREAD | ({} if _is_unoptimized() else QUICK)
+    return jax.jit(spread, compiler_options=options)
 
 
 def _is_unoptimized() -> bool:
