@@ -15,12 +15,12 @@ PAPER = "Ganguli, Huh & Sompolinsky (2008); Jaeger (2001); Kerg et al. (2019)"
 PLACE = "Ganguli figures 2 and 3, Kerg figure 1: Fisher memory curves; Jaeger: memory capacity"
 MAP = (
     ("J(k) = (1 - α) α^k for a normal W of eigenvalues √α", "gradlab.spectrum.log_fisher_memory",
-     "tests/spectrum/test_memory.py::test_fisher_memory_of_linear_networks"),
+     "tests/spectrum/test_memory_curves.py::test_fisher_memory_of_linear_networks"),
     ("J(k) = α^k (α - 1)/(α^(k+1) - 1) for a delay line of gain √α",
      "gradlab.spectrum.log_fisher_memory",
-     "tests/spectrum/test_memory.py::test_fisher_memory_of_a_delay_line_reaches_its_bound"),
+     "tests/spectrum/test_memory_curves.py::test_fisher_memory_of_a_delay_line_reaches_its_bound"),
     ("MC = Σ_k R²(k) <= n", "gradlab.spectrum.memory_capacity",
-     "tests/spectrum/test_memory.py::test_memory_capacity_of_linear_networks"),
+     "tests/spectrum/test_memory_curves.py::test_memory_capacity_of_linear_networks"),
 )  # fmt: skip
 NOTES = """
 40 units, noise of variance 1, 300 steps. All memory of a normal network sums to 1, that of a
