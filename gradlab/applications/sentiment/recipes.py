@@ -5,7 +5,7 @@ All were made on 20,000 of the training reviews against the other 5,000; none on
 
 from typing import Any, NamedTuple
 
-from gradlab._names import choose
+from gradlab.applications import _recipes
 
 
 class Recipe(NamedTuple):
@@ -116,10 +116,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
     >>> recipe("gru", epochs=1).epochs
     1
     """
-    choose("recipe", name, RECIPES)
-    for field in changes:
-        choose("recipe field", field, Recipe._fields)
-    return RECIPES[name]._replace(**changes)
+    return _recipes.change(RECIPES, name, changes)
 
 
 def quick(name: str, unit: str = "words") -> Recipe:

@@ -5,7 +5,7 @@ All were made on the part validation; none on the test part.
 
 from typing import NamedTuple
 
-from gradlab._names import choose
+from gradlab.applications import _recipes
 
 
 class Recipe(NamedTuple):
@@ -47,7 +47,4 @@ def recipe(name: str, **changes: object) -> Recipe:
     >>> recipe("gru", epochs=1).epochs
     1
     """
-    choose("recipe", name, RECIPES)
-    for field in changes:
-        choose("recipe field", field, Recipe._fields)
-    return RECIPES[name]._replace(**changes)
+    return _recipes.change(RECIPES, name, changes)
