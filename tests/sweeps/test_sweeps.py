@@ -1,6 +1,5 @@
 """Sweeps: what a run measures, and what becomes of results when things go wrong."""
 
-import dataclasses
 import functools
 import json
 import math
@@ -17,8 +16,8 @@ import pytest
 
 import gradlab as gl
 from gradlab import _sums, cells, decay, figures, frames, initializers, meanfield, sweeps, tasks
-from gradlab.grid import Plan, sizes
-from gradlab.sweeps.gradients import MEASUREMENT, Run, cost, theory
+from gradlab.grid import Plan
+from gradlab.sweeps.gradients import Run, theory
 from gradlab.sweeps.gradients import curves as measure
 from gradlab.sweeps.gradients.rows import Audits, rows_of
 from gradlab.tasks import probe
@@ -748,64 +747,6 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, tiny, monkeypatch):
 
 
 # Of which no program is compiled to see what memory it takes.
-SMALL = dataclasses.replace(MEASUREMENT, cost=cost.COST._replace(peak=lambda run, size: size))
-
-
-def stopwatch(monkeypatch, call, step):
-    """Time is what a call of a size takes and what a step adds; gives the sizes that were timed."""
-    clock, asked = [0.0], []
-
-    def drawn(batch, weights):
-        size = len(batch) // jax.local_device_count()
-        asked.append(size)
-
-        def program():
-            clock[0] += step[size] * batch[0].length * len(batch)
-
-        return program, None
-
-    def curves(batch, recurrent, size):
-        clock[0] += call[size] * len(batch)
-        drawn(batch, False)[0]()
-
-    monkeypatch.setattr(measure, "program_of", drawn)
-    monkeypatch.setattr(measure, "curves", curves)
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
-    return asked
-
-
-def test_chunk_size_is_measured_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    even = dict.fromkeys((2, 8, 32, 128), 0.0)
-    asked = stopwatch(monkeypatch, even, {2: 0.004, 8: 0.001, 32: 0.0005, 128: 0.002})
-    size = functools.partial(sizes.size_of, SMALL, run(), limit=10**10)
-    assert size(14) == 7 and not asked
-    assert size(20) == 8 and set(asked) == {2, 8}
-    asked.clear()
-    assert size(20) == 8 and size(14) == 7 and not asked
-    # The largest was the fastest: in a larger group a larger one may be.
-    assert size(1000) == 32 and set(asked) == {32, 128}
-    asked.clear()
-    assert size(1000) == 32 and size(20) == 10 and not asked
-
-
-def test_a_loop_or_a_map_is_chosen_by_measuring(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    # A map saves calls, and each of its steps takes longer.
-    call = {1: 0.1, 4: 0.025, 16: 0.006}
-    asked = stopwatch(monkeypatch, call, {1: 0.001, 4: 0.0011, 16: 0.0013})
-    several = run()._replace(batch=3)
-    short, long = several._replace(length=10), several._replace(length=5000)
-    size = functools.partial(sizes.size_of, SMALL, limit=10**10)
-    assert size(long, 6) == 1 and not asked  # not worth measuring
-    assert size(long, 100) == 1 and set(asked) == {1, 4}
-    assert size(short, 100) == 16 and size(short, 6) == 3
-    asked.clear()
-    assert size(long, 1000) == 1 and not asked
-    # Layers that are normalized have a loop whatever is faster.
-    assert size(short._replace(cell="layer_norm_gru"), 1000) == 1 and not asked
-
-
 def test_compare_finds_a_difference_and_accepts_none(tiny):
     summary = frames.summary(tiny[1].results.runs)
     assert frames.compare(summary, summary)["agrees"].all()
