@@ -9,7 +9,7 @@ cd "$place"
 
 echo "== three sweeps"
 gradlab sweep training.toml --out training
-gradlab sweep states.toml --out states --workers 2
+gradlab sweep states.toml --out states
 
 echo "== killed after its first chunks, and resumed"
 gradlab sweep gradients.toml --out gradients --workers 2 &

@@ -680,7 +680,7 @@ def called(model, function, args):
         ("last", "nothing"),
     )
 )
-@hypothesis.settings(SETTINGS, max_examples=drawn(6, 100))
+@hypothesis.settings(SETTINGS, max_examples=drawn(3, 100))
 @hypothesis.given(models())
 def test_trace_changes_neither_the_value_nor_the_grads(model):
     loss, args = batched(model, loss_of(model, LaxLoops())), arguments(model)
@@ -734,7 +734,7 @@ def options():
     ),
     {"measure": measured_norm},
 )
-@hypothesis.settings(SETTINGS, max_examples=drawn(15, 3000))
+@hypothesis.settings(SETTINGS, max_examples=drawn(8, 3000))
 @hypothesis.given(models(), options())
 def test_every_program_can_be_traced(model, options):
     loss, args = batched(model, loss_of(model, LaxLoops())), arguments(model)
@@ -798,7 +798,7 @@ def brute_force(model, samples):
         output="leaf",
     )
 )
-@hypothesis.settings(SETTINGS, max_examples=drawn(3, 50))
+@hypothesis.settings(SETTINGS, max_examples=drawn(2, 50))
 @hypothesis.given(models(singular=False))
 def test_norms_are_those_of_an_unrolled_loop(model):
     loss, args = batched(model, loss_of(model, LaxLoops())), arguments(model)
