@@ -119,11 +119,10 @@ def curves(runs: Sequence[Run], *, size: int = 1) -> Curves:
 def weights(runs: Sequence[Run], *, size: int = 1) -> Weights:
     """What runs that share a program draw; `size` as in `curves`, whose programs this shares."""
 
-    def draw(batch: Sequence[Run]) -> Any:
-        shape = shape_of(batch[0])
-        return _audited(shape)(draw_of(init_of(batch[0]), shape)(*_arguments(batch)))
+    def call(batch: Sequence[Run]) -> Any:
+        return draw_of(init_of(batch[0]), shape_of(batch[0]))(*_arguments(batch))[1]
 
-    recurrent, retention = _in_calls(draw, runs, size)
+    recurrent, retention = _in_calls(call, runs, size)
     return Weights(recurrent, None if retention is None else retention.astype(np.float64))
 
 
@@ -183,7 +182,7 @@ def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
     drawn = {seed: np.asarray(inputs_of(first)(seed)) for seed in dict.fromkeys(seeds)}
     xs = np.stack([drawn[seed] for seed in seeds])
     if first.weights == "tied":
-        params = jax.tree.map(np.asarray, draw_of(init, shape)(seeds, scalars))
+        params = jax.tree.map(np.asarray, draw_of(init, shape)(seeds, scalars)[0])
         return functools.partial(tied_program(shape, first.batch), params, xs, seeds)
     return functools.partial(untied_program(init, shape, first.batch), seeds, scalars, xs)
 
@@ -253,12 +252,20 @@ def key_for(seed: jax.Array, *stream: Any) -> jax.Array:
 
 @functools.cache
 def draw_of(init: Init, shape: Shape) -> Any:
-    """The compiled draw of weights: (seeds, scalars) -> params.
+    """The compiled draw: (seeds, scalars) -> (params, (matrices, log_retention)).
 
-    On one device: QR factorizations of several at once share XLA's threads, and may wait for each
+    Both in one program, since to compile another takes longer than to run them a thousand times. On
+    one device: QR factorizations of several at once share XLA's threads, and may wait for each
     other without end.
     """
-    return jax.jit(jax.vmap(functools.partial(draw, init, shape)), compiler_options=QUICK)
+    cell = cell_of(shape)
+
+    def drawn(seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
+        params = draw(init, shape, seed, scalars)
+        retention = None if cell.log_retention is None else cell.log_retention(params)
+        return params, (cell.matrices(params), retention)
+
+    return jax.jit(jax.vmap(drawn), compiler_options=QUICK)
 
 
 def draw(init: Init, shape: Shape, seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
@@ -281,17 +288,6 @@ def _inputs(source: str, length: int, features: int, batch: int, code: str) -> A
         return jax.vmap(lambda each: sample(each, length, features, jnp.float32), out_axes=1)(keys)
 
     return jax.jit(draw, compiler_options=QUICK)
-
-
-@functools.cache
-def _audited(shape: Shape) -> Any:
-    cell = cell_of(shape)
-
-    def audited(params: Any) -> tuple[jax.Array, jax.Array | None]:
-        retention = None if cell.log_retention is None else cell.log_retention(params)
-        return cell.matrices(params), retention
-
-    return jax.jit(jax.vmap(audited), compiler_options=QUICK)
 
 
 @functools.cache
