@@ -7,6 +7,7 @@ import contextlib
 import functools
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,9 @@ Fits = Callable[[Iterator[Group]], Generator[tuple[Group, Fit]]]
 
 # Processes of one machine: more is a slip of the fingers.
 MOST_WORKERS = 1000
+# Programs that may be compiled before it is their turn: enough for long measuring to pay for what
+# short measuring did not leave the time for.
+AHEAD = 8
 
 
 class Report(NamedTuple):
@@ -204,20 +208,22 @@ def _fit_each(fit: FitOf, groups: Iterator[Group]) -> Generator[tuple[Group, Fit
 def _fit_ahead(
     fit: FitOf, tell: Callable[[Run], object], groups: Iterator[Group]
 ) -> Generator[tuple[Group, Fit]]:
-    """Each group with what fits of it, found while the group before it is measured.
+    """Each group with what fits of it, found while groups before it are measured.
 
     To fit a group is to compile its programs, on one thread for the most part, and XLA lets
     Python's lock go meanwhile.
     """
-    with concurrent.futures.ThreadPoolExecutor(1, "gradlab-compile") as pool:
-        waiting: tuple[Group, concurrent.futures.Future[Fit]] | None = None
+    pool = concurrent.futures.ThreadPoolExecutor(1, "gradlab-compile")
+    waiting: deque[tuple[Group, concurrent.futures.Future[Fit]]] = deque()
+    try:
         for group in groups:
-            following = group, pool.submit(fit, *group.example)
-            if waiting is not None:
-                yield _await(*waiting, tell)
-            waiting = following
-        if waiting is not None:
-            yield _await(*waiting, tell)
+            waiting.append((group, pool.submit(fit, *group.example)))
+            if len(waiting) > AHEAD:
+                yield _await(*waiting.popleft(), tell)
+        while waiting:
+            yield _await(*waiting.popleft(), tell)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _await(
