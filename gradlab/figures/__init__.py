@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from gradlab import frames
 from gradlab._files import Folder, expand
+from gradlab.figures import _beside
 from gradlab.figures._dynamics import chaos, exponents, fixed_points, newton
 from gradlab.figures._encoder_decoder import encoder_decoder
 from gradlab.figures._lags import conditioning, entries, lags, memory, reach, sensitivity
@@ -85,6 +86,8 @@ _log = logging.getLogger(__name__)
 # Figures of more runs than these, or of more rows of steps or curves, show the first seeds only:
 # no eye sees more, and memory stays bounded.
 RUNS, ROWS = 2**15, 2**22
+# Runs from which on figures take longer than another process takes to start.
+PAYS = 2000
 
 
 def draw(
@@ -92,6 +95,7 @@ def draw(
     out_dir: str | Path,
     formats: Sequence[str] = ("png",),
     progress: Callable[[int, int], object] = lambda i, count: None,
+    processes: int | None = None,
 ) -> list[Path]:
     """Draw every figure of `results` (frames, or a sweep's folder) into `out_dir`.
 
@@ -105,11 +109,14 @@ def draw(
     the first seeds of each point as stay below, and each figure says so; where one seed is too
     much, nothing is drawn and the log says that.
 
-    Before figure i of `count` is drawn, `progress(i, count)` is called.
+    Before figure i of `count` is drawn, `progress(i, count)` is called. Figures of a folder are
+    shared among `processes`, this one and others that it starts and ends; if None, one for each
+    core where there are so many runs that their start pays, else this one alone.
     """
-    note = None
+    note, folder = None, None
     if isinstance(results, str | Path | Folder):
-        found, note = _of_folder(results if isinstance(results, Folder) else Folder(results))
+        folder = results if isinstance(results, Folder) else Folder(results)
+        found, note = _of_folder(folder)
         if found is None:
             return []
     elif isinstance(results, frames.TrainingResults):
@@ -121,16 +128,37 @@ def draw(
     if set(found.runs["status"]) == {"failed"}:
         _log.warning("no figures: every run failed")
         return []
-    figures = _KINDS.get(found.schema.kind, _of_measurement)(found)
     out_dir = expand(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for i, (name, make) in enumerate(figures.items(), 1):
-        progress(i, len(figures))
-        fig = make()
+    names, one = _drawer(found, note, out_dir, formats)
+    helpers = 0
+    if folder is not None:
+        pays = len(found.runs) >= PAYS
+        helpers = min((processes or (_beside.cores() if pays else 1)) - 1, len(names) - 1)
+    order = str(folder), str(out_dir), tuple(formats)
+    return _beside.draw_each(names, one, progress, _beside.Order(*order), helpers)
+
+
+def _drawer(
+    found: "_Source", note: str | None, out_dir: Path, formats: Sequence[str]
+) -> tuple[list[str], Callable[[str], list[Path]]]:
+    """The names of the figures that there are, and what draws and saves one of them."""
+    figures = _KINDS.get(found.schema.kind, _of_measurement)(found)
+
+    def one(name: str) -> list[Path]:
+        fig = figures[name]()
         headline(fig, note)
-        paths += save(fig, out_dir / name, formats)
-    return paths
+        return save(fig, out_dir / name, formats)
+
+    return list(figures), one
+
+
+def serve(order: _beside.Order) -> Callable[[str], list[Path]] | None:
+    """What draws a figure by its name, for a process that `draw` started."""
+    found, note = _of_folder(Folder(order.folder))
+    if found is None:
+        return None
+    return _drawer(found, note, Path(order.out_dir), order.formats)[1]
 
 
 class _Source(NamedTuple):

@@ -1,0 +1,138 @@
+"""Figures of one folder, shared among processes: matplotlib draws on one core."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+
+# A process of multiprocessing would run the user's script again, and a fork copies JAX's threads
+# half: so this is a program of its own.
+PROGRAM = "from gradlab.figures import _beside; _beside.main()"
+DRAWN = b"drawn"
+
+One = Callable[[str], list[Path]]
+
+
+class Order(NamedTuple):
+    """What another process needs to draw the same."""
+
+    folder: str
+    out_dir: str
+    formats: tuple[str, ...]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def draw_each(
+    names: Sequence[str],
+    one: One,
+    progress: Callable[[int, int], object],
+    order: Order,
+    helpers: int,
+) -> list[Path]:
+    """Draw all figures, here and in so many other processes; returns what they wrote, in order.
+
+    What another process cannot draw, for whatever reason, is drawn here, so that errors are those
+    of this process.
+    """
+    waiting, paths, lock = deque(names), dict[str, list[Path]](), threading.Lock()
+    begun = 0
+
+    def next_one() -> str | None:
+        nonlocal begun
+        with lock:
+            begun += bool(waiting)
+            return waiting.popleft() if waiting else None
+
+    def share(helper: subprocess.Popen[bytes]) -> None:
+        while (name := next_one()) is not None:
+            if not _ask(helper, name):
+                waiting.append(name)
+                return
+            paths[name] = [Path(order.out_dir) / f"{name}.{kind}" for kind in order.formats]
+
+    with contextlib.ExitStack() as stack:
+        started = [stack.enter_context(_started(order)) for _ in range(max(0, helpers))]
+        threads = [threading.Thread(target=share, args=[each], daemon=True) for each in started]
+        for thread in threads:
+            thread.start()
+        while len(paths) < len(names):
+            name = next_one()
+            if name is None:
+                # The others draw the last ones, or give them back.
+                for thread in threads:
+                    thread.join(0.05)
+                continue
+            progress(min(begun, len(names)), len(names))
+            paths[name] = one(name)
+    return [path for name in names for path in paths[name]]
+
+
+def _ask(helper: subprocess.Popen[bytes], name: str) -> bool:
+    """Whether another process drew the figure of that name."""
+    assert helper.stdin is not None and helper.stdout is not None
+    try:
+        helper.stdin.write(f"{name}\n".encode())
+        helper.stdin.flush()
+        return helper.stdout.readline().strip() == DRAWN
+    except (OSError, ValueError):  # it has ended, or is ended by `_started`
+        return False
+
+
+@contextlib.contextmanager
+def _started(order: Order) -> Any:
+    """Another process that draws what is asked for, until the end of the block."""
+    # The same package, wherever this one was imported from.
+    places = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")
+    helper = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
+        start_new_session=True,  # Ctrl-C is for this process to handle
+    )
+    try:
+        assert helper.stdin is not None
+        with contextlib.suppress(OSError):
+            # A backend's choice is no part of how a figure looks.
+            chosen = {name: value for name, value in mpl.rcParams.items() if "backend" not in name}
+            helper.stdin.write(pickle.dumps((order, chosen)))
+        yield helper
+    finally:
+        helper.kill()
+        helper.wait()
+        for pipe in (helper.stdin, helper.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def main() -> None:
+    """Draw figures by the names that come, a line each, and answer each."""
+    from gradlab import figures
+
+    order, chosen = pickle.load(sys.stdin.buffer)
+    mpl.rcParams.update(chosen)
+    one = figures.serve(order)
+    for line in iter(sys.stdin.buffer.readline, b""):
+        if one is None:
+            return
+        one(line.decode().strip())
+        sys.stdout.buffer.write(DRAWN + b"\n")
+        sys.stdout.buffer.flush()
