@@ -2,6 +2,8 @@
 
 Each start is a process of its own and measures the same grid into a folder of its own. The two
 share what JAX compiled and what sweeps remember of this machine, which the first one finds empty.
+With --old FOLDER, the tree of another commit (`git worktree add FOLDER COMMIT`), its starts are
+measured in turn with those of this tree.
 """
 
 import argparse
@@ -9,6 +11,7 @@ import collections
 import json
 import logging
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -16,28 +19,41 @@ import time
 from pathlib import Path
 from typing import Any
 
-import bench
 import jax
 import pandas as pd
 
 import gradlab as gl
-from gradlab import figures
-from gradlab.grid import keep_memory, run, use_cores
-from gradlab.grid.store import Store
 
 STARTS = ("first", "second")
-PARTS = {"measured": (run, "compute"), "figures": (figures, "draw")}
-PARTS |= {"store": (Store, "add"), "manifest": (Store, "write_manifest")}
-PARTS |= {"frames": (Store, "consolidate")}
+
+
+def parts() -> dict[str, Any]:
+    """What is timed of a sweep: its owner and its name. Trees of before gradlab.grid have none."""
+    from gradlab import figures
+    from gradlab.grid import run
+    from gradlab.grid.store import Store
+
+    return {
+        "measured": (run, "compute"),
+        "figures": (figures, "draw"),
+        "store": (Store, "add"),
+        "manifest": (Store, "write_manifest"),
+        "frames": (Store, "consolidate"),
+    }
 
 
 def child(spec: Path, out: Path) -> None:
     """Sweep, and print what was compiled and how long each part took."""
+    seconds: collections.Counter[str] = collections.Counter()
+    try:
+        from gradlab.grid import keep_memory, use_cores
+    except ImportError:
+        from gradlab.sweeps import keep_memory, use_cores  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        for name, (owner, function) in parts().items():
+            setattr(owner, function, timed(getattr(owner, function), seconds, name))
     use_cores()
     keep_memory()
-    seconds: collections.Counter[str] = collections.Counter()
-    for name, (owner, function) in PARTS.items():
-        setattr(owner, function, timed(getattr(owner, function), seconds, name))
     names, missed = [""], collections.Counter()
 
     class Names(logging.Handler):
@@ -56,9 +72,14 @@ def child(spec: Path, out: Path) -> None:
     logger.propagate = False
     jax.config.update("jax_log_compiles", True)
     jax.monitoring.register_event_listener(event)
+    begun = time.perf_counter()
     report = gl.sweep(spec, out)
+    total = time.perf_counter() - begun
     files = sum(path.stat().st_size for path in out.rglob("*.parquet"))
-    print(json.dumps({"runs": report.computed, "seconds": report.seconds, "bytes": files}
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(json.dumps({"runs": report.computed, "seconds": total, "bytes": files}
+                     | {"cpu": sum(each.ru_utime + each.ru_stime for each in used)}
+                     | {"peak": used[0].ru_maxrss / 1e3}
                      | {"parts": seconds, "compiled": missed}))  # fmt: skip
 
 
@@ -75,31 +96,47 @@ def timed(function: Any, seconds: collections.Counter[str], name: str) -> Any:
     return wrapped
 
 
-def start(spec: Path, folder: Path, which: str) -> dict[str, Any]:
-    """One row of the table."""
-    words = [sys.executable, __file__, str(spec), "--child", str(folder / which)]
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+def start(spec: Path, folder: Path, which: str, tree: Path) -> dict[str, Any]:
+    """One row of the table: a start of the gradlab that stands in a tree."""
+    words = [sys.executable, __file__, str(spec.resolve()), "--child", str(folder / which)]
+    environment = os.environ | {
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "PYTHONPATH": os.pathsep.join([str(tree), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tree)
     if done.returncode:
         sys.exit(done.stderr)
     found = json.loads(done.stdout.splitlines()[-1])
-    parts, total = found["parts"], found["seconds"]
-    kept = parts["store"] + parts["manifest"] + parts["frames"]
-    return {
+    timed_parts, total = found["parts"], found["seconds"]
+    row = {
+        "commit": commit_of(tree),
         "start": which,
         "runs": found["runs"],
+        "s in all": total,
+        "CPU s": found["cpu"],
+        "peak MB": found["peak"],
         "tracing programs compiled": found["compiled"].get("programs", 0),
         "others compiled": found["compiled"].get("others", 0),
         "loaded": found["compiled"].get("loaded", 0),
-        "s in all": total,
-        "s measuring": parts["measured"],
-        "s store": parts["store"] + parts["manifest"],
-        "s frames": parts["frames"],
-        "s figures": parts["figures"],
-        "store and frames, %": 100 * kept / total,
-        "the same without figures, %": 100 * kept / (total - parts["figures"]),
         "parquet MB": found["bytes"] / 1e6,
     }
+    if timed_parts:
+        kept = timed_parts["store"] + timed_parts["manifest"] + timed_parts["frames"]
+        row |= {
+            "s measuring": timed_parts["measured"],
+            "s store": timed_parts["store"] + timed_parts["manifest"],
+            "s frames": timed_parts["frames"],
+            "s figures": timed_parts["figures"],
+            "store and frames, %": 100 * kept / total,
+            "the same without figures, %": 100 * kept / (total - timed_parts["figures"]),
+        }
+    return row
+
+
+def commit_of(tree: Path) -> str:
+    """The short hash of the commit that a tree stands at."""
+    words = ["git", "-C", str(tree), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
 
 
 def main() -> None:
@@ -107,18 +144,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("spec", type=Path, nargs="?", default=Path("experiments/vanishing.toml"))
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    parser.add_argument("--old", type=Path, help="the tree of another commit, measured in turn")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
         child(asked.spec, asked.child)
         return
-    planned = gl.sweeps.estimate(asked.spec).programs
+    import bench
+
     load = os.getloadavg()[0]
+    trees = [tree for tree in (asked.old, Path(__file__).parents[1]) if tree is not None]
     with tempfile.TemporaryDirectory() as folder:
-        frame = pd.DataFrame([start(asked.spec, Path(folder), which) for which in STARTS])
+        places = [(tree, Path(folder) / str(i)) for i, tree in enumerate(trees)]
+        rows = [start(asked.spec, at, which, tree) for which in STARTS for tree, at in places]
+    frame = pd.DataFrame(rows)
+    if asked.old:
+        for name in ("s in all", "CPU s"):
+            old = frame["start"].map(
+                frame[frame["commit"] == rows[0]["commit"]].set_index("start")[name]
+            )
+            frame.insert(frame.columns.get_loc(name) + 1, f"{name}, of the old", frame[name] / old)
     note = (
-        f"{asked.spec.name}: {planned} programs, one for each cell and shape. Others compiled: "
-        f"what draws and audits. Load before: {load:.2f}."
+        f"{asked.spec.name}. Tracing programs: one for each cell and shape. Others: what draws and "
+        "audits. CPU s: of the sweep's process and those that it starts, with their imports. "
+        f"peak MB: of the sweep's process. Load before: {load:.2f}."
     )
     asked.out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(asked.out / "starts.csv", index=False)

@@ -123,7 +123,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     parser.add_argument("--cells", nargs="*", default=list(bench.CELLS))
     parser.add_argument("--widths", nargs="*", type=int, default=list(WIDTHS))
+    parser.add_argument("--old", type=Path, help="sweep.csv of another commit, of this machine")
     asked = parser.parse_args()
+    old = {}
+    if asked.old:
+        table = pd.read_csv(asked.old).set_index(list(HEAD))["ms per run"]
+        old = table.to_dict()
     use_cores()
     keep_memory()
     load = os.getloadavg()[0]
@@ -139,6 +144,9 @@ def main() -> None:
     rows = []
     try:
         for row in itertools.chain(fractions(asked.cells, asked.widths), peers(asked.cells)):
+            if asked.old:
+                row["old ms per run"] = old.get(tuple(row[name] for name in HEAD), np.nan)
+                row["times the old"] = row["old ms per run"] / row["ms per run"]
             rows.append(row)
             print({name: x for name, x in row.items() if name not in ("q1", "q3")}, flush=True)
             frame = pd.DataFrame(rows)
