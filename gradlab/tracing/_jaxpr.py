@@ -674,7 +674,8 @@ def shards(node: Node) -> int:
 
 
 def _manual(node: Node) -> tuple[str, ...]:
-    axes = node.params["newly_manual_axes"]
+    # JAX 0.10.0 has another name for them.
+    axes = node.params.get("newly_manual_axes", node.params.get("manual_axes", ()))
     return tuple(axis for axis in node.params["mesh"].axis_names if axis in axes)
 
 

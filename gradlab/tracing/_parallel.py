@@ -217,7 +217,7 @@ class _Reader:
             third.append(second)  # f(out_2, elem_3), where that is all
         outs, new, new_dims = [], [], []
         for early, late in zip(even, odd, strict=True):
-            early_pad, late_pad = self._take("pad", early), self._take("pad", late)
+            early_pad, late_pad = self._pad(early), self._pad(late)
             first, unmoved = self._arrange(early_pad.outvars[0])
             second, dims = self._arrange(late_pad.outvars[0])
             check(_is_identity(unmoved) and (half == 1 or _is_identity(dims)))
@@ -250,6 +250,12 @@ class _Reader:
         check(operand is None or operand is eqn.invars[0])
         self.i += 1
         return eqn
+
+    def _pad(self, atom: Any) -> Any:
+        """The next equation, which pads a value; in shard_map the zero is made a device's own."""
+        while self._next() in _VARY:
+            self.i += 1
+        return self._take("pad", atom)
 
     def _slice(self, atom: Any, axis: int | None, start: int, stride: int, depth: int) -> Any:
         eqn = self._take("slice", atom)
@@ -300,6 +306,8 @@ def check(condition: bool) -> None:
 
 
 _ARRANGE = ("transpose", "broadcast_in_dim")
+# A later JAX has another name for it.
+_VARY = ("pvary", "pcast")
 
 
 def _trace_back(atom: Any, moves: Sequence[Any]) -> tuple[Any, Dims]:

@@ -14,8 +14,9 @@ must see lambda itself.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -58,9 +59,7 @@ def traced_scan(
 
     run = jax.custom_vjp(plain)
     run.defvjp(
-        functools.partial(_forward, step, options, tuple(names)),
-        lambda residuals, cotangents: residuals(cotangents),
-        symbolic_zeros=True,
+        functools.partial(_forward, step, options, tuple(names)), _pull_back, symbolic_zeros=True
     )
     return run(list(consts), list(init), list(xs), slots, inner)
 
@@ -92,12 +91,38 @@ def traced_parallel(
         pull = functools.partial(
             _pull_parallel, step, options, tuple(names), tuple(observed), wants, varies
         )
-        return states, jax.tree_util.Partial(pull, states, elems, consts)
+        return states, _residuals(pull, states, elems, consts)
 
-    observe.defvjp(
-        forward, lambda residuals, cotangents: residuals(cotangents), symbolic_zeros=True
-    )
+    observe.defvjp(forward, _pull_back, symbolic_zeros=True)
     return observe(list(states), list(elems), list(consts), slots)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class _Key:
+    """A random key as plain numbers: `cond` of JAX 0.10.0 loses keys that are residuals."""
+
+    data: Any
+    kind: Any = dataclasses.field(metadata={"static": True})
+
+
+def _residuals(pull: Callable[..., Any], *values: Any) -> jax.tree_util.Partial:
+    """`pull` with its first arguments, for `_pull_back`."""
+
+    def pack(x: Any) -> Any:
+        if not jnp.issubdtype(jax.typeof(x).dtype, jax.dtypes.prng_key):
+            return x
+        return _Key(jax.random.key_data(x), jax.random.key_impl(x))
+
+    return jax.tree_util.Partial(pull, *jax.tree.map(pack, values))
+
+
+def _pull_back(residuals: jax.tree_util.Partial, cotangents: Any) -> Any:
+    def unpack(x: Any) -> Any:
+        return jax.random.wrap_key_data(x.data, impl=x.kind) if isinstance(x, _Key) else x
+
+    values = jax.tree.map(unpack, residuals.args, is_leaf=lambda x: isinstance(x, _Key))
+    return residuals.func(*values, cotangents)
 
 
 def _pull_parallel(
@@ -259,7 +284,7 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
         segments=segments,
         finite=finite[0],
     )
-    return (final, ys), jax.tree_util.Partial(functools.partial(_backward, plan), saved)
+    return (final, ys), _residuals(functools.partial(_backward, plan), saved)
 
 
 def _plan(

@@ -125,6 +125,63 @@ def test_shard_map_in_the_loss_gives_a_row_per_shard(check_vma):
     close(out.grads, grads_of(PLAIN))
 
 
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_a_parallel_scan_in_shard_map_gives_a_row_per_shard(check_vma):
+    """There JAX writes equations of its own between those of the scan."""
+    a, b = jax.nn.sigmoid(XS), jnp.tanh(XS @ W)
+
+    def loss(a, b):
+        states = jax.lax.associative_scan(lambda x, y: (x[0] * y[0], y[0] * x[1] + y[1]), (a, b))
+        return jnp.sum(states[1] ** 2)
+
+    def shards(a, b):
+        return jax.shard_map(
+            lambda a, b: jax.lax.psum(loss(a, b), "d"),
+            mesh=mesh(),
+            in_specs=P(None, "d"),
+            out_specs=P(),
+            check_vma=check_vma,
+        )(a, b)
+
+    def recurrence(a, b):
+        def step(h, ab):
+            h = ab[0] * h + ab[1]
+            return h, h
+
+        return jnp.sum(jax.lax.scan(step, jnp.zeros_like(b[0]), (a, b))[1] ** 2)
+
+    for options in ({}, {"segment": 3}):
+        out = jax.jit(gl.trace(shards, argnums=(0, 1), **options))(a, b)
+        want = gl.trace(recurrence, argnums=(0, 1))(a, b)
+        assert out.scans[0].outer == (2,)
+        close(np.logaddexp(*(2 * out.scans[0].log_norm)) / 2, want.scans[0].log_norm)
+        close(out.value, want.value)
+        close(out.grads, jax.jit(jax.grad(shards, (0, 1)))(a, b))
+
+
+def test_random_keys_are_kept_for_segments_inside_a_branch():
+    """The start of each segment is a residual, and `cond` of JAX 0.10.0 loses keys there."""
+
+    def noisy(w, xs):
+        def body(carry, x):
+            h, key = carry
+            key, own = jax.random.split(key)
+            h = jnp.tanh(h @ w + x + 0.1 * jax.random.normal(own, h.shape))
+            return (h, key), h
+
+        (h, _), hs = jax.lax.scan(body, (jnp.zeros_like(xs[0]), jax.random.key(0)), xs)
+        return jnp.sum(h**2) + jnp.sum(hs**3)
+
+    def branch(w, xs):
+        return jax.lax.cond(w[0, 0] < 9, noisy, lambda w, xs: jnp.sum(w), w, xs)
+
+    want = gl.trace(noisy)(W, XS)
+    for size in (None, 2):
+        out = jax.jit(gl.trace(branch, segment=size))(W, XS)
+        close(out.scans[0].log_norm, want.scans[0].log_norm)
+        close(out.grads, jax.grad(noisy)(W, XS))
+
+
 def shifted(w, xs):
     """Each shard's state goes to the next one at every step, so adjoints cross between shards."""
 
