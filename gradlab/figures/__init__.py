@@ -86,8 +86,9 @@ _log = logging.getLogger(__name__)
 # Figures of more runs than these, or of more rows of steps or curves, show the first seeds only:
 # no eye sees more, and memory stays bounded.
 RUNS, ROWS = 2**15, 2**22
-# Runs from which on figures take longer than another process takes to start.
-PAYS = 2000
+# Runs from which on figures take longer than another process takes to start, and how many draw
+# then: each takes some 300 MB.
+PAYS, PROCESSES = 2000, 4
 
 
 def draw(
@@ -111,7 +112,7 @@ def draw(
 
     Before figure i of `count` is drawn, `progress(i, count)` is called. Figures of a folder are
     shared among `processes`, this one and others that it starts and ends; if None, one for each
-    core where there are so many runs that their start pays, else this one alone.
+    core, four at most, where there are so many runs that their start pays, else this one alone.
     """
     note, folder = None, None
     if isinstance(results, str | Path | Folder):
@@ -131,10 +132,8 @@ def draw(
     out_dir = expand(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     names, one = _drawer(found, note, out_dir, formats)
-    helpers = 0
-    if folder is not None:
-        pays = len(found.runs) >= PAYS
-        helpers = min((processes or (_beside.cores() if pays else 1)) - 1, len(names) - 1)
+    usual = min(_beside.cores(), PROCESSES) if len(found.runs) >= PAYS else 1
+    helpers = 0 if folder is None else min(processes or usual, len(names)) - 1
     order = str(folder), str(out_dir), tuple(formats)
     return _beside.draw_each(names, one, progress, _beside.Order(*order), helpers)
 
