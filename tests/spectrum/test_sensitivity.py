@@ -6,23 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_network
+from small_network import HIDDEN, LENGTH, step
 
 import gradlab as gl
 from gradlab import spectrum
 
-RNG = np.random.default_rng(0)
-HIDDEN, INPUTS, LENGTH = 4, 2, 12
-PARAMS = {
-    "recurrent": jnp.asarray(RNG.normal(size=(HIDDEN, HIDDEN)) * 0.8),
-    "input": jnp.asarray(RNG.normal(size=(HIDDEN, INPUTS))),
-    "bias": jnp.asarray(RNG.normal(size=HIDDEN)),
-}
-XS = jnp.asarray(RNG.normal(size=(LENGTH, INPUTS)))
-START = jnp.asarray(RNG.normal(size=HIDDEN))
-
-
-def step(params, h, x):
-    return jnp.tanh(params["recurrent"] @ h + params["input"] @ x + params["bias"])
+RNG, PARAMS, XS, START = small_network.draw()
 
 
 def states(params, start=START, xs=XS, step=step):
