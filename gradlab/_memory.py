@@ -1,7 +1,8 @@
-"""Memory: sizes that a user writes, and what the device has left."""
+"""Memory and cores: sizes that a user writes, and what the machine has to give."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -82,3 +83,10 @@ def _groups() -> list[tuple[int, int]]:
             continue
         found.append((limit, used))
     return found
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

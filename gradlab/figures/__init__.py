@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from gradlab import frames
 from gradlab._files import Folder, expand
+from gradlab._memory import cores
 from gradlab.figures import _beside
 from gradlab.figures._dynamics import chaos, exponents, fixed_points, newton
 from gradlab.figures._encoder_decoder import encoder_decoder
@@ -132,10 +133,10 @@ def draw(
     out_dir = expand(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     names, one = _drawer(found, note, out_dir, formats)
-    usual = min(_beside.cores(), PROCESSES) if len(found.runs) >= PAYS else 1
+    usual = min(cores(), PROCESSES) if len(found.runs) >= PAYS else 1
     helpers = 0 if folder is None else min(processes or usual, len(names)) - 1
-    order = str(folder), str(out_dir), tuple(formats)
-    return _beside.draw_each(names, one, progress, _beside.Order(*order), helpers)
+    order = _beside.Order(str(folder), str(out_dir), tuple(formats))
+    return _beside.draw_each(names, one, progress, order, helpers)
 
 
 def _drawer(

@@ -31,13 +31,6 @@ class Order(NamedTuple):
     formats: tuple[str, ...]
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def draw_each(
     names: Sequence[str],
     one: One,
@@ -130,9 +123,9 @@ def main() -> None:
     order, chosen = pickle.load(sys.stdin.buffer)
     mpl.rcParams.update(chosen)
     one = figures.serve(order)
+    if one is None:
+        return
     for line in iter(sys.stdin.buffer.readline, b""):
-        if one is None:
-            return
         one(line.decode().strip())
         sys.stdout.buffer.write(DRAWN + b"\n")
         sys.stdout.buffer.flush()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 
 from gradlab._format import format_bytes
-from gradlab._memory import available_memory, total_memory
+from gradlab._memory import available_memory, cores, total_memory
 from gradlab.grid.measurement import Measurement, Run
 
 # The share of the device's memory that a chunk takes unless it is told otherwise.
@@ -116,9 +116,8 @@ def use_cores() -> None:
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if chosen or jax.config.jax_num_cpu_devices > 0:  # pyright: ignore[reportAttributeAccessIssue]
         return
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with contextlib.suppress(RuntimeError):  # JAX has started
-        jax.config.update("jax_num_cpu_devices", count or 1)
+        jax.config.update("jax_num_cpu_devices", cores())
 
 
 def keep_memory() -> None:

@@ -306,7 +306,7 @@ def check(condition: bool) -> None:
 
 
 _ARRANGE = ("transpose", "broadcast_in_dim")
-# A later JAX has another name for it.
+# One operation, by the names that it has in older and in newer JAX.
 _VARY = ("pvary", "pcast")
 
 

@@ -88,7 +88,7 @@ def test_a_stop_ends_the_other_processes(folder, tmp_path, started):
 
 
 def test_few_runs_start_no_process_and_many_do(folder, tmp_path, monkeypatch, started, usual):
-    monkeypatch.setattr(_beside, "cores", lambda: 2)
+    monkeypatch.setattr(figures, "cores", lambda: 2)
     assert content(figures.draw(folder, tmp_path / "few")) == usual
     assert not started
     monkeypatch.setattr(figures, "PAYS", 8)

@@ -260,12 +260,12 @@ def draw_of(init: Init, shape: Shape) -> Any:
     """
     cell = cell_of(shape)
 
-    def drawn(seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
+    def draw_all(seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
         params = draw(init, shape, seed, scalars)
         retention = None if cell.log_retention is None else cell.log_retention(params)
         return params, (cell.matrices(params), retention)
 
-    return jax.jit(jax.vmap(drawn), compiler_options=QUICK)
+    return jax.jit(jax.vmap(draw_all), compiler_options=QUICK)
 
 
 def draw(init: Init, shape: Shape, seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
