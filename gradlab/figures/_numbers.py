@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib import rc_context
 
 from gradlab import frames
-from gradlab.figures._style import SINGLE, STYLE, Figure
+from gradlab.figures._style import DOUBLE, SINGLE, STYLE, Figure
 
 
 def axis_of(runs: pd.DataFrame, schema: frames.Schema) -> str | None:
@@ -25,18 +25,30 @@ def numbers(runs: pd.DataFrame, schema: frames.Schema, name: str, axis: str) -> 
     end the line of their variant, since the median of the others would be one of survivors.
     """
     others = [n for n in schema.point if n != axis and runs[n].nunique(dropna=False) > 1]
-    variant = (
-        runs[others].astype(str).agg(", ".join, axis=1) if others else pd.Series("", runs.index)
-    )
-    points = frames.spread(runs[name], [variant.rename("variant"), runs[axis]]).reset_index()
+    points = frames.spread(runs[name], [_variants(runs[others]), runs[axis]]).reset_index()
     with rc_context(STYLE):
-        fig = Figure(figsize=(SINGLE, 2.6), layout="constrained")
+        fig = Figure(figsize=(DOUBLE if others else SINGLE, 2.6), layout="constrained")
         ax = fig.subplots()
         colors = sns.color_palette("colorblind", max(points["variant"].nunique(), 1))
         for color, (label, rows) in zip(colors, points.groupby("variant"), strict=False):
             ax.plot(rows[axis], rows["median"], "o-", color=color, label=str(label), markersize=3)
             ax.fill_between(rows[axis], rows["low"], rows["high"], color=color, alpha=0.2, lw=0)
-        ax.set(xlabel=axis, ylabel=name)
+        unit = schema.measured[name].unit
+        ax.set(xlabel=axis, ylabel=name if unit in ("", "1") else f"{name} ({unit})")
         if others:
-            ax.legend(title=", ".join(others), frameon=False)
+            # Beside the axes: there may be many, and lines everywhere.
+            fig.legend(frameon=False, loc="outside right upper")
     return fig
+
+
+def _variants(values: pd.DataFrame) -> pd.Series:
+    """The values of each row as one text; an axis that a run does not have is left out."""
+    texts = [
+        ", ".join(
+            value if isinstance(value, str) else f"{name} {value}"
+            for name, value, missing in zip(values, row, gaps, strict=True)
+            if not missing
+        )
+        for row, gaps in zip(values.to_numpy(object), values.isna().to_numpy(), strict=True)
+    ]
+    return pd.Series(texts, values.index, name="variant", dtype="str")
