@@ -7,6 +7,7 @@ logarithms: `-inf` is an exact zero, `NaN` a norm that is not finite.
 from gradlab.frames.axes import Axis
 from gradlab.frames.checks import check_frame
 from gradlab.frames.comparison import compare
+from gradlab.frames.conditioning import CONDITIONING
 from gradlab.frames.gradients import (
     AUDITS,
     GRADIENTS,
@@ -60,6 +61,7 @@ __all__ = [
     "AXES",
     "Axis",
     "CHECK",
+    "CONDITIONING",
     "CURVES",
     "Column",
     "Columns",

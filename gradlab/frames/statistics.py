@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlab.frames import tolerances
 from gradlab.frames.schema import Schema, Statistic
 
 
@@ -79,3 +80,37 @@ def unless(values: pd.Series, where: pd.Series, other: float) -> pd.Series:
     """The values as floats, with another one for those that are missing where that holds."""
     values = values.astype("float64")
     return values.mask(values.isna() & where, other)
+
+
+def summarize_all(runs: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """A row per point: how many runs, how many failed, and the law of each number over the seeds.
+
+    `_median`, `_min` and `_max` are NaN where a run that was measured has no such number; `_mean`
+    and `_sd`, the sample standard deviation, are of the finite ones.
+    """
+    statistics = {
+        "runs": Statistic("1", "", tolerances.unknown, lambda runs: runs["run_id"], "count"),
+        "failed": Statistic(
+            "1", "", tolerances.unknown, lambda runs: (runs["status"] == "failed") * 1.0, "mean"
+        ),
+    }
+    numbers = [name for name, column in schema.measured.items() if column.dtype == "float64"]
+    for name in numbers:
+        for end, over in (("median", "median"), ("mean", "mean"), ("sd", "std"), *_ENDS):
+            statistics[f"{name}_{end}"] = Statistic(
+                "1",
+                "",
+                tolerances.unknown,
+                lambda runs, name=name, over=over: _values(runs[name], over),
+                over,
+                complete=over in ("median", "min", "max"),
+            )
+    return summarize(runs, statistics, schema)
+
+
+_ENDS = (("min", "min"), ("max", "max"))
+
+
+def _values(values: pd.Series, over: str) -> pd.Series:
+    finite = values.abs() < float("inf")
+    return values.where(finite) if over in ("mean", "std") else values

@@ -1,4 +1,4 @@
-"""Measurements: gradlab's own two, and any function of the user's as one."""
+"""Measurements: gradlab's own, and any function of the user's as one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from gradlab._registry import Registry
 from gradlab.frames import KINDS, Axis, open_schema
 from gradlab.frames.axes import REQUIRED, Seed
 from gradlab.grid import Axes, Cost, Measurement, Run, Tell
-from gradlab.sweeps import gradients, options, plugins, training
+from gradlab.sweeps import conditioning, gradients, options, plugins, training
 
 REGISTRY: Registry[Callable[..., Any]] = Registry("measurement")
-OWN = {"gradients": gradients.measurement, "training": training.measurement}
+OWN = {
+    "gradients": gradients.measurement,
+    "training": training.measurement,
+    "conditioning": conditioning.measurement,
+}
 _SEED = "seed"
 
 

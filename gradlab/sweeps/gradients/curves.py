@@ -120,7 +120,7 @@ def weights(runs: Sequence[Run], *, size: int = 1) -> Weights:
     """What runs that share a program draw; `size` as in `curves`, whose programs this shares."""
 
     def call(batch: Sequence[Run]) -> Any:
-        return draw_of(init_of(batch[0]), shape_of(batch[0]))(*_arguments(batch))[1]
+        return draw_of(init_of(batch[0]), shape_of(batch[0]))(*arguments(batch))[1]
 
     recurrent, retention = _in_calls(call, runs, size)
     return Weights(recurrent, None if retention is None else retention.astype(np.float64))
@@ -177,7 +177,7 @@ def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
     """The program for one call of these runs: their curves, not waited for."""
     first = runs[0]
     shape, init = shape_of(first), init_of(first)
-    seeds, scalars = _arguments(runs)
+    seeds, scalars = arguments(runs)
     # Of many runs there are few seeds. Arrays of the host go to all devices without a program.
     drawn = {seed: np.asarray(inputs_of(first)(seed)) for seed in dict.fromkeys(seeds)}
     xs = np.stack([drawn[seed] for seed in seeds])
@@ -187,7 +187,7 @@ def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
     return functools.partial(untied_program(init, shape, first.batch), seeds, scalars, xs)
 
 
-def _arguments(runs: Sequence[Run]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def arguments(runs: Sequence[Run]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The seeds and `SCALARS` of runs."""
     seeds = np.array([run.seed for run in runs], np.uint32)
     return seeds, {
