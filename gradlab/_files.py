@@ -119,8 +119,8 @@ class Folder:
             self._fs.invalidate_cache()
             if not self._fs.isdir(place):
                 return []
-            found = self._fs.ls(place, detail=True)
-        pairs = ((str(each["name"]).rstrip("/"), each.get("type") == "file") for each in found)
+            listing = self._fs.ls(place, detail=True)
+        pairs = ((str(each["name"]).rstrip("/"), each.get("type") == "file") for each in listing)
         pairs = ((name.rpartition("/")[2], is_file) for name, is_file in pairs)
         # Some stores list the folder itself.
         own = place.rstrip("/").rpartition("/")[2]
@@ -209,7 +209,7 @@ def cache() -> Path:
     return platformdirs.user_cache_path("gradlab", appauthor=False)
 
 
-def remembered(name: str) -> dict[str, Any]:
+def recall(name: str) -> dict[str, Any]:
     """The table that the user's cache holds under a name; {} if it is missing or damaged."""
     try:
         content = json.loads((cache() / name).read_text())
@@ -222,5 +222,5 @@ def remember(name: str, content: dict[str, Any]) -> None:
     """Add to the table in the cache; do nothing where the home cannot be written."""
     with contextlib.suppress(OSError):
         cache().mkdir(parents=True, exist_ok=True)
-        text = json.dumps(remembered(name) | content, indent=2)
+        text = json.dumps(recall(name) | content, indent=2)
         write(cache() / name, lambda file: file.write(text.encode()))

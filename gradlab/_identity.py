@@ -135,9 +135,9 @@ class Identity:
         finally:
             self._numbers = before
 
-    def _program(self, closed: Any) -> bytes:
+    def _program(self, closed_jaxpr: Any) -> bytes:
         """The digest of a (closed) jaxpr, with every constant and array that it holds."""
-        jaxpr = getattr(closed, "jaxpr", closed)
+        jaxpr = getattr(closed_jaxpr, "jaxpr", closed_jaxpr)
         numbers: dict[Any, int] = {}
 
         def atom(value: Any) -> bytes:
@@ -148,7 +148,7 @@ class Identity:
 
         return _join(
             "program",
-            *map(self._alone, getattr(closed, "consts", ())),
+            *map(self._alone, getattr(closed_jaxpr, "consts", ())),
             "variables",
             *map(atom, (*jaxpr.constvars, *jaxpr.invars)),
             "equations",
@@ -254,7 +254,7 @@ class Identity:
         Offsets of constants and names are left out: a docstring moves them.
         """
         body, modules, attributes = [], dict[str, Any](), set[str]()
-        for part in _nested(code):
+        for part in _code_objects(code):
             body.append(_join("arguments", *_arguments(part)))
             before: list[Any] = []
             for line in dis.get_instructions(part):
@@ -263,11 +263,11 @@ class Identity:
                 body.append(self._instruction(line))
                 if line.opname == "IMPORT_NAME":
                     level, names_from = before[-2:]
-                    module = self._imported(line.argval, level, names)
+                    module = self._import(line.argval, level, names)
                     modules[f"import {line.argval}"] = module
                     for submodule in names_from or ():
                         if not hasattr(module, submodule):  # it is imported as the code runs
-                            self._imported(f"{line.argval}.{submodule}".lstrip("."), level, names)
+                            self._import(f"{line.argval}.{submodule}".lstrip("."), level, names)
                 elif line.opname in _GLOBAL and line.argval in names:
                     modules[line.argval] = names[line.argval]
                 elif line.opname in _ATTRIBUTE:
@@ -275,33 +275,33 @@ class Identity:
                 before.append(line.argval)
         # A module in the closure is read as a global one is.
         modules |= {f"free {n}": v for n, v in cells.items() if isinstance(v, types.ModuleType)}
-        found = (
-            _join(name, self._taken(value, attributes, set()))
+        digests = (
+            _join(name, self._uses(value, attributes, set()))
             for name, value in sorted(modules.items())
         )
-        return _join("code", *body, *found)
+        return _join("code", *body, *digests)
 
     def _instruction(self, line: dis.Instruction) -> bytes:
         if isinstance(line.argval, types.CodeType):
-            return _join(line.opname, "code")  # which _nested gives on its own
+            return _join(line.opname, "code")  # which _code_objects gives on its own
         if line.opcode in dis.hasconst:
             return _join(line.opname, self(line.argval))
         by_name = line.opcode in dis.hasname or line.opcode in dis.hasfree
         return _join(line.opname, line.argval if by_name else line.arg)
 
-    def _taken(self, value: Any, attributes: set[str], seen: set[int]) -> bytes:
+    def _uses(self, value: Any, attributes: set[str], outer: set[int]) -> bytes:
         """What code takes from a name: of a user's module the attributes that it mentions."""
         if not isinstance(value, types.ModuleType) or not self._is_users(value):
             return self(value)
-        if id(value) in seen:
+        if id(value) in outer:
             return b"again"
-        seen = seen | {id(value)}
-        taken = sorted(attributes & vars(value).keys())
+        outer = outer | {id(value)}
+        names = sorted(attributes & vars(value).keys())
         return _join(
-            "module", *(_join(a, self._taken(vars(value)[a], attributes, seen)) for a in taken)
+            "module", *(_join(a, self._uses(vars(value)[a], attributes, outer)) for a in names)
         )
 
-    def _imported(self, name: str, level: int, names: Mapping[str, Any]) -> Any:
+    def _import(self, name: str, level: int, names: Mapping[str, Any]) -> Any:
         """The module that `import name` gives inside of a function; its name if installed."""
         try:
             name = importlib.util.resolve_name("." * level + name, names.get("__package__"))
@@ -345,7 +345,7 @@ class Identity:
         try:
             return _join("tree", self(jax.tree.unflatten(value, list(range(value.num_leaves)))))
         except (TypeError, ValueError):
-            return _join("tree", _printed(value))
+            return _join("tree", _repr_of(value))
 
     def _object(self, value: Any) -> bytes:
         kind = type(value)
@@ -354,7 +354,7 @@ class Identity:
             if dataclasses.is_dataclass(value):
                 fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 return _join(_name(kind), self(fields))
-            return _join(_name(kind), _printed(value))
+            return _join(_name(kind), _repr_of(value))
         if _name(kind) == "flax.ids.FlaxId":
             return _join("id")  # a counter over the whole process
         try:
@@ -423,12 +423,12 @@ def _name(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
 
-def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+def _code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
     """A function's code and that of every function inside of it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _nested(constant)
+            yield from _code_objects(constant)
 
 
 def _arguments(code: types.CodeType) -> tuple[Any, ...]:
@@ -436,7 +436,7 @@ def _arguments(code: types.CodeType) -> tuple[Any, ...]:
     return *counts, *code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
-def _printed(value: Any) -> str:
+def _repr_of(value: Any) -> str:
     text = repr(value)
     if _ADDRESS.search(text):
         raise Unknown(f"{_name(type(value))}, {text[:80]}")

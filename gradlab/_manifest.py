@@ -64,7 +64,7 @@ def read(folder: Folder, *, verify: bool = True) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         raise missing(folder, NAME) from None
     except OSError as error:
-        raise damaged(folder, NAME, error) from None
+        raise damage_error(folder, NAME, error) from None
     try:
         manifest = json.loads(content.decode())
         if not isinstance(manifest, dict):
@@ -76,7 +76,7 @@ def read(folder: Folder, *, verify: bool = True) -> dict[str, Any]:
     except Newer:
         raise
     except ValueError as error:
-        raise damaged(folder, NAME, error) from None
+        raise damage_error(folder, NAME, error) from None
     return manifest
 
 
@@ -107,7 +107,7 @@ def missing(folder: Folder, name: str) -> Missing:
     )
 
 
-def damaged(folder: Folder, name: str, error: Exception) -> ValueError:
+def damage_error(folder: Folder, name: str, error: Exception) -> ValueError:
     """The error for a file of results that cannot be read, in one line, with what to do."""
     place = f"{str(folder).rstrip('/')}/{name}"
     why = shorten((str(error).splitlines() or [type(error).__name__])[0], 200)

@@ -57,7 +57,7 @@ def available_memory() -> int:
     stats = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return max(1, min(psutil.virtual_memory().available, *_left_to_groups()))
+    return max(1, min(psutil.virtual_memory().available, *_group_room()))
 
 
 def total_memory() -> int:
@@ -68,21 +68,21 @@ def total_memory() -> int:
     return min(psutil.virtual_memory().total, *(limit for limit, _ in _groups()))
 
 
-def _left_to_groups() -> list[int]:
-    return [limit - used for limit, used in _groups()]
+def _group_room() -> list[int]:
+    return [limit - usage for limit, usage in _groups()]
 
 
 def _groups() -> list[tuple[int, int]]:
     """Limit and use of the control groups of this process; psutil knows only the whole machine."""
-    found = [(2**63, 0)]
+    groups = [(2**63, 0)]
     for files in _GROUPS:
         try:
-            limit, used = (int(Path(file).read_text()) for file in files)
+            limit, usage = (int(Path(file).read_text()) for file in files)
         except (OSError, ValueError):
             # There is no such file, or no limit: "max".
             continue
-        found.append((limit, used))
-    return found
+        groups.append((limit, usage))
+    return groups
 
 
 def cores() -> int:

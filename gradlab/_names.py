@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 # Characters of a whole message, of what somebody typed in it, and of the valid names.
-LONGEST, SHOWN, LISTED = 600, 80, 420
+LONGEST, QUOTE_LENGTH, LIST_LENGTH = 600, 80, 420
 
 
 def choose(kind: str, name: str, valid: Iterable[str]) -> None:
@@ -29,20 +29,20 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> None:
     # Longer texts are no slip of the fingers, and take long to compare.
     near = _near(name, valid)
     hint = f" did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {show(name)};{hint} valid: {_listed(valid)}")
+    raise ValueError(f"unknown {kind} {show(name)};{hint} valid: {_enumerate(valid)}")
 
 
 def _near(name: Any, valid: list[str]) -> list[str]:
-    if not isinstance(name, str) or len(name) > SHOWN:
+    if not isinstance(name, str) or len(name) > QUOTE_LENGTH:
         return []
     return get_close_matches(name.lower(), valid, n=1)
 
 
-def _listed(names: list[str]) -> str:
+def _enumerate(names: list[str]) -> str:
     text = ", ".join(names) or "(none)"
-    if len(text) <= LISTED:
+    if len(text) <= LIST_LENGTH:
         return text
-    cut = text[:LISTED].rpartition(", ")[0]
+    cut = text[:LIST_LENGTH].rpartition(", ")[0]
     return f"{cut} and {len(names) - cut.count(', ') - 1} more"
 
 
@@ -51,7 +51,7 @@ class _Short(reprlib.Repr):
 
     def __init__(self) -> None:
         super().__init__()
-        self.maxlevel, self.maxstring, self.maxother = 3, SHOWN, SHOWN
+        self.maxlevel, self.maxstring, self.maxother = 3, QUOTE_LENGTH, QUOTE_LENGTH
 
     def repr_int(self, x: int, level: int) -> str:
         # Python refuses to write out an integer of more than 4,300 digits.
@@ -67,7 +67,7 @@ def show(value: Any) -> str:
     >>> show("gru"), show([1, 2.5]), show("a" * 1000)[-9:], show(10**400)
     ("'gru'", '[1, 2.5]', "aaaaaaaa'", 'an integer of 1329 bits')
     """
-    return shorten(_SHORT.repr(value), SHOWN)
+    return shorten(_SHORT.repr(value), QUOTE_LENGTH)
 
 
 def shorten(text: str, most: int = LONGEST) -> str:
@@ -102,12 +102,12 @@ def flatten(trees: Mapping[str, Any]) -> dict[str, Any]:
     >>> flatten({"radius": 1.0, "norms": {"w": 2.0, "b": [3.0, 4.0]}})
     {'radius': 1.0, 'norms.b.0': 3.0, 'norms.b.1': 4.0, 'norms.w': 2.0}
     """
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, tree in trees.items():
         for path, leaf in jax.tree.leaves_with_path(tree):
             end = jax.tree_util.keystr(path, simple=True, separator=".")
             label = f"{name}.{end}" if path else name
-            if label in found:
+            if label in leaves:
                 raise ValueError(f"two records have the name {label!r}; give one of them another")
-            found[label] = leaf
-    return found
+            leaves[label] = leaf
+    return leaves

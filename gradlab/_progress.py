@@ -57,7 +57,7 @@ class Bar:
             if self._display is None or now - self._last > _REDRAW or done == total:
                 self._last = now
                 left = format_duration((total - done) / speed if speed else float("nan"))
-                self._show(_Drawn(done, total, f"{text}, time left {left}", label))
+                self._show(_BarState(done, total, f"{text}, time left {left}", label))
         elif sys.stderr.isatty():
             self._draw(done, total, text, label)
         elif now - self._last > _PAUSE or (done == total and not self._full):
@@ -72,11 +72,11 @@ class Bar:
             return f"{count} of {whole}, {rate}/s"
         return f"{done}/{total} {self._unit}, {speed:.3g}/s"
 
-    def _show(self, drawn: _Drawn) -> None:
+    def _show(self, state: _BarState) -> None:
         if self._display is None:
-            self._display = sys.modules["IPython"].display.display(drawn, display_id=True)
+            self._display = sys.modules["IPython"].display.display(state, display_id=True)
         else:
-            self._display.update(drawn)
+            self._display.update(state)
 
     def _draw(self, done: int, total: int, text: str, label: str) -> None:
         if self._bar is None:
@@ -98,7 +98,7 @@ class Bar:
         self._bar.update(self._task, completed=done, total=total, description=label, text=text)
 
 
-class _Drawn(NamedTuple):
+class _BarState(NamedTuple):
     """One state of a notebook's bar."""
 
     done: int

@@ -275,8 +275,8 @@ def check_array(what: str, array: Any, shape: Sequence[int], dtype: Any) -> Arra
         ValueError: for another shape or dtype, or for something that is no array.
     """
     is_array = isinstance(array, Array | np.ndarray | np.generic)
-    found = f"{array.dtype}{list(array.shape)}" if is_array else f"a {type(array).__name__}"
+    actual = f"{array.dtype}{list(array.shape)}" if is_array else f"a {type(array).__name__}"
     expected = f"{dtype}{list(shape)}"
-    if found != expected:
-        raise ValueError(f"{what} must draw {expected}, got {found}")
+    if actual != expected:
+        raise ValueError(f"{what} must draw {expected}, got {actual}")
     return jnp.asarray(array)

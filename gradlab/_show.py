@@ -30,10 +30,10 @@ def number(x: Any) -> str:
     >>> number(0.031662), number(float("-inf")), number(float("nan")), number(3)
     ('0.03166', '-inf', 'NaN', '3')
     """
-    found = values(x)
-    if found is None or found.ndim:
+    array = values(x)
+    if array is None or array.ndim:
         return shape(x)
-    return "NaN" if np.isnan(found) else f"{float(found):.4g}"
+    return "NaN" if np.isnan(array) else f"{float(array):.4g}"
 
 
 def shape(x: Any) -> str:
@@ -59,10 +59,10 @@ def leaves(tree: Any) -> str:
     >>> leaves({"w": np.zeros((2, 3)), "b": np.zeros(2)}), leaves(None)
     ('2 arrays of 8 numbers', 'none')
     """
-    found = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "size")]
-    if not found:
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "size")]
+    if not arrays:
         return "none"
-    return f"{count(len(found), 'array')} of {sum(leaf.size for leaf in found):,} numbers"
+    return f"{count(len(arrays), 'array')} of {sum(leaf.size for leaf in arrays):,} numbers"
 
 
 def curve(log_norm: Any, length: int, batched: bool) -> str:
@@ -73,15 +73,15 @@ def curve(log_norm: Any, length: int, batched: bool) -> str:
     >>> curve(np.array([[-2.0, -3.0], [0.0, float("nan")]]), 2, True)
     '-3 to 0, of shape (2, 2), 1 of 4 NaN'
     """
-    found = values(log_norm)
-    if found is None:
+    logs = values(log_norm)
+    if logs is None:
         return shape(log_norm)
-    if found.ndim == 1 and len(found) > 1 and not batched:
-        return f"{number(found[0])} at step 1, {number(found[-1])} at step {length}"
-    known = found[~np.isnan(found)]
-    text = f"{number(known.min())} to {number(known.max())}" if known.size else "all NaN"
-    lost = f", {found.size - known.size:,} of {found.size:,} NaN" if known.size < found.size else ""
-    return f"{text}, of shape {found.shape}{lost}"
+    if logs.ndim == 1 and len(logs) > 1 and not batched:
+        return f"{number(logs[0])} at step 1, {number(logs[-1])} at step {length}"
+    valid = logs[~np.isnan(logs)]
+    text = f"{number(valid.min())} to {number(valid.max())}" if valid.size else "all NaN"
+    gaps = f", {logs.size - valid.size:,} of {logs.size:,} NaN" if valid.size < logs.size else ""
+    return f"{text}, of shape {logs.shape}{gaps}"
 
 
 def sparkline(log_norm: Any, batched: bool, what: str = "ln norm") -> str:
@@ -89,12 +89,12 @@ def sparkline(log_norm: Any, batched: bool, what: str = "ln norm") -> str:
 
     At most `CURVES` curves; a step that is NaN or an exact zero leaves a gap.
     """
-    found = values(log_norm)
-    if found is None or found.size < 2 or not found.ndim:
+    logs = values(log_norm)
+    if logs is None or logs.size < 2 or not logs.ndim:
         return ""
     if batched:
-        found = np.moveaxis(found, -1, 0)
-    lines = found.reshape(-1, found.shape[-1])[:CURVES]
+        logs = np.moveaxis(logs, -1, 0)
+    lines = logs.reshape(-1, logs.shape[-1])[:CURVES]
     finite = lines[np.isfinite(lines)]
     if finite.size == 0 or lines.shape[1] < 2:
         return ""

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 BLOCK = 2**18
 
 
-class Damaged(ValueError):
+class DamageError(ValueError):
     """Content that is not what its sum says."""
 
 
@@ -48,7 +48,7 @@ def of_blocks(file: BinaryIO) -> dict[str, Any]:
     return {"bytes": size, "block": BLOCK, "crc32": "".join(sums)}
 
 
-class Checked(io.RawIOBase):
+class VerifiedFile(io.RawIOBase):
     """A file for reading that verifies every block before it gives out a byte of it.
 
     Args:
@@ -56,14 +56,14 @@ class Checked(io.RawIOBase):
         sums: what `of_blocks` gave when the file was written.
 
     Raises:
-        Damaged: at once where the size differs, and by `read` where a block does.
+        DamageError: at once where the size differs, and by `read` where a block does.
 
     >>> sums = of_blocks(io.BytesIO(b"whole"))
-    >>> Checked(io.BytesIO(b"whole"), sums).read()
+    >>> VerifiedFile(io.BytesIO(b"whole"), sums).read()
     b'whole'
-    >>> Checked(io.BytesIO(b"whose"), sums).read()
+    >>> VerifiedFile(io.BytesIO(b"whose"), sums).read()
     Traceback (most recent call last):
-    gradlab._sums.Damaged: bytes 0 to 5 are not those that were written
+    gradlab._sums.DamageError: bytes 0 to 5 are not those that were written
     """
 
     def __init__(self, file: Any, sums: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ class Checked(io.RawIOBase):
         self._last: tuple[int, bytes] = (0, b"")
         size = file.seek(0, io.SEEK_END)
         if size != self._size:
-            raise Damaged(f"it has {size} bytes, and {self._size} were written")
+            raise DamageError(f"it has {size} bytes, and {self._size} were written")
 
     def readable(self) -> bool:
         return True
@@ -122,7 +122,7 @@ class Checked(io.RawIOBase):
             place = 8 * (start // self._block)
             if f"{zlib.crc32(block):08x}" != self._sums[place : place + 8]:
                 end = min(start + self._block, self._size)
-                raise Damaged(f"bytes {start} to {end} are not those that were written")
+                raise DamageError(f"bytes {start} to {end} are not those that were written")
         end = max((len(content) - 1) // self._block * self._block, 0)
         self._last = (first + end, content[end:])
         return first, content
@@ -144,13 +144,13 @@ def verify(manifest: Mapping[str, Any]) -> None:
     Older manifests have neither a sum nor the sums of blocks, and pass.
 
     Raises:
-        Damaged: where the sum differs, or is missing beside sums of blocks.
+        DamageError: where the sum differs, or is missing beside sums of blocks.
     """
     if "sum" not in manifest and "blocks" not in manifest:
         return
     rest = {name: value for name, value in manifest.items() if name != "sum"}
     if manifest.get("sum") != _of_table(rest):
-        raise Damaged("its content does not have the sum that it was written with")
+        raise DamageError("its content does not have the sum that it was written with")
 
 
 def _of_table(content: Mapping[str, Any]) -> str:

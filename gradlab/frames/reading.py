@@ -322,10 +322,10 @@ def _verified(folder: Folder, name: str) -> Iterator[Any]:
     with file:
         with _damage_in(folder, name):
             if name in blocks:
-                file = _sums.Checked(file, blocks[name])
+                file = _sums.VerifiedFile(file, blocks[name])
             elif name in files:
                 if _sums.of_file(file) != files[name]:
-                    raise _sums.Damaged("it does not have the sum that it was written with")
+                    raise _sums.DamageError("it does not have the sum that it was written with")
                 file.seek(0)
         yield file
 
@@ -349,7 +349,7 @@ def _damage_in(folder: Folder, name: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise _manifest.damaged(folder, name, error) from None
+        raise _manifest.damage_error(folder, name, error) from None
 
 
 def to_csv(dir: str | Path | Folder) -> list[Path | str]:

@@ -269,11 +269,11 @@ def _readable(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
     try:
         content = folder.read(name)
         if sum_in(name) not in (None, _sums.of_bytes(content)):
-            raise _sums.Damaged("it does not have the sum in its name")
+            raise _sums.DamageError("it does not have the sum in its name")
         yield pq.ParquetFile(pa.BufferReader(content))
     except FileNotFoundError:
         raise ValueError(f"{folder}/{name} is missing") from None
-    except (pa.ArrowException, OSError, _sums.Damaged) as error:
+    except (pa.ArrowException, OSError, _sums.DamageError) as error:
         raise ValueError(f"{folder}/{name} is damaged: {str(error).splitlines()[0]}") from None
 
 

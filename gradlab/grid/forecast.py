@@ -239,7 +239,7 @@ def _device() -> str:
 
 def times() -> Times:
     """What sweeps took on this device, as far as any did."""
-    found = _files.remembered(TIMES).get(_device())
+    found = _files.recall(TIMES).get(_device())
     try:
         return Times(**found) if isinstance(found, dict) else Times()
     except TypeError:

@@ -216,7 +216,7 @@ def test_a_checked_file_gives_what_a_plain_one_does(tmp_path, monkeypatch, size)
     path.write_bytes(content)
     draws = random.Random(size)
     with path.open("rb") as file, path.open("rb") as plain:
-        checked = _sums.Checked(file, _sums.of_blocks(plain))
+        checked = _sums.VerifiedFile(file, _sums.of_blocks(plain))
         assert checked.read() == content and checked.read() == b"" == checked.read(5)
         for _ in range(60):
             place, count = draws.randrange(size + 20), draws.choice([0, 1, 7, 100, 333, -1])
@@ -234,12 +234,12 @@ def test_a_checked_file_reads_the_blocks_that_hold_the_part(tmp_path, monkeypatc
         sums = _sums.of_blocks(file)
     path.write_bytes(flipped(bytes(1000), 555, 0))
     with path.open("rb") as file:
-        checked = _sums.Checked(file, sums)
+        checked = _sums.VerifiedFile(file, sums)
         checked.seek(600)
         assert checked.read(400) == bytes(400) and file.tell() == 1000
         checked.seek(350)
         assert checked.read(150) == bytes(150)
         for place in (500, 450, 599):
             checked.seek(place)
-            with pytest.raises(_sums.Damaged, match="bytes 500 to 600"):
+            with pytest.raises(_sums.DamageError, match="bytes 500 to 600"):
                 checked.read(60)
