@@ -230,7 +230,7 @@ def check(
     run_fast = runner("fast", fast, argnums, has_aux, batch_axis)
 
     @functools.wraps(plain)
-    def checked(*args: Any, **kwargs: Any) -> Report:
+    def compare(*args: Any, **kwargs: Any) -> Report:
         with jax.default_matmul_precision("highest"):
             right = run_plain(*args, **kwargs)
             other = run_fast(*args, **kwargs)
@@ -238,8 +238,8 @@ def check(
             epsilon = floor = 0.0
             if rtol is None:
                 epsilon, floor = _rounding.epsilons(plain, args, kwargs)
-                eta, draws = _rounding.disturbed(args, kwargs, epsilon)
-                noise = [run_plain(*moved, **named) for moved, named in draws]
+                eta, draws = _rounding.disturb_args(args, kwargs, epsilon)
+                noise = [run_plain(*near_args, **near_kwargs) for near_args, near_kwargs in draws]
             else:
                 eta = 1.0
         lengths = [len(each.steps) for each in (*right.recurrences, *other.recurrences)]
@@ -248,7 +248,7 @@ def check(
         bounds = _Bounds(relative, _rounding.SAFETY * epsilon / eta, noise)
         return _report(other, right, bounds, batch_axis is not None)
 
-    return checked
+    return compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,8 +261,8 @@ class _Bounds:
 
     def __call__(self, size: Any, change: Callable[[Record], Any]) -> np.ndarray:
         changes = [np.nan_to_num(change(each), nan=0, posinf=np.inf) for each in self.noise]
-        moved = functools.reduce(np.maximum, changes) if changes else np.zeros_like(size)
-        return self.relative * np.asarray(size) + self.factor * moved
+        largest = functools.reduce(np.maximum, changes) if changes else np.zeros_like(size)
+        return self.relative * np.asarray(size) + self.factor * largest
 
 
 def _report(fast: Record, plain: Record, bounds: _Bounds, batched: bool) -> Report:
@@ -276,21 +276,21 @@ def _report(fast: Record, plain: Record, bounds: _Bounds, batched: bool) -> Repo
         for index, pair in pairs.items()
         for name in pair.leaves
     ]
-    skipped = list(_unseen(fast, plain, pairs))
-    unsettled = [_is_chaotic(state) for *_, state, _ in leaves]
-    if any(unsettled):
-        state = leaves[unsettled.index(True)][2]
+    skipped = list(_name_unpaired(fast, plain, pairs))
+    chaotic = [_is_chaotic(state) for *_, state, _ in leaves]
+    if any(chaotic):
+        state = leaves[chaotic.index(True)][2]
         skipped.append(
             f"value, gradients, adjoints and later states, since rounding alone may change leaf "
             f"{state.leaf!r} of {state.recurrence} by as much as itself from step "
-            f"{state.steps[_unsettled_rows(state)[0]]} on"
+            f"{state.steps[_chaotic_rows(state)[0]]} on"
         )
         numbers = [_forget(each, 0) for each in numbers]
     agree = not any(each.parts.any() for each in numbers)
     steps = []
     for pair, name, state, adjoint in leaves:
-        if any(unsettled):
-            rows = _unsettled_rows(state)
+        if any(chaotic):
+            rows = _chaotic_rows(state)
             state = _forget(state, rows[0] if len(rows) else len(state.steps))
             adjoint = _forget(adjoint, 0)
         elif agree and _is_other(pair, name, state):
@@ -304,20 +304,20 @@ def _report(fast: Record, plain: Record, bounds: _Bounds, batched: bool) -> Repo
     return Report((*numbers, *steps), tuple(skipped), batched)
 
 
-def _unsettled_rows(state: Comparison) -> np.ndarray:
+def _chaotic_rows(state: Comparison) -> np.ndarray:
     """Where rounding alone could change a state by as much as itself."""
     return np.flatnonzero(((state.allowed >= 1) & np.isfinite(state.log_plain)).any(axis=1))
 
 
 def _is_chaotic(state: Comparison) -> bool:
     # A state may pass close to 0 at a few steps.
-    return 10 * len(_unsettled_rows(state)) >= max(10, len(state.steps))
+    return 10 * len(_chaotic_rows(state)) >= max(10, len(state.steps))
 
 
 def _forget(each: Comparison, row: int) -> Comparison:
     """The comparison without a difference from that row on."""
-    known = np.arange(len(each.steps))[:, None] < row
-    return dataclasses.replace(each, difference=np.where(known, each.difference, np.nan))
+    earlier = np.arange(len(each.steps))[:, None] < row
+    return dataclasses.replace(each, difference=np.where(earlier, each.difference, np.nan))
 
 
 def _number(
@@ -331,7 +331,7 @@ def _number(
     shape = read(plain).shape
     one, other = read(plain).reshape(1, 1, -1), read(fast).reshape(1, 1, -1)
     size = norm(np.where(np.isfinite(one), one, 0))
-    allowed = bounds(size, lambda record: _pairs.distance(read(record).reshape(1, 1, -1), one))
+    allowance = bounds(size, lambda record: _pairs.distance(read(record).reshape(1, 1, -1), one))
     place = ""
     if one.size > 1:
         apart = _pairs.distance(other[0, 0, :, None], one[0, 0, :, None])
@@ -346,7 +346,7 @@ def _number(
         log_plain=_log(norm(one)),
         log_fast=_log(norm(other)),
         difference=_over(_pairs.distance(other, one), size),
-        allowed=_over(allowed, size),
+        allowed=_over(allowance, size),
         place=place,
     )
 
@@ -369,14 +369,14 @@ def _leaf(
         logs = _log(norm(plain.states)), _log(norm(fast.states))
     # Next to the smallest float, rounding is no longer relative.
     tiny = np.finfo(np.float32).tiny / np.finfo(np.float32).eps
-    allowed = bounds(size, lambda record: change(record).state) + tiny
+    allowance = bounds(size, lambda record: change(record).state) + tiny
     state = Comparison(
         "state",
         *labels,
         pair.plain.steps,
         *logs,
         _over(gap.state, size),
-        _over(allowed, size),
+        _over(allowance, size),
         pair.plain.length,
     )
     adjoint = Comparison(
@@ -405,29 +405,29 @@ def _is_other(pair: _pairs.Pair, name: str, state: Comparison) -> bool:
     if parts.any(axis=1).all():
         return True
     size = np.exp(np.where(np.isfinite(state.log_plain), state.log_plain, 0))
-    allowed = np.where(np.isfinite(state.allowed), state.allowed * size, 0)
-    return _pairs.is_offset(pair, name, allowed)
+    allowance = np.where(np.isfinite(state.allowed), state.allowed * size, 0)
+    return _pairs.is_offset(pair, name, allowance)
 
 
-def _unseen(fast: Record, plain: Record, pairs: dict[int, _pairs.Pair]) -> Iterator[str]:
+def _name_unpaired(fast: Record, plain: Record, pairs: dict[int, _pairs.Pair]) -> Iterator[str]:
     """Name what has no counterpart."""
     for what, record in (("fast", fast), ("plain", plain)):
         if record.blind:
             yield f"states and adjoints, since the {what} form shows none ({record.blind})"
             return
-    used = {
+    sources = {
         "fast": {pair.fast.source for pair in pairs.values()},
         "plain": {pair.plain.source for pair in pairs.values()},
     }
     for what, record in (("fast", fast), ("plain", plain)):
         for source, name in record.names.items():
-            if source not in used[what]:
+            if source not in sources[what]:
                 yield f"{name} of the {what} form, which has no counterpart in the other"
     for pair in pairs.values():
         partners = {match[0] for match in pair.leaves.values()}
-        for what, recurrence, known in (
+        for what, recurrence, leaves in (
             ("fast", pair.fast, partners), ("plain", pair.plain, set(pair.leaves))
         ):  # fmt: skip
             for name in recurrence.leaves:
-                if name not in known:
+                if name not in leaves:
                     yield f"leaf {name!r} of {recurrence.name} of the {what} form, which has none"

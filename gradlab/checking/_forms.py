@@ -69,13 +69,13 @@ def runner(
     batch_axis: int | None,
 ) -> Callable[..., Record]:
     """A function with the arguments of a form that runs it; `what` names the form in messages."""
-    traced = trace(
+    trace_form = trace(
         form, argnums, has_aux, batch_axis, measure=lambda state, adjoint: (state, adjoint)
     )
 
     def run(*args: Any, **kwargs: Any) -> Record:
         try:
-            out = traced(*args, **kwargs)
+            out = trace_form(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"the {what} form of the model: {error}") from error
         except ValueError as error:
@@ -92,7 +92,7 @@ def runner(
         states = [x.dtype for scan in out.scans for x in jax.tree.leaves(scan.measured)]
         return Record(
             np.asarray(out.value, np.float64),
-            _named(out.grads),
+            _by_path(out.grads),
             recurrences,
             names,
             max((float(jnp.finfo(dtype).eps) for dtype in states), default=0.0),
@@ -110,10 +110,10 @@ def _without_states(
     else:
         out, grads = jax.value_and_grad(form, argnums, has_aux)(*args, **kwargs)
     value = out[0] if has_aux else out
-    return Record(np.asarray(value, np.float64), _named(grads), [], {}, 0.0, reason)
+    return Record(np.asarray(value, np.float64), _by_path(grads), [], {}, 0.0, reason)
 
 
-def _named(grads: Any) -> dict[str, np.ndarray]:
+def _by_path(grads: Any) -> dict[str, np.ndarray]:
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(grads))
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): _wide(leaf) for path, leaf in leaves
@@ -130,7 +130,7 @@ def _recurrences(source: int, record: Any, axis: int | None) -> list[Recurrence]
     leaves = dict(_leaves(record, axis))
     count = int(np.prod(outer))
 
-    def ordered(index: Any, rows: int) -> dict[str, Leaf]:
+    def collect(index: Any, rows: int) -> dict[str, Leaf]:
         def take(x: np.ndarray) -> np.ndarray:
             flat = x.reshape(count, record.length, *x.shape[len(outer) + 1 :])[index]
             flat = flat.reshape(rows, *x.shape[len(outer) + 1 :])
@@ -146,7 +146,7 @@ def _recurrences(source: int, record: Any, axis: int | None) -> list[Recurrence]
         return steps[::-1] if record.reverse else steps
 
     single = np.zeros(record.length, int)
-    found = [
+    recurrences = [
         Recurrence(
             record.name if not outer else f"{record.name} [{','.join(map(str, place))}]",
             source,
@@ -154,7 +154,7 @@ def _recurrences(source: int, record: Any, axis: int | None) -> list[Recurrence]
             numbers(record.length),
             record.length,
             single,
-            ordered(i, record.length),
+            collect(i, record.length),
         )
         for i, place in enumerate(np.ndindex(*outer))
     ]
@@ -162,10 +162,10 @@ def _recurrences(source: int, record: Any, axis: int | None) -> list[Recurrence]
         rows = count * record.length
         steps = numbers(rows)
         chunks = (steps - 1) // record.length
-        found.append(
-            Recurrence(record.name, source, True, steps, rows, chunks, ordered(slice(None), rows))
+        recurrences.append(
+            Recurrence(record.name, source, True, steps, rows, chunks, collect(slice(None), rows))
         )
-    return found
+    return recurrences
 
 
 def _leaves(record: Any, axis: int | None) -> Any:
@@ -191,11 +191,11 @@ def _leaves(record: Any, axis: int | None) -> Any:
         safe = np.where(norms > 0, norms, 1)
         with np.errstate(divide="ignore"):
             logs = np.log(norms) + scale
-        known = rows(record.leaves[name])
+        log_norms = rows(record.leaves[name])
         shape = states[name].shape[lead:]
         leaf = Leaf(
             shape if axis is None else tuple(np.delete(shape, axis)),
-            logs=np.where(np.isnan(known), np.nan, logs),
+            logs=np.where(np.isnan(log_norms), np.nan, logs),
             back=rows(record.leaves_transported[name]),
             states=state,
             units=adjoint / safe[..., None],

@@ -42,24 +42,24 @@ def pair(fast: Record, plain: Record) -> dict[int, Pair]:
     The fast recurrence of each plain one has its length, or nearly so (see `_rows`), leaves of its
     sizes, and of several such the states and adjoints that fit best, or the nearest place.
     """
-    found = []
+    candidates = []
     for i, one in enumerate(plain.recurrences):
         for j, other in enumerate(fast.recurrences):
             for rows in _rows(len(other.steps), len(one.steps), other):
                 misfit, match = _match(other.take(rows.fast), one.take(rows.plain), rows)
                 if match.leaves:
                     order = rows.rank, round(misfit, 1), abs(i - j), i, misfit
-                    found.append((order, i, j, match))
+                    candidates.append((order, i, j, match))
     pairs: dict[int, Pair] = {}
-    used: set[int] = set()
-    for _, i, j, match in sorted(found, key=lambda item: item[0]):
+    partners: set[int] = set()
+    for _, i, j, match in sorted(candidates, key=lambda item: item[0]):
         one, other = plain.recurrences[i], fast.recurrences[j]
         mine = [plain.recurrences[k] for k in pairs]
-        theirs = [fast.recurrences[k] for k in used]
-        if i in pairs or j in used or _overlaps(one, mine) or _overlaps(other, theirs):
+        theirs = [fast.recurrences[k] for k in partners]
+        if i in pairs or j in partners or _overlaps(one, mine) or _overlaps(other, theirs):
             continue
         pairs[i] = match
-        used.add(j)
+        partners.add(j)
     return dict(sorted(pairs.items()))
 
 
@@ -99,15 +99,15 @@ def _match(fast: Recurrence, plain: Recurrence, rows: Rows) -> tuple[float, Pair
         for form in _layouts(other, one):
             gap = compare(form, one, rows.at_ends)
             fits.append((_misfit(gap, one), name, other_name, form, one, gap))
-    leaves, used, total = {}, set(), 0.0
+    leaves, partners, total = {}, set(), 0.0
     for misfit, name, other_name, form, one, gap in sorted(fits, key=lambda fit: fit[0]):
-        if name not in leaves and other_name not in used:
+        if name not in leaves and other_name not in partners:
             leaves[name] = other_name, form, one, gap
-            used.add(other_name)
+            partners.add(other_name)
             total += misfit
     total += 2 * (len(plain.leaves) - len(leaves))
-    ordered = {name: leaves[name] for name in plain.leaves if name in leaves}
-    return total / len(plain.leaves), Pair(fast, plain, rows, ordered)
+    matches = {name: leaves[name] for name in plain.leaves if name in leaves}
+    return total / len(plain.leaves), Pair(fast, plain, rows, matches)
 
 
 def _layouts(fast: Leaf, plain: Leaf) -> Iterator[Leaf]:
@@ -140,8 +140,8 @@ def _misfit(gap: Gap, plain: Leaf) -> float:
     apart = 0.0
     for difference, size in ((gap.state, _size(plain)), (gap.adjoint, 1.0)):
         safe = np.where(np.asarray(size) > 0, size, 1)
-        known = np.where(np.isnan(difference), 0, np.minimum(difference / safe, 1))
-        apart += float(np.mean(known)) if known.size else 0.0
+        relative = np.where(np.isnan(difference), 0, np.minimum(difference / safe, 1))
+        apart += float(np.mean(relative)) if relative.size else 0.0
     return apart
 
 
@@ -194,7 +194,7 @@ def _adjoint_gap(fast: Leaf, plain: Leaf) -> np.ndarray:
     return np.where(np.isnan(fast.logs) | np.isnan(plain.logs), np.nan, gap)
 
 
-def is_offset(pair: Pair, name: str, allowed: np.ndarray) -> bool:
+def is_offset(pair: Pair, name: str, allowance: np.ndarray) -> bool:
     """Whether the fast states lack the part of the first state: h_t = A_t ⊙ c + (fast state).
 
     A_t is another leaf of the fast recurrence, and c one vector for each chunk.
@@ -213,6 +213,6 @@ def is_offset(pair: Pair, name: str, allowed: np.ndarray) -> bool:
             top = np.sum(A[rows].conj() * missing[rows], axis=0)
             bottom = np.sum(np.abs(A[rows]) ** 2, axis=0)
             part[rows] = A[rows] * np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0)
-        if np.all(norm(missing - part) <= allowed + 4 * allowed.max(axis=0)):
+        if np.all(norm(missing - part) <= allowance + 4 * allowance.max(axis=0)):
             return True
     return False

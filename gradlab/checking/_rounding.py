@@ -46,22 +46,22 @@ def epsilons(form: Callable[..., Any], args: Any, kwargs: Any) -> tuple[float, f
     program = jax.make_jaxpr(value)(*(leaves[i] for i in places))
     own = [float(jnp.finfo(jnp.result_type(x)).eps) for x in leaves if is_float(x)]
     floor = min([*own, SINGLE])
-    return max([floor, *_computed(program.jaxpr)]), floor
+    return max([floor, *_find_epsilons(program.jaxpr)]), floor
 
 
-def _computed(jaxpr: Any) -> Iterator[float]:
+def _find_epsilons(jaxpr: Any) -> Iterator[float]:
     for eqn in jaxpr.eqns:
         inner = [getattr(x, "jaxpr", x) for x in jax.tree.leaves(list(eqn.params.values()))]
         inner = [x for x in inner if hasattr(x, "eqns")]
         for each in inner:
-            yield from _computed(each)
+            yield from _find_epsilons(each)
         if not inner and eqn.primitive.name not in _MOVES:
             for var in eqn.outvars:
                 if jnp.issubdtype(getattr(var.aval, "dtype", bool), jnp.inexact):
                     yield float(jnp.finfo(var.aval.dtype).eps)
 
 
-def disturbed(args: Any, kwargs: Any, epsilon: float) -> tuple[float, Iterator[tuple[Any, Any]]]:
+def disturb_args(args: Any, kwargs: Any, epsilon: float) -> tuple[float, Iterator[tuple[Any, Any]]]:
     """(η, draws): the arguments with every float x as x(1 ± η), signs drawn at random.
 
     Whole numbers stay, which may be flags or masks. η is ε, or more where x could not show it.
@@ -85,10 +85,10 @@ def _disturb(x: Any, eta: float, rng: np.random.Generator) -> Any:
     values = np.asarray(x)
     wide = values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
     whole = wide == np.round(wide)
-    moved = np.where(whole, wide, wide * (1 + eta * rng.choice([-1.0, 1.0], wide.shape)))
+    noisy = np.where(whole, wide, wide * (1 + eta * rng.choice([-1.0, 1.0], wide.shape)))
     if plain:
-        return type(x)(moved[()])
-    moved = moved.astype(values.dtype)
+        return type(x)(noisy[()])
+    noisy = noisy.astype(values.dtype)
     if isinstance(x, jax.Array):
-        return jax.device_put(moved, x.sharding)
-    return moved if isinstance(x, np.ndarray) else moved[()]
+        return jax.device_put(noisy, x.sharding)
+    return noisy if isinstance(x, np.ndarray) else noisy[()]
