@@ -41,8 +41,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(flag: bool) -> None:
+    if flag:
         print(f"gradlab {gradlab.__version__}")
         raise typer.Exit()
 
@@ -75,7 +75,7 @@ Address = Annotated[
 
 
 # typer turns Ctrl-C into this return value, the shells' own for SIGINT.
-INTERRUPTED = 130
+EXIT_INTERRUPT = 130
 # What ends a program: Ctrl-C, a scheduler of jobs whose time is up, a terminal that goes away.
 _SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 _TRACEBACK = "--traceback"
@@ -93,12 +93,12 @@ def main() -> None:
             warnings.showwarning = _warn
             status = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        status = INTERRUPTED
+        status = EXIT_INTERRUPT
     except Exception as error:
         if wants_traceback:
             traceback.print_exc()
         status = _explain(error)
-    if status == INTERRUPTED:
+    if status == EXIT_INTERRUPT:
         _print(
             "error: stopped; what was finished is saved, and the same command goes on from there"
         )
@@ -236,12 +236,12 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _overrides(given: list[str]) -> dict[str, Any]:
+def _overrides(assignments: list[str]) -> dict[str, Any]:
     """The axes that --set gives: NAME=VALUE, the value as in TOML, or words with commas."""
     from gradlab.grid.spec import loads
 
     overrides: dict[str, Any] = {}
-    for text in given:
+    for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name.strip() or not value.strip():
             raise ValueError(f"--set takes NAME=VALUE, got {show(text)}")
@@ -270,17 +270,17 @@ def status(dir: Address) -> None:
     """Count what is done, failed and missing in DIR, also while a sweep runs."""
     from gradlab import sweeps
 
-    found = sweeps.status(dir)
+    progress = sweeps.status(dir)
     table = rich.table.Table()
-    for name in found.counts.columns:
-        text = found.counts[name].dtype.kind not in "iu"
+    for name in progress.counts.columns:
+        text = progress.counts[name].dtype.kind not in "iu"
         table.add_column(name, justify="left" if text else "right")
-    for row in found.counts.itertuples(index=False):
+    for row in progress.counts.itertuples(index=False):
         table.add_row(*map(str, row))
     out = console()
-    out.print(found.headline, soft_wrap=True, highlight=False)
+    out.print(progress.headline, soft_wrap=True, highlight=False)
     out.print(table)
-    for reason, count in found.reasons.items():
+    for reason, count in progress.reasons.items():
         out.print(f"{count} failed: {reason}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -409,11 +409,11 @@ def _points(
     table = rich.table.Table(title=title, title_justify="left")
     varying = [name for name in schema.point if len(set(points[name].astype(str))) > 1]
     always = [axis.name for axis in schema.axes if axis.by]
-    shown = dict.fromkeys((*always, *varying))
-    for name in (*shown, *columns):
-        table.add_column(name.replace("_", " "), justify="left" if name in shown else "right")
+    axes = dict.fromkeys((*always, *varying))
+    for name in (*axes, *columns):
+        table.add_column(name.replace("_", " "), justify="left" if name in axes else "right")
     for row in points.to_dict("records"):
-        cells = [_text(row[name], "") for name in shown]
+        cells = [_text(row[name], "") for name in axes]
         table.add_row(*cells, *(_text(row[name], form) for name, form in columns.items()))
     return table
 

@@ -58,7 +58,7 @@ def audit(W: ArrayLike) -> dict[str, np.ndarray]:
     singular = np.linalg.svd(unit, compute_uv=False)
     with np.errstate(divide="ignore", invalid="ignore"):
         square = np.square(singular).mean(axis=-1)
-        measured = {
+        statistics = {
             "spectral_radius": peak * eigenvalues.max(axis=-1),
             "largest_singular_value": peak * singular[..., 0],
             "smallest_singular_value": peak * singular[..., -1],
@@ -68,7 +68,7 @@ def audit(W: ArrayLike) -> dict[str, np.ndarray]:
                 np.maximum(1 - np.square(eigenvalues).mean(axis=-1) / square, 0.0)
             ),
         }
-    return {name: np.where(finite, value, np.nan) for name, value in measured.items()}
+    return {name: np.where(finite, value, np.nan) for name, value in statistics.items()}
 
 
 def gate_time_constants(bias: ArrayLike) -> dict[str, np.ndarray]:

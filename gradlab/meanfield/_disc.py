@@ -69,13 +69,13 @@ def disc(cell: str, gain: float, **biases: float) -> Disc:
         return _logistic(sign * biases.get(name, 0.0))
 
     if cell == "lstm":
-        keep, lost = gate("forget_bias"), gate("forget_bias", -1.0)
+        keep, leak = gate("forget_bias"), gate("forget_bias", -1.0)
         reach = gate("input_bias") * gate("output_bias")
     else:
-        keep, lost = gate("update_bias"), gate("update_bias", -1.0)
-        reach = lost * gate("reset_bias")
+        keep, leak = gate("update_bias"), gate("update_bias", -1.0)
+        reach = leak * gate("reset_bias")
     radius = reach * gain
-    return Disc(keep, radius, 2 * half_log(keep + radius), lost / reach)
+    return Disc(keep, radius, 2 * half_log(keep + radius), leak / reach)
 
 
 def _logistic(x: float) -> float:

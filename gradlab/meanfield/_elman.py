@@ -317,11 +317,11 @@ def critical_bias_std(activation: str, gain: float, *, input_variance: float = 0
             f"no critical bias_std for {activation}: its chi does not depend on the bias; "
             "valid: erf, tanh"
         )
-    least = critical_gain(activation, input_variance=input_variance)
-    if gain < least:
+    critical = critical_gain(activation, input_variance=input_variance)
+    if gain < critical:
         raise ValueError(
             f"no critical bias_std for {activation} with gain {gain}: chi < 1 at every bias; "
-            f"gain must be at least {least:.6g}"
+            f"gain must be at least {critical:.6g}"
         )
     high = 1.0
     while weight * kernel.slope2(high) > 1:

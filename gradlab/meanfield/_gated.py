@@ -72,15 +72,15 @@ def minimal_rnn(
 
     def update(q: float) -> float:
         u = Gate.at(update_bias, weight * q + drive)
-        return feature_variance * u.closed / u.lost
+        return feature_variance * u.closed / u.leak
 
-    q = settle(update) if feature_variance <= 1 else _rescaled(update, feature_variance)
+    q = settle(update) if feature_variance <= 1 else _settle_in_units(update, feature_variance)
     u = Gate.at(update_bias, weight * q + drive)
     chi = u.open + weight * (q + feature_variance) * u.slope
     return GatedMeanField(q, chi, half_log(chi))
 
 
-def _rescaled(update: Callable[[float], float], top: float) -> float:
+def _settle_in_units(update: Callable[[float], float], top: float) -> float:
     return top * settle(lambda q: update(top * q) / top)
 
 
@@ -202,7 +202,7 @@ def _settled_gru(
 ) -> GatedMeanField:
     def update(q: float) -> float:
         z = Gate.at(update_bias, weight * q + drive)
-        return z.closed * candidate(q)[0] / z.lost
+        return z.closed * candidate(q)[0] / z.leak
 
     q = settle(update)
     z = Gate.at(update_bias, weight * q + drive)
@@ -217,7 +217,7 @@ class Gate(NamedTuple):
     open: float
     closed: float
     slope: float
-    lost: float
+    leak: float
 
     @classmethod
     def at(cls, mean: float, variance: float) -> "Gate":

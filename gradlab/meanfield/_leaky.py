@@ -88,9 +88,9 @@ def _correlation(gain: float, dt: float, lags: int) -> NDArray[np.float64]:
     while delta > dt:
         to = max(dt, delta - step)
         # On the way an answer is only where the next search starts.
-        found = _newton(correlation, gain, to, _TOLERANCE if to == dt else 1e-3)
-        if found is not None:
-            delta, correlation = to, found
+        solution = _newton(correlation, gain, to, _TOLERANCE if to == dt else 1e-3)
+        if solution is not None:
+            delta, correlation = to, solution
         elif step > 1e-3:
             step /= 2
         else:
@@ -168,8 +168,8 @@ def _interpolate(node: NDArray, values: NDArray, x: NDArray) -> NDArray:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = weight / distance
         result = ratio @ values / ratio.sum(1)
-    found = hit.any(1)
-    result[found] = values[hit[found].argmax(1)]
+    on_node = hit.any(1)
+    result[on_node] = values[hit[on_node].argmax(1)]
     return result
 
 

@@ -118,7 +118,7 @@ class _Memory:
         i, i_slope, g = logistic(i), logistic(i) * logistic(-i), np.tanh(g)
         g_slope = 1 - g**2
         self.g2, self.g_slope2 = float(g_weight @ g**2), float(g_weight @ g_slope**2)
-        self.q_c = self.input.open * self.g2 / self.forget.lost
+        self.q_c = self.input.open * self.g2 / self.forget.leak
 
         # The kernels are below 1e-15 beyond 26, ψ is far sooner where c is wide; the degree lets
         # the series follow cos(k c) up to 8 standard deviations.
@@ -131,8 +131,8 @@ class _Memory:
         self.sech2, self.sech4 = sech2, sech2 * (k**2 + 4) / 6
 
         # E cos(k i g), and the same with (i' g)² and (i g')² in it: over g first, as series in k i.
-        mixed = np.stack([g_weight, g_weight * g**2, g_weight * g_slope**2], axis=1)
-        over_g = chebinterpolate(lambda x: np.cos(0.5 * self.top * np.outer(x + 1, g)) @ mixed, 60)
+        terms = np.stack([g_weight, g_weight * g**2, g_weight * g_slope**2], axis=1)
+        over_g = chebinterpolate(lambda x: np.cos(0.5 * self.top * np.outer(x + 1, g)) @ terms, 60)
         plain, with_g, with_slope = chebval(np.outer(x + 1, i) - 1, over_g)
         self.drive = plain @ i_weight
         self.drive_slope = with_g @ (i_weight * i_slope**2) + with_slope @ (i_weight * i**2)
@@ -170,5 +170,5 @@ class _Memory:
         bend = -chebval(self.shrunk, chebder(self.series, 2)) * (2 / self.top) ** 2
         past = self.drive * (bend @ (self.f_weight * self.f_slope**2))
         new = self.drive_slope * (psi @ self.f_weight)
-        kept = self.drive * (psi @ (self.f_weight * self.f**2))
-        return float(self.sech4 @ (past + new)), float(self.sech4 @ kept)
+        retention = self.drive * (psi @ (self.f_weight * self.f**2))
+        return float(self.sech4 @ (past + new)), float(self.sech4 @ retention)

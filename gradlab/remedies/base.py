@@ -71,8 +71,8 @@ def make(name: str, strength: Any, **options: Any) -> Remedy:
     Raises:
         ValueError: for an unknown name, or where the builder returns something else.
     """
-    taken = {option: value for option, value in options.items() if REGISTRY.takes(name, option)}
-    remedy = REGISTRY.make(name, strength=strength, **taken)
+    own = {option: value for option, value in options.items() if REGISTRY.takes(name, option)}
+    remedy = REGISTRY.make(name, strength=strength, **own)
     if hasattr(remedy, "init") and hasattr(remedy, "update"):
         remedy = Remedy(optimizer=remedy)
     if not isinstance(remedy, Remedy):

@@ -56,20 +56,20 @@ def clip(norm: ArrayLike = math.inf, value: ArrayLike = math.inf) -> "optax.Grad
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         leaves, tree = jax.tree.flatten(updates)
         # A threshold that a narrow type cannot hold would be 0 or infinite in it.
-        bounded = [widen(leaf) for leaf in leaves]
-        bounded = [jnp.clip(leaf, -cast(value, leaf), cast(value, leaf)) for leaf in bounded]
-        unit, squares = tree_norm(bounded)
+        wide = [widen(leaf) for leaf in leaves]
+        wide = [jnp.clip(leaf, -cast(value, leaf), cast(value, leaf)) for leaf in wide]
+        unit, squares = tree_norm(wide)
         # An infinite entry has no direction: NaN, rather than 0 for all the others.
         size = jnp.where(jnp.isfinite(squares), jnp.sqrt(squares), jnp.nan)
         limit = jnp.asarray(norm, unit.dtype)
         passes = (size <= limit / unit) | (limit == jnp.inf)
 
-        def shorten(leaf: Array, given: Array) -> Array:
+        def shorten(leaf: Array, original: Array) -> Array:
             direction = leaf / cast(unit, leaf) / cast(size, leaf)
-            return jnp.where(passes, leaf, direction * cast(limit, leaf)).astype(given.dtype)
+            return jnp.where(passes, leaf, direction * cast(limit, leaf)).astype(original.dtype)
 
-        shortened = [shorten(*both) for both in zip(bounded, leaves, strict=True)]
-        return jax.tree.unflatten(tree, shortened), state
+        outputs = [shorten(*both) for both in zip(wide, leaves, strict=True)]
+        return jax.tree.unflatten(tree, outputs), state
 
     def cast(number: ArrayLike, leaf: Array) -> Array:
         return jnp.asarray(number, leaf.dtype)

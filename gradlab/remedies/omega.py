@@ -75,8 +75,8 @@ def omega(
         adjoint = jax.tree.map(lambda leaf: (widen(leaf) / unit).astype(leaf.dtype), adjoint)
         drive = cell.project(ready, x)
         _, pull = jax.vjp(lambda s: cell.advance(ready, s, drive), state)
-        (carried,) = pull(adjoint)
-        before, after = norm(adjoint).squares, norm(carried)
+        (earlier,) = pull(adjoint)
+        before, after = norm(adjoint).squares, norm(earlier)
         # NaN counts: only an adjoint of exactly 0 does not.
         counts = before != 0
         # The root of an exact 0 has no derivative: such a step is left alone.
@@ -138,7 +138,7 @@ def omega_penalty(
     def both(state: Any, adjoint: Any) -> tuple[Any, Any]:
         return state, adjoint
 
-    measured = trace(loss, argnums=(), has_aux=has_aux, batch_axis=0, measure=both)
+    trace_states = trace(loss, argnums=(), has_aux=has_aux, batch_axis=0, measure=both)
 
     def of_sample(params: Any, later: Any, xs: Array, adjoints: Any) -> Array:
         start = cell.start(jnp.result_type(*jax.tree.leaves(params)))
@@ -147,7 +147,7 @@ def omega_penalty(
 
     def penalty(params: Any, batch: Any) -> Array:
         batch = jax.tree.map(lambda leaf: leaf[:sequences], batch)
-        scan = measured(*jax.lax.stop_gradient((params, batch))).scans[0]
+        scan = trace_states(*jax.lax.stop_gradient((params, batch))).scans[0]
         tree = jax.tree.structure(cell.start())
         states, adjoints = (_as_state(part, tree) for part in scan.measured)
         each = jax.vmap(of_sample, in_axes=(None, 1, 0, 1))

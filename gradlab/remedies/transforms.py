@@ -112,10 +112,10 @@ def _keeping(cell: Cell, remedy: str, draw: Initializer, mirrored: bool) -> Cell
         params = cell.init(key, dtype)
         b = params["bias"]
         # A key of its own: the weights stay those of the cell.
-        drawn = draw(jax.random.fold_in(key, 1), (hidden,), b.dtype)
-        b = b.at[keeps.gate * hidden : (keeps.gate + 1) * hidden].set(keeps.sign * drawn)
+        gate_bias = draw(jax.random.fold_in(key, 1), (hidden,), b.dtype)
+        b = b.at[keeps.gate * hidden : (keeps.gate + 1) * hidden].set(keeps.sign * gate_bias)
         if mirrored and keeps.writes is not None:
-            b = b.at[keeps.writes * hidden : (keeps.writes + 1) * hidden].set(-drawn)
+            b = b.at[keeps.writes * hidden : (keeps.writes + 1) * hidden].set(-gate_bias)
         return params | {"bias": b}
 
     return cell._replace(init=init)
