@@ -29,8 +29,8 @@ def _format(kind: str) -> str:
 
 def leaves(params: Any) -> dict[str, np.ndarray]:
     """The parameters by their paths in the tree, such as `params/cell/recurrent`."""
-    found, _ = jax.tree.flatten_with_path(params)
-    return {_name(path): np.asarray(leaf) for path, leaf in found}
+    pairs, _ = jax.tree.flatten_with_path(params)
+    return {_name(path): np.asarray(leaf) for path, leaf in pairs}
 
 
 def _name(path: Any) -> str:
@@ -52,16 +52,16 @@ def read(
     try:
         about, arrays = _arrays.read(path)
         form = about["format"]
-        written = about["version"]
+        file_version = about["version"]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged, or not a {_format(kind)} ({error})") from None
     if form != _format(kind):
         raise ValueError(f"{path}: not a {_format(kind)}")
-    if written != version:
+    if file_version != version:
         raise ValueError(
-            f"{path}: a model file of version {show(written)}, and this gradlab reads version "
+            f"{path}: a model file of version {show(file_version)}, and this gradlab reads version "
             f"{version}; train the model again"
         )
     try:
@@ -83,21 +83,21 @@ def restore(init: Callable[..., Any], arrays: Mapping[str, np.ndarray]) -> Any:
     if set(arrays) != set(names):
         raise ValueError(f"parameters {sorted(arrays)} instead of {sorted(names)}")
     values = [arrays[name] for name in names]
-    for name, (_, wanted), got in zip(names, places, values, strict=True):
-        is_number = jnp.issubdtype(got.dtype, jnp.inexact)
-        is_complex = jnp.issubdtype(wanted.dtype, jnp.complexfloating)
-        fits = is_number and jnp.issubdtype(got.dtype, jnp.complexfloating) == is_complex
-        if wanted.shape != got.shape or not fits:
-            raise ValueError(f"{name}: {got.dtype} {got.shape} instead of {wanted.shape}")
+    for name, (_, like), array in zip(names, places, values, strict=True):
+        is_number = jnp.issubdtype(array.dtype, jnp.inexact)
+        is_complex = jnp.issubdtype(like.dtype, jnp.complexfloating)
+        fits = is_number and jnp.issubdtype(array.dtype, jnp.complexfloating) == is_complex
+        if like.shape != array.shape or not fits:
+            raise ValueError(f"{name}: {array.dtype} {array.shape} instead of {like.shape}")
         # As training has them: float32 has no number for 1e39.
         narrow = np.complex64 if is_complex else np.float32
         with np.errstate(over="ignore"):
-            if not np.isfinite(got.astype(narrow)).all():
+            if not np.isfinite(array.astype(narrow)).all():
                 raise ValueError(f"{name}: not all of its weights are finite")
     return jax.tree.unflatten(tree, map(jnp.asarray, values))
 
 
-def check_number(name: str, value: Any, kind: type, least: float, most: float) -> None:
+def check_number(name: str, value: Any, kind: type, low: float, high: float) -> None:
     """Refuse what is no number between two others.
 
     Raises:
@@ -108,9 +108,9 @@ def check_number(name: str, value: Any, kind: type, least: float, most: float) -
     ValueError: epochs: -1 is not a whole number from 0 to 10
     """
     is_number = isinstance(value, int | kind) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:  # NaN is neither
+    if not is_number or not low <= value <= high:  # NaN is neither
         what = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{name}: {show(value)} is not {what} from {least:g} to {most:g}")
+        raise ValueError(f"{name}: {show(value)} is not {what} from {low:g} to {high:g}")
 
 
 def check_options(options: Any) -> None:

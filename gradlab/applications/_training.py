@@ -26,8 +26,8 @@ class Schedule(Protocol):
 
 def order_by_length(lengths: np.ndarray, batch: int, random: np.random.RandomState) -> np.ndarray:
     """One epoch: batches (n, batch) of indices, each of reviews of similar length, in any order."""
-    shuffled = random.permutation(len(lengths))
-    pools = [shuffled[i : i + batch * POOL] for i in range(0, len(shuffled), batch * POOL)]
+    order = random.permutation(len(lengths))
+    pools = [order[i : i + batch * POOL] for i in range(0, len(order), batch * POOL)]
     pools = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
     # What does not fill a batch is left out, other reviews in every epoch.
     rows = [pool[: len(pool) // batch * batch].reshape(-1, batch) for pool in pools]

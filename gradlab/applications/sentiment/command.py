@@ -37,7 +37,7 @@ Encoding = Annotated[
     str, typer.Option(help="of the reviews' texts, if not UTF-8: cp1252, utf-16", metavar="NAME")
 ]
 
-Chosen = Annotated[
+ModelFile = Annotated[
     Path | None,
     typer.Option(help="a file that `train` wrote; default: gradlab's own model", metavar="FILE"),
 ]
@@ -72,33 +72,33 @@ def train(
 
     # Refuse misspelt names before reading the data.
     choose("unit", unit, sentiment.UNITS)
-    chosen = sentiment.recipe(recipe)
+    plan = sentiment.recipe(recipe)
     if cell is not None:
         choose("cell", cell, cells.names())
-        if "cell" not in chosen.options:
+        if "cell" not in plan.options:
             raise ValueError(f"recipe {recipe!r} has no cell that {cell!r} could replace")
     out = check_out(out)
     reviews = _read(data, encoding)
     if reviews.source == _SNIPPETS or unit != "words":
-        chosen = sentiment.quick(recipe, unit)
+        plan = sentiment.quick(recipe, unit)
     if cell is not None:
-        chosen = chosen._replace(options=chosen.options | {"cell": cell})
+        plan = plan._replace(options=plan.options | {"cell": cell})
     if epochs is not None:
-        chosen = chosen._replace(epochs=epochs)
+        plan = plan._replace(epochs=epochs)
     print(reviews.describe())
-    sentiment.save(_trained(chosen, reviews, seed), out)
+    sentiment.save(_train(plan, reviews, seed), out)
     print(f"saved as {out}")
 
 
-def _trained(recipe: "Recipe", reviews: "Reviews", seed: int = 0) -> "Classifier":
+def _train(recipe: "Recipe", reviews: "Reviews", seed: int = 0) -> "Classifier":
     from gradlab import sentiment
 
     fit, held_out = reviews.part("fit"), reviews.part("held_out")
 
     def watch(epoch: int, classifier: "Classifier", loss: float) -> None:
         if epoch:
-            found = sentiment.evaluate(classifier, held_out.texts, held_out.positive)
-            text = f"loss {loss:.3f} nats, accuracy {found.accuracy:.4f} on held out reviews"
+            evaluation = sentiment.evaluate(classifier, held_out.texts, held_out.positive)
+            text = f"loss {loss:.3f} nats, accuracy {evaluation.accuracy:.4f} on held out reviews"
             print(f"epoch {epoch} of {recipe.epochs}: {text}", flush=True)
 
     return sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
@@ -106,7 +106,7 @@ def _trained(recipe: "Recipe", reviews: "Reviews", seed: int = 0) -> "Classifier
 
 @app.command()
 def evaluate(
-    model: Chosen = None,
+    model: ModelFile = None,
     data: Data = None,
     encoding: Encoding = "utf-8",
     part: Annotated[
@@ -124,8 +124,8 @@ def evaluate(
     reviews = _read(data, encoding)
     new_only = part is None and reviews.split is None
     part = part or ("all" if reviews.split is None else "test")
-    chosen = reviews if part == "all" else reviews.part(part)
-    texts, positive = chosen.texts, chosen.positive
+    subset = reviews if part == "all" else reviews.part(part)
+    texts, positive = subset.texts, subset.positive
     if new_only:
         new = sentiment.unseen(classifier, texts)
         if not new.any():
@@ -134,13 +134,13 @@ def evaluate(
                 "--part all evaluates it on them all the same"
             )
         texts, positive = [texts[i] for i in np.flatnonzero(new)], positive[new]
-    found = sentiment.evaluate(classifier, texts, positive)
+    evaluation = sentiment.evaluate(classifier, texts, positive)
     print(f"{len(texts):,} reviews of {reviews.source} ({part})")
-    if left := len(chosen.texts) - len(texts):
+    if left := len(subset.texts) - len(texts):
         print(f"{left:,} more were left out: the model was trained on them")
-    print(f"accuracy {found.accuracy:.4f}")
+    print(f"accuracy {evaluation.accuracy:.4f}")
     table = rich.table.Table("label", *(f"says {label}" for label in sentiment.LABELS))
-    for label, row in zip(sentiment.LABELS, found.confusion, strict=True):
+    for label, row in zip(sentiment.LABELS, evaluation.confusion, strict=True):
         table.add_row(label, *(f"{count:,}" for count in row))
     rich.console.Console().print(table)
 
@@ -156,7 +156,7 @@ def predict(
     file: Annotated[
         Path | None, typer.Option(help="a review on each line; - for standard input")
     ] = None,
-    model: Chosen = None,
+    model: ModelFile = None,
     json: Annotated[bool, typer.Option("--json", help="a JSON object for each review")] = False,
 ) -> None:
     """Print whether reviews are positive or negative, and the probability of that label."""
@@ -167,26 +167,26 @@ def predict(
     if text is not None and not text.strip():
         raise ValueError("there is nothing to judge: the text is empty")
     rows = read_lines(file, "review") if text is None else [(1, text)]
-    found = sentiment.predict(sentiment.load(model), [text for _, text in rows])
-    for (line, review), said in zip(rows, found, strict=True):
+    predictions = sentiment.predict(sentiment.load(model), [text for _, text in rows])
+    for (line, review), prediction in zip(rows, predictions, strict=True):
         if json:
-            print(_as_json(line, said))
+            print(_as_json(line, prediction))
         elif text is not None:
-            print(_describe(said))
+            print(_describe(prediction))
         else:
-            print(f"{line}: {_describe(said)}: {textwrap.shorten(review, 60)}")
+            print(f"{line}: {_describe(prediction)}: {textwrap.shorten(review, 60)}")
 
 
-def _describe(said: "Prediction") -> str:
-    words = f"{said.known} of {said.words} words known"
-    if math.isnan(said.probability):
-        return f"{said.label} ({words})"
-    return f"{said.label} (probability {said.probability:.3f}, {words})"
+def _describe(prediction: "Prediction") -> str:
+    words = f"{prediction.known} of {prediction.words} words known"
+    if math.isnan(prediction.probability):
+        return f"{prediction.label} ({words})"
+    return f"{prediction.label} (probability {prediction.probability:.3f}, {words})"
 
 
-def _as_json(line: int, said: "Prediction") -> str:
-    probability = None if math.isnan(said.probability) else round(said.probability, 6)
-    return json_of({"line": line, **said._asdict(), "probability": probability})
+def _as_json(line: int, prediction: "Prediction") -> str:
+    probability = None if math.isnan(prediction.probability) else round(prediction.probability, 6)
+    return json_of({"line": line, **prediction._asdict(), "probability": probability})
 
 
 # What the letters of `gate_values` stand for; z is an update gate in the family of the GRU alone.
@@ -197,7 +197,7 @@ _GATES = {"i": "input", "f": "forget", "o": "output", "r": "reset"}
 def explain(
     text: Text,
     out: Annotated[Path, typer.Option(help="the figure, .png or .pdf", metavar="FILE")],
-    model: Chosen = None,
+    model: ModelFile = None,
 ) -> None:
     """Draw what the model remembers, forgets and depends on while it reads TEXT, word by word."""
     from gradlab import sentiment
@@ -207,7 +207,7 @@ def explain(
     if kind not in ("png", "pdf"):
         raise ValueError(f"--out needs a name that ends in .png or .pdf, got {out}")
     classifier = sentiment.load(model)
-    found = sentiment.explain(classifier, text)
+    explanation = sentiment.explain(classifier, text)
 
     from gradlab import figures
 
@@ -215,15 +215,15 @@ def explain(
     words = _GATES | ({"z": "update"} if "gru" in cell else {})
     gates = {
         f"{letter} ({words[letter]})" if letter in words else letter: values
-        for letter, values in found.gates.items()
+        for letter, values in explanation.gates.items()
     }
     says = _describe(sentiment.predict(classifier, text))
     figure = figures.reading(
-        found.tokens,
-        found.states,
+        explanation.tokens,
+        explanation.states,
         gates,
-        found.log_norm,
-        found.probability,
+        explanation.log_norm,
+        explanation.probability,
         f"{cell}: {says}",
         readout_label="probability\nof positive",
     )

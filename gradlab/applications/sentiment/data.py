@@ -102,8 +102,8 @@ def vocabulary(
         counts.update(set(tokens))
         if grams == 2:
             counts.update(set(_pairs(tokens)))
-    ranked = sorted(counts, key=lambda token: (-counts[token], token))
-    return Vocabulary(unit, grams, tuple(ranked[:size]))
+    ranking = sorted(counts, key=lambda token: (-counts[token], token))
+    return Vocabulary(unit, grams, tuple(ranking[:size]))
 
 
 def _pairs(tokens: Sequence[str]) -> list[str]:

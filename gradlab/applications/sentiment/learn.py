@@ -124,9 +124,9 @@ def batch_loss(
     def loss(params: Params, batch: Batch) -> Array:
         k_words, k_pairs, k_units = jax.random.split(batch.key, 3)
         words, pairs = batch.codes[..., 0], batch.codes[..., 1:]
-        lost = jax.random.bernoulli(k_words, word_dropout, words.shape)
-        without = lost | jax.random.bernoulli(k_pairs, pair_dropout, words.shape)
-        words = jnp.where(lost & (words != PADDING), OTHER, words)
+        drops = jax.random.bernoulli(k_words, word_dropout, words.shape)
+        without = drops | jax.random.bernoulli(k_pairs, pair_dropout, words.shape)
+        words = jnp.where(drops & (words != PADDING), OTHER, words)
         pairs = jnp.where(without[..., None], PADDING, pairs)
         codes = jnp.concatenate([words[..., None], pairs], axis=-1)
         z = logits(model, params, codes, batch.skip, k_units)
@@ -138,8 +138,8 @@ def batch_loss(
 def _batch(
     codes: Array, positive: Array, order: Array, skips: Array, key: PRNGKeyArray, step: Array
 ) -> Batch:
-    chosen = order[step]
-    return Batch(codes[chosen], positive[chosen], skips[step], key)
+    rows = order[step]
+    return Batch(codes[rows], positive[rows], skips[step], key)
 
 
 def train(
@@ -218,7 +218,7 @@ def _check(texts: Sequence[str], positive: Bool[np.ndarray, " reviews"]) -> np.n
     return positive
 
 
-_jitted = jax.jit(logits, static_argnums=0)
+_logits = jax.jit(logits, static_argnums=0)
 
 
 def scores(classifier: Classifier, texts: Sequence[str]) -> Float[np.ndarray, " reviews"]:
@@ -233,12 +233,12 @@ def scores(classifier: Classifier, texts: Sequence[str]) -> Float[np.ndarray, " 
     longest_last = np.argsort(lengths, kind="stable")
     size = min(_BATCH, len(texts))
     for i in range(0, len(texts), size):
-        chosen = longest_last[i : i + size]
+        indices = longest_last[i : i + size]
         # The last rows are repeated, so that every batch has one shape and is compiled once.
-        rows = codes[np.resize(chosen, size)]
-        skip = _skip(codes.shape[1], lengths[chosen].max())
-        z = _jitted(classifier.model, classifier.params, rows, skip)
-        out[chosen] = np.asarray(z)[: len(chosen)]
+        rows = codes[np.resize(indices, size)]
+        skip = _skip(codes.shape[1], lengths[indices].max())
+        z = _logits(classifier.model, classifier.params, rows, skip)
+        out[indices] = np.asarray(z)[: len(indices)]
     return out
 
 
@@ -315,19 +315,19 @@ def predict(classifier: Classifier, texts: str | Sequence[str]) -> Any:
     if isinstance(texts, str):
         return predict(classifier, [texts])[0]
     logits = scores(classifier, texts)
-    counts = _known(classifier, texts)
+    counts = _count_known(classifier, texts)
     return [judge(float(z), *row) for z, row in zip(logits, counts, strict=True)]
 
 
-def _known(classifier: Classifier, texts: Sequence[str]) -> list[tuple[int, int]]:
+def _count_known(classifier: Classifier, texts: Sequence[str]) -> list[tuple[int, int]]:
     """Of each text, how many words of what is read are known, and how many there are."""
-    known = frozenset(classifier.vocabulary.tokens)
+    vocabulary = frozenset(classifier.vocabulary.tokens)
     recipe = classifier.recipe
     rows = []
     for text in texts:
         read = UNITS[recipe.unit](text)[-recipe.length :]
         tokens = [token for token in read if any(map(str.isalnum, token))]
-        rows.append((sum(token in known for token in tokens), len(tokens)))
+        rows.append((sum(token in vocabulary for token in tokens), len(tokens)))
     return rows
 
 
@@ -423,13 +423,13 @@ def explain(classifier: Classifier, text: str) -> Explanation:
         raise ValueError(
             f"none of the {len(tokens)} {recipe.unit} of the text is known to this classifier"
         )
-    seen = jax.device_get(_explained(model, classifier.params, codes))
-    states, gates, log_norm, probability = seen
+    arrays = jax.device_get(_explain(model, classifier.params, codes))
+    states, gates, log_norm, probability = arrays
     return Explanation(tokens, states, gates, log_norm, probability, known)
 
 
 @partial(jax.jit, static_argnums=0)
-def _explained(model: Model, params: Params, codes: Array) -> tuple[Any, ...]:
+def _explain(model: Model, params: Params, codes: Array) -> tuple[Any, ...]:
     assert model.read is not None
     states, gates = model.read(params, codes)
     out = trace(model.logit, argnums=())(params, codes)

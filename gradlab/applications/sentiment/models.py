@@ -111,8 +111,8 @@ b = 0), or `standard`, all of them uniform as in PyTorch."""
 
 def _cell(cell: str, embedding: int, hidden: int, initialization: str) -> Cell:
     choose("initialization", initialization, INITIALIZATIONS)
-    drawn = INITIALIZATIONS[initialization](hidden)
-    return cells.make(cell, inputs=embedding, hidden=hidden, **drawn)
+    options = INITIALIZATIONS[initialization](hidden)
+    return cells.make(cell, inputs=embedding, hidden=hidden, **options)
 
 
 def _dense(key: PRNGKeyArray, inputs: int, dtype: DTypeLike | None) -> Params:
@@ -121,7 +121,7 @@ def _dense(key: PRNGKeyArray, inputs: int, dtype: DTypeLike | None) -> Params:
     return {"weight": weight, "bias": jnp.zeros((), dtype)}
 
 
-def _embedded(table: Array, codes: Codes) -> tuple[Float[Array, "T D"], Bool[Array, " T"]]:
+def _embed(table: Array, codes: Codes) -> tuple[Float[Array, "T D"], Bool[Array, " T"]]:
     """x_t, the sum of the rows of the token and of the pair that ends there, and which are real."""
     x = jnp.where(codes[..., None] == PADDING, 0, table[codes]).sum(1)
     return x, codes[:, 0] != PADDING
@@ -175,14 +175,14 @@ def recurrent(
 
     def logit(params: Params, ids: Codes, key: PRNGKeyArray | None = None) -> Array:
         k_x, k_h = (None, None) if key is None else jax.random.split(key)
-        xs, live = _embedded(params["embedding"], ids)
+        xs, live = _embed(params["embedding"], ids)
         xs = xs * drop(k_x, embedding_dropout, embedding, xs.dtype)[None]
         last, _ = run(network, params["cell"], xs, live)
         h = network.read(last) * drop(k_h, dropout, hidden, xs.dtype)
         return h @ params["readout"]["weight"] + params["readout"]["bias"]
 
     def read(params: Params, ids: Codes) -> tuple[Array, dict[str, Array]]:
-        return _watch(network, params["cell"], _embedded(params["embedding"], ids)[0])
+        return _watch(network, params["cell"], _embed(params["embedding"], ids)[0])
 
     return Model("recurrent", init, logit, read)
 
@@ -232,7 +232,7 @@ def pooled(
 
     def logit(params: Params, ids: Codes, key: PRNGKeyArray | None = None) -> Array:
         k_x, k_h = (None, None) if key is None else jax.random.split(key)
-        xs, live = _embedded(params["embedding"], ids)
+        xs, live = _embed(params["embedding"], ids)
         xs = xs * drop(k_x, embedding_dropout, embedding, xs.dtype)[None]
         both = [
             run(network, weights, xs, live, reverse)[1]
@@ -245,7 +245,7 @@ def pooled(
         return h @ params["readout"]["weight"] + params["readout"]["bias"]
 
     def read(params: Params, ids: Codes) -> tuple[Array, dict[str, Array]]:
-        return _watch(network, params["cells"][0], _embedded(params["embedding"], ids)[0])
+        return _watch(network, params["cells"][0], _embed(params["embedding"], ids)[0])
 
     return Model("pooled", init, logit, read)
 
@@ -294,7 +294,7 @@ def convolution(
 
     def logit(params: Params, ids: Codes, key: PRNGKeyArray | None = None) -> Array:
         k_x, k_h = (None, None) if key is None else jax.random.split(key)
-        xs, live = _embedded(params["embedding"], ids)
+        xs, live = _embed(params["embedding"], ids)
         xs = xs * drop(k_x, embedding_dropout, embedding, xs.dtype)[None]
 
         def responses(kernel: Array) -> Array:

@@ -139,7 +139,7 @@ def cuts(
     [False]
     """
     random = np.random.RandomState(seed)
-    found, labels = [], []
+    phrases, labels = [], []
     for text, label in zip(texts, positive, strict=True):
         parts = [part for part in sentences(text) if 3 <= len(part.split()) <= 40]
         if len(parts) < 3:
@@ -147,10 +147,10 @@ def cuts(
         for _ in range(each):
             end = len(parts) if random.rand() < 0.5 else random.randint(1, len(parts) + 1)
             start = max(0, end - random.randint(1, 3))
-            found.append(" ".join(parts[start:end]))
+            phrases.append(" ".join(parts[start:end]))
             labels.append(label)
     labels = np.array(labels, bool)
     if scores is None:
-        return found, labels
-    stay = np.where(labels, 1, -1) * scores(found) > 1
-    return [text for text, stays in zip(found, stay, strict=True) if stays], labels[stay]
+        return phrases, labels
+    stay = np.where(labels, 1, -1) * scores(phrases) > 1
+    return [text for text, stays in zip(phrases, stay, strict=True) if stays], labels[stay]

@@ -98,8 +98,8 @@ def _check_recipe(recipe: Recipe, vocabulary: Vocabulary) -> None:
     Raises:
         ValueError: with the field, and what it may be.
     """
-    for name, (kind, least, most) in _LIMITS.items():
-        _store.check_number(name, getattr(recipe, name), kind, least, most)
+    for name, (kind, low, high) in _LIMITS.items():
+        _store.check_number(name, getattr(recipe, name), kind, low, high)
     choose("unit", recipe.unit, UNITS)
     _store.check_options(recipe.options)
     if (vocabulary.unit, vocabulary.grams) != (recipe.unit, recipe.grams):

@@ -63,23 +63,23 @@ def train(
     from gradlab.applications import translation
 
     # Refuse misspelt names before reading the data.
-    chosen = translation.recipe(recipe or ("sentences" if data else "attention"))
+    plan = translation.recipe(recipe or ("sentences" if data else "attention"))
     for option, name in (("cell", cell), ("decoder", decoder)):
         if name is not None:
             choose(option, name, cells.names())
-            chosen = chosen._replace(options=chosen.options | {option: name})
+            plan = plan._replace(options=plan.options | {option: name})
     if reverse is not None:
-        chosen = chosen._replace(reverse=reverse)
+        plan = plan._replace(reverse=reverse)
     if epochs is not None:
-        chosen = chosen._replace(epochs=epochs)
+        plan = plan._replace(epochs=epochs)
     out = check_out(out)
     pairs = _read(data, (source, target))
     print(pairs.describe(), flush=True)
-    translation.save(_trained(chosen, pairs, (source, target), seed), out)
+    translation.save(_train(plan, pairs, (source, target), seed), out)
     print(f"saved as {out}")
 
 
-def _trained(
+def _train(
     recipe: "Recipe", pairs: "Pairs", languages: tuple[str, str], seed: int = 0
 ) -> "Translator":
     from gradlab.applications import translation
@@ -114,23 +114,23 @@ def evaluate(
     sources, targets = (
         [text for text, fit in zip(side, fits, strict=True) if fit] for side in pairs[:2]
     )
-    written = translation.translate(translator, sources, beam=beam)
-    found = translation.scores(written, targets)
-    print(f"{len(written):,} pairs of {pairs.name} ({part})")
-    if left := len(fits) - len(written):
+    translations = translation.translate(translator, sources, beam=beam)
+    scores = translation.scores(translations, targets)
+    print(f"{len(translations):,} pairs of {pairs.name} ({part})")
+    if left := len(fits) - len(translations):
         print(f"{left:,} more were left out: they are longer than what the model reads")
-    print(describe(found))
-    for i in range(0, len(written), max(len(written) // 5, 1)):
-        print(f"{sources[i]}\n  -> {written[i]}\n  ref {targets[i]}")
+    print(describe(scores))
+    for i in range(0, len(translations), max(len(translations) // 5, 1)):
+        print(f"{sources[i]}\n  -> {translations[i]}\n  ref {targets[i]}")
 
 
-def describe(found: "Scores") -> str:
+def describe(scores: "Scores") -> str:
     """Scores as lines of text, with the signatures that say how they were computed."""
-    lines = [f"exact matches {found.exact:.4f}"]
-    if not found.signatures:
+    lines = [f"exact matches {scores.exact:.4f}"]
+    if not scores.signatures:
         return f"{lines[0]} (BLEU and chrF need sacrebleu: pip install 'gradlab[translation]')"
     for name, value, signature in zip(
-        ("BLEU", "chrF"), (found.bleu, found.chrf), found.signatures, strict=True
+        ("BLEU", "chrF"), (scores.bleu, scores.chrf), scores.signatures, strict=True
     ):
         lines.append(f"{name} {value:.2f}  ({signature})")
     return "\n".join(lines)
@@ -160,7 +160,7 @@ def predict(
     name = "the text" if text is not None else "line {}"
     names = [name.format(line) for line, _ in rows]
     texts = [each for _, each in rows]
-    written = translation.translate(translator, texts, beam=beam, names=names)
-    for (line, each), translated in zip(rows, written, strict=True):
-        row = {"line": line, "source": each.strip(), "translation": translated}
-        print(json_of(row, ensure_ascii=False) if json else translated)
+    translations = translation.translate(translator, texts, beam=beam, names=names)
+    for (line, each), answer in zip(rows, translations, strict=True):
+        row = {"line": line, "source": each.strip(), "translation": answer}
+        print(json_of(row, ensure_ascii=False) if json else answer)

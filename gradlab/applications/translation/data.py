@@ -61,10 +61,10 @@ class Pairs(NamedTuple):
             ValueError: for an unknown name, or a part without a pair.
         """
         choose("part", name, PARTS)
-        chosen = [i for i, part in enumerate(self.parts) if part == name]
-        if not chosen:
+        rows = [i for i, part in enumerate(self.parts) if part == name]
+        if not rows:
             raise ValueError(f"{self.name}: no pair is in the part {name}")
-        sources, targets, parts = ([column[i] for i in chosen] for column in self[:3])
+        sources, targets, parts = ([column[i] for i in rows] for column in self[:3])
         return Pairs(sources, targets, parts, self.name)
 
     def describe(self) -> str:
@@ -113,12 +113,12 @@ def numbers(
     if not 1 <= count <= most + 1:
         raise ValueError(f"there are {most + 1:,} numbers up to {most:,}, and {count:,} are wanted")
     random = np.random.RandomState(seed)
-    chosen = dict.fromkeys(range(min(count, most + 1, 1000)))
-    while len(chosen) < count:
-        drawn = np.exp(random.uniform(0, np.log(most + 1), count)).astype(int)
-        chosen |= dict.fromkeys(drawn[: 10 * count].tolist())
-    kept = sorted(list(chosen)[:count])
-    sources, targets = ([normalize(word(n)) for n in kept] for word in words)
+    choices = dict.fromkeys(range(min(count, most + 1, 1000)))
+    while len(choices) < count:
+        draws = np.exp(random.uniform(0, np.log(most + 1), count)).astype(int)
+        choices |= dict.fromkeys(draws[: 10 * count].tolist())
+    values = sorted(list(choices)[:count])
+    sources, targets = ([normalize(word(n)) for n in values] for word in words)
     parts = [part_of(text) for text in sources]
     return Pairs(sources, targets, parts, f"numbers in words, {source} to {target}")
 
@@ -180,7 +180,7 @@ def read(paths: Sequence[str | Path], source: str = "en", target: str = "fr") ->
             choose(f"language of {path.name}", language, [n for n in header if n != "split"][:20])
     columns = [header.index(source), header.index(target)] if has_names else [0, 1]
     split = header.index("split") if has_names and "split" in header else None
-    found: list[tuple[str, str, str]] = []
+    pairs: list[tuple[str, str, str]] = []
     for number, row in enumerate(rows if has_names else _again(first, rows), 1 + has_names):
         if not any(cell.strip() for cell in row):
             continue
@@ -188,8 +188,8 @@ def read(paths: Sequence[str | Path], source: str = "en", target: str = "fr") ->
         if len(row) != len(header):
             raise ValueError(f"{where}: {len(row)} columns instead of {len(header)}")
         pair = [row[column] for column in columns]
-        found.append((*_pair(pair, where), "" if split is None else _part(row[split], where)))
-    return _pairs(found, str(path))
+        pairs.append((*_pair(pair, where), "" if split is None else _part(row[split], where)))
+    return _pairs(pairs, str(path))
 
 
 def _again(first: list[str], rows: Iterable[list[str]]) -> Iterator[list[str]]:
@@ -205,8 +205,8 @@ def _of_two(source: Path, target: Path) -> Pairs:
             "line i of one must be the translation of line i of the other"
         )
     rows = enumerate(zip(*sides, strict=True), 1)
-    found = [(*_pair(row, f"line {n} of {source} and {target}"), "") for n, row in rows if any(row)]
-    return _pairs(found, f"{source} and {target}")
+    pairs = [(*_pair(row, f"line {n} of {source} and {target}"), "") for n, row in rows if any(row)]
+    return _pairs(pairs, f"{source} and {target}")
 
 
 def _pair(texts: Sequence[str], where: str) -> tuple[str, str]:
@@ -226,10 +226,10 @@ def _part(name: str, where: str) -> str:
     return name
 
 
-def _pairs(found: list[tuple[str, str, str]], name: str) -> Pairs:
-    if not found:
+def _pairs(pairs: list[tuple[str, str, str]], name: str) -> Pairs:
+    if not pairs:
         raise ValueError(f"{name}: there is no pair in it")
-    sources, targets, parts = map(list, zip(*found, strict=True))
+    sources, targets, parts = map(list, zip(*pairs, strict=True))
     parts = [part or part_of(source) for part, source in zip(parts, sources, strict=True)]
     return Pairs(sources, targets, parts, name)
 

@@ -73,8 +73,8 @@ def cross_entropy(
     section 7.
     """
     total = jax.nn.logsumexp(logits, axis=1)
-    chosen = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
-    loss = total - (1 - smoothing) * chosen - smoothing * logits.mean(1)
+    at_target = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
+    loss = total - (1 - smoothing) * at_target - smoothing * logits.mean(1)
     return jnp.where(target == PADDING, 0, loss)
 
 
@@ -105,8 +105,8 @@ def batch_loss(
 def _batch(
     source: Array, target: Array, order: Array, levels: Array, key: Array, step: Array
 ) -> Batch:
-    chosen = order[step]
-    return Batch(source[chosen], target[chosen], levels[step], key)
+    rows = order[step]
+    return Batch(source[rows], target[rows], levels[step], key)
 
 
 def train(
@@ -142,15 +142,15 @@ def train(
         list(map(data.Encoder(words), texts))
         for words, texts in zip(vocabularies, sides, strict=True)
     ]
-    chosen = _short(rows, recipe.length, pairs.name)
-    if left := len(pairs.sources) - len(chosen):
+    indices = _short(rows, recipe.length, pairs.name)
+    if left := len(pairs.sources) - len(indices):
         warnings.warn(
             f"{pairs.name}: {left:,} of {len(pairs.sources):,} pairs have more than "
             f"{recipe.length} pieces on a side and are left out of the training",
             stacklevel=2,
         )
     codes = [
-        data.array([side[i] for i in chosen], recipe.length + 1, reverse=first and recipe.reverse)
+        data.array([side[i] for i in indices], recipe.length + 1, reverse=first and recipe.reverse)
         for first, side in zip((True, False), rows, strict=True)
     ]
     lengths = np.maximum(*((side != PADDING).sum(1) for side in codes))
@@ -182,10 +182,10 @@ def train(
 
 def _short(rows: list[list[list[int]]], most: int, name: str) -> list[int]:
     """Which pairs have at most so many pieces on both sides."""
-    chosen = [i for i, pair in enumerate(zip(*rows, strict=True)) if max(map(len, pair)) <= most]
-    if not chosen:
+    indices = [i for i, pair in enumerate(zip(*rows, strict=True)) if max(map(len, pair)) <= most]
+    if not indices:
         raise ValueError(f"{name}: no pair is as short as {most} pieces a side: nothing to learn")
-    return chosen
+    return indices
 
 
 def _schedule(
@@ -245,7 +245,7 @@ def _search(
         codes = codes[parent].at[:, t].set(code)
         return t + 1, states, codes, total, done[parent] | (code == END)
 
-    def unfinished(carry: Any) -> Array:
+    def continues(carry: Any) -> Array:
         t, _, _, _, done = carry
         return (t < most) & ~done.all()
 
@@ -253,7 +253,7 @@ def _search(
     total = jnp.where(jnp.arange(beam) == 0, 0.0, -jnp.inf)
     codes = jnp.full((beam, most), END, jnp.int32)
     start = jnp.int32(0), states, codes, total, jnp.zeros(beam, bool)
-    _, _, codes, total, _ = jax.lax.while_loop(unfinished, extend, start)
+    _, _, codes, total, _ = jax.lax.while_loop(continues, extend, start)
     pieces = (codes != END).sum(1) + 1
     return codes, total / pieces
 
@@ -288,15 +288,15 @@ def translate(
     recipe = translator.recipe
     rows = _rows(translator, texts, names)
     lengths = np.array([len(row) + 1 for row in rows])
-    written = [""] * len(texts)
+    translations = [""] * len(texts)
     longest_last = np.argsort(lengths, kind="stable")
     for some, length in _groups(longest_last, lengths[longest_last], recipe.length + 1):
         sources = data.array([rows[k] for k in some], length, recipe.reverse)
         most = 2 * length + 10
         codes = _best(translator.model, translator.params, sources, beam or recipe.beam, most)
         for k, row in zip(some, np.asarray(codes), strict=True):
-            written[k] = data.decode(translator.target, row.tolist())
-    return written
+            translations[k] = data.decode(translator.target, row.tolist())
+    return translations
 
 
 def readable(translator: Translator, texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
@@ -349,9 +349,9 @@ def evaluate(translator: Translator, pairs: Pairs) -> float:
         )
     ]
     recipe = translator.recipe
-    chosen = np.array(_short(rows, recipe.length, pairs.name))
-    lengths = np.array([max(len(rows[0][i]), len(rows[1][i])) + 1 for i in chosen])
-    order = chosen[np.argsort(lengths, kind="stable")]
+    indices = np.array(_short(rows, recipe.length, pairs.name))
+    lengths = np.array([max(len(rows[0][i]), len(rows[1][i])) + 1 for i in indices])
+    order = indices[np.argsort(lengths, kind="stable")]
     total = pieces = 0.0
     for some, length in _groups(order, np.sort(lengths), recipe.length + 1):
         codes = [
@@ -445,15 +445,15 @@ def adjoints(translator: Translator, source: str, target: str) -> Adjoints:
     recipe = translator.recipe
     row = _rows(translator, [source])[0]
     reader = translator._replace(source=translator.target)
-    written = _rows(reader, [target])[0]
+    pieces = _rows(reader, [target])[0]
     codes = data.array([row], len(row) + 1, recipe.reverse)[0]
-    wanted = data.array([written], len(written) + 1)[0]
-    log_norm = np.asarray(_adjoints(translator.model, translator.params, codes, wanted))
+    target_codes = data.array([pieces], len(pieces) + 1)[0]
+    log_norm = np.asarray(_adjoints(translator.model, translator.params, codes, target_codes))
     if recipe.reverse:
         log_norm = np.concatenate([log_norm[:, -2::-1], log_norm[:, -1:]], axis=1)
     names = [
         [words.pieces[code - 3] if code >= 3 else "?" for code in side]
-        for words, side in ((translator.source, row), (translator.target, written))
+        for words, side in ((translator.source, row), (translator.target, pieces))
     ]
     return Adjoints([*names[0], "end"], [*names[1], "end"], log_norm)
 
@@ -464,9 +464,9 @@ def _adjoints(model: Model, params: Params, source: Array, target: Array) -> Arr
         memory: Memory = model.read(params, source)
         logits = model.write(params, memory, target)
         is_target = jax.nn.one_hot(target, logits.shape[1], dtype=bool)
-        chosen = jnp.where(is_target, logits, 0).sum(1)
+        at_target = jnp.where(is_target, logits, 0).sum(1)
         others = jax.nn.logsumexp(logits, axis=1, where=~is_target)
-        return (weight * (chosen - others)).sum()
+        return (weight * (at_target - others)).sum()
 
     def row(weight: Array) -> Array:
         # The encoder that reads forwards is the first scan of the program.

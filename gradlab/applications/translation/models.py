@@ -184,11 +184,11 @@ def translator(
         state = writer.step(params["decoder"], state, jnp.concatenate([y, c]))
         return state, jnp.concatenate([writer.read(state), c])
 
-    def score(params: Params, known: Array, ys: Array, key: PRNGKeyArray | None) -> Array:
+    def score(params: Params, features: Array, ys: Array, key: PRNGKeyArray | None) -> Array:
         """The logits of all pieces from rows [d_t; c_t] and y_{t-1}."""
         weights = params["readout"]
         o = jnp.tanh(
-            jnp.concatenate([known, ys], axis=1) @ weights["weight"].T + weights["bias"][None]
+            jnp.concatenate([features, ys], axis=1) @ weights["weight"].T + weights["bias"][None]
         )
         o = o * drop(key, dropout, o.shape, o.dtype)
         return o @ params["target"].T + weights["targets"][None]
@@ -201,13 +201,13 @@ def translator(
         ys = unit * params["target"][before]
         ys = ys * drop(k_y, embedding_dropout, embedding, ys.dtype)[None]
         ready = params | {"decoder": writer.prepare(params["decoder"])}
-        _, known = jax.lax.scan(lambda s, y: advance(ready, memory, s, y), memory.state, ys)
-        return score(params, known, ys, k_o)
+        _, features = jax.lax.scan(lambda s, y: advance(ready, memory, s, y), memory.state, ys)
+        return score(params, features, ys, k_o)
 
     def step(params: Params, memory: Memory, state: Any, code: Array) -> tuple[Any, Array]:
         y = unit * params["target"][code]
-        state, known = advance(params, memory, state, y)
-        return state, score(params, known[None], y[None], None)[0]
+        state, features = advance(params, memory, state, y)
+        return state, score(params, features[None], y[None], None)[0]
 
     return Model(init, read, write, step)
 

@@ -62,8 +62,8 @@ def check(recipe: Recipe) -> None:
     Raises:
         ValueError: with the field, and what it may be.
     """
-    for name, (kind, least, most) in _LIMITS.items():
-        _store.check_number(name, getattr(recipe, name), kind, least, most)
+    for name, (kind, low, high) in _LIMITS.items():
+        _store.check_number(name, getattr(recipe, name), kind, low, high)
     if not isinstance(recipe.reverse, bool):
         raise ValueError(f"reverse: {recipe.reverse!r} is neither true nor false")
     _store.check_options(recipe.options)

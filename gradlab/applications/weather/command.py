@@ -92,18 +92,18 @@ def evaluate(
 
     forecaster = weather.load(model)
     series = _read(data, time, value).part(part, before=forecaster.recipe.length)
-    found = weather.evaluate(forecaster, series)
+    scores = weather.evaluate(forecaster, series)
     horizon = forecaster.recipe.horizon
-    shown = sorted({1, -(-horizon // 4), -(-horizon // 2), horizon})
+    horizons = sorted({1, -(-horizon // 4), -(-horizon // 2), horizon})
     table = rich.table.Table(
         title=f"root mean squared error in {series.unit}, {part} part of {series.name}",
         title_justify="left",
     )
     table.add_column("forecast")
-    for j in shown:
+    for j in horizons:
         table.add_column(f"{j} steps" if j > 1 else "1 step", justify="right")
-    for name, errors in found.items():
-        table.add_row(name, *(f"{errors[j - 1]:.3f}" for j in shown))
+    for name, errors in scores.items():
+        table.add_row(name, *(f"{errors[j - 1]:.3f}" for j in horizons))
     rich.console.Console().print(table)
 
 

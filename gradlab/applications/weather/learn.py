@@ -166,9 +166,9 @@ def forecast(
     if not np.isfinite(past).all():
         raise ValueError("not all of the values that the forecast reads are finite")
     z = forecaster.standardize(past)
-    found = _apply(forecaster.network, forecaster.params, np.atleast_2d(z))
-    found = np.asarray(found, float).reshape(*past.shape[:-1], forecaster.recipe.horizon)
-    return found * forecaster.spread + forecaster.mean
+    values = _apply(forecaster.network, forecaster.params, np.atleast_2d(z))
+    values = np.asarray(values, float).reshape(*past.shape[:-1], forecaster.recipe.horizon)
+    return values * forecaster.spread + forecaster.mean
 
 
 def forecasts(forecaster: Forecaster, series: Series) -> dict[str, Float[np.ndarray, "m horizon"]]:
@@ -200,9 +200,9 @@ def evaluate(forecaster: Forecaster, series: Series) -> dict[str, Float[np.ndarr
             f"the forecaster learnt steps of {forecaster.step} s, and {series.name} has "
             f"{series.step} s"
         )
-    found = forecasts(forecaster, series)
-    truth = found.pop("truth")
-    return {name: np.sqrt(np.mean((says - truth) ** 2, axis=0)) for name, says in found.items()}
+    ways = forecasts(forecaster, series)
+    truth = ways.pop("truth")
+    return {name: np.sqrt(np.mean((says - truth) ** 2, axis=0)) for name, says in ways.items()}
 
 
 def reach(
@@ -222,8 +222,8 @@ def reach(
     past, _ = windows(series.values, forecaster.recipe.length, forecaster.recipe.horizon)
     if not 1 <= horizon <= forecaster.recipe.horizon:
         raise ValueError(f"the horizon is 1 to {forecaster.recipe.horizon}, got {horizon}")
-    chosen = past[np.linspace(0, len(past) - 1, min(count, len(past))).astype(int)]
-    z = forecaster.standardize(chosen)
+    sample = past[np.linspace(0, len(past) - 1, min(count, len(past))).astype(int)]
+    z = forecaster.standardize(sample)
     log_norm = _adjoints(forecaster.network, forecaster.params, z, horizon - 1)
     log_norm = np.asarray(log_norm, float).T[:, ::-1]
     with np.errstate(invalid="ignore"):

@@ -64,8 +64,8 @@ def check(recipe: Recipe) -> None:
     Raises:
         ValueError: with the field, and what it may be.
     """
-    for name, (kind, least, most) in _LIMITS.items():
-        _store.check_number(name, getattr(recipe, name), kind, least, most)
+    for name, (kind, low, high) in _LIMITS.items():
+        _store.check_number(name, getattr(recipe, name), kind, low, high)
     choose("cell", recipe.cell, cells.names())
 
 
@@ -73,9 +73,9 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Forecaster
     recipe = Recipe(**about["recipe"])
     check(recipe)
     facts = {name: about[name] for name in _FACTS}
-    for name, (kind, least, most) in _FACTS.items():
+    for name, (kind, low, high) in _FACTS.items():
         if kind is not str:
-            _store.check_number(name, facts[name], kind, least, most)
+            _store.check_number(name, facts[name], kind, low, high)
     if not isinstance(facts["unit"], str):
         raise ValueError("the unit is no text")
     if facts["period"] > recipe.length:
