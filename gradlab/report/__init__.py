@@ -118,7 +118,7 @@ def page(
     schema = frames.schema_of(manifest)
     if failed is None:
         failed = runs[runs["status"] == "failed"]
-    measured = runs[runs["status"] != "failed"]
+    complete = runs[runs["status"] != "failed"]
     names = schema.point
     subject = {"training": "task", "gradients": "input"}.get(schema.kind)
     subjects = {str(value): None for value in runs[subject].dropna()} if subject else {}
@@ -134,12 +134,12 @@ def page(
         title=_title(runs, schema.kind),
         lede=_lede(runs, manifest),
         counts={"status": _count(runs["status"])}
-        | ({"verdict": _count(measured["verdict"])} if "verdict" in measured else {}),
+        | ({"verdict": _count(complete["verdict"])} if "verdict" in complete else {}),
         kind=schema.kind,
         axes=axes(runs, names, schema.runs),
         spec=_spec(manifest.get("spec")),
         figures=_figures(figures or {}, subjects),
-        table=_TABLES.get(schema.kind, points)(measured, schema),
+        table=_TABLES.get(schema.kind, points)(complete, schema),
         failed=failures(failed, schema),
         facts=_facts(manifest),
         files=manifest.get("files") or {},
@@ -191,13 +191,13 @@ def _title(runs: pd.DataFrame, kind: str) -> str:
     if kind not in _TABLES:
         return kind
     cells = [str(cell) for cell in runs["cell"].unique()]
-    title = _listed(cells) if len(cells) <= 4 else f"{len(cells)} cells"
+    title = _enumerate(cells) if len(cells) <= 4 else f"{len(cells)} cells"
     if kind == "gradients":
         return f"Gradients of {title}"
-    return f"Training {title} on {_listed([str(task) for task in runs['task'].unique()])}"
+    return f"Training {title} on {_enumerate([str(task) for task in runs['task'].unique()])}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _enumerate(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
@@ -216,33 +216,33 @@ def _lede(runs: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
 def _device(device: Any) -> str:
     """The devices without their platforms: "NVIDIA H100" for "gpu: NVIDIA H100"."""
     names = device if isinstance(device, list) else [device]
-    return _listed([str(name).rpartition(": ")[2] for name in names])
+    return _enumerate([str(name).rpartition(": ")[2] for name in names])
 
 
 def _count(values: pd.Series) -> dict[str, int]:
-    found = values.value_counts()
-    return {str(name): int(count) for name, count in found.items() if count}
+    counts = values.value_counts()
+    return {str(name): int(count) for name, count in counts.items() if count}
 
 
 def _figures(figures: Mapping[str, bytes], subjects: Iterable[str]) -> list[Figure]:
     """The figures, those about one input or task together, in the order of `CAPTIONS`."""
-    known, places = list(CAPTIONS), list(subjects)
+    kinds, places = list(CAPTIONS), list(subjects)
 
     def place(name: str) -> tuple[int, int, str]:
         kind, _, subject = name.removesuffix(".png").partition("-")
         return (
             places.index(subject) if subject in places else len(places),
-            known.index(kind) if kind in known else len(known),
+            kinds.index(kind) if kind in kinds else len(kinds),
             name,
         )
 
-    found = []
+    entries = []
     for number, name in enumerate(sorted(figures, key=place), 1):
         stem = name.removesuffix(".png")
         kind, _, subject = stem.partition("-")
         caption = CAPTIONS.get(kind, Caption(stem, ""))
         width, height = struct.unpack(">II", figures[name][16:24])
-        found.append(
+        entries.append(
             Figure(
                 number,
                 subject if kind in CAPTIONS else "",
@@ -253,7 +253,7 @@ def _figures(figures: Mapping[str, bytes], subjects: Iterable[str]) -> list[Figu
                 height,
             )
         )
-    return found
+    return entries
 
 
 def _spec(spec: Any) -> str:
@@ -279,7 +279,7 @@ def _part(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the manifest says beside the spec and the files, known facts first: (name, text)."""
-    shown = {
+    formats = {
         "kind": _text,
         "status": _text,
         "runs": _text,
@@ -296,12 +296,12 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         "format": _text,
     }
     names = {"kind": "measured", "written": "finished", "seconds": "took", "git": "commit"}
-    others = [key for key in manifest if key not in (*shown, "spec", "files", "blocks", "sum")]
+    others = [key for key in manifest if key not in (*formats, "spec", "files", "blocks", "sum")]
     facts = []
-    for key in (*shown, *others):
+    for key in (*formats, *others):
         value = manifest.get(key)
         if value is not None and value != [] and value != {}:
-            facts.append((names.get(key, key.replace("_", " ")), shown.get(key, _text)(value)))
+            facts.append((names.get(key, key.replace("_", " ")), formats.get(key, _text)(value)))
     return facts
 
 
@@ -350,15 +350,15 @@ def _chunks(chunks: Any) -> str:
     if not isinstance(chunks, list) or not all(isinstance(chunk, Mapping) for chunk in chunks):
         return _text(chunks)
     seconds = [c["seconds"] for c in chunks if isinstance(c.get("seconds"), int | float)]
-    started = sorted(str(c["started"]) for c in chunks if c.get("started"))
+    starts = sorted(str(c["started"]) for c in chunks if c.get("started"))
     hosts = Counter(str(c["host"]) for c in chunks if c.get("host"))
     lines = [f"{len(chunks):,}"]
     if seconds:
         lines[0] += (
             f", {format_duration(sum(seconds))} in all, the longest {format_duration(max(seconds))}"
         )
-    if started:
-        lines.append(f"first started {_time(started[0])}, last {_time(started[-1])}")
+    if starts:
+        lines.append(f"first started {_time(starts[0])}, last {_time(starts[-1])}")
     lines += [f"on {host}: {count:,}" for host, count in hosts.most_common()]
     return "\n".join(lines)
 

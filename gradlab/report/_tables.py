@@ -48,13 +48,13 @@ class Table(NamedTuple):
     @property
     def groups(self) -> list[tuple[str, int]]:
         """The upper row of heads: each name with the columns below it; none where none has one."""
-        found: list[tuple[str, int]] = []
+        spans: list[tuple[str, int]] = []
         for head in self.heads:
-            if found and found[-1][0] == head.group:
-                found[-1] = (head.group, found[-1][1] + 1)
+            if spans and spans[-1][0] == head.group:
+                spans[-1] = (head.group, spans[-1][1] + 1)
             else:
-                found.append((head.group, 1))
-        return found if any(name for name, _ in found) else []
+                spans.append((head.group, 1))
+        return spans if any(name for name, _ in spans) else []
 
 
 class Axis(NamedTuple):
@@ -71,7 +71,7 @@ def axes(
     runs: pd.DataFrame, names: Sequence[str], schema: Mapping[str, frames.Column]
 ) -> dict[str, list[Axis]]:
     """The axes that the runs differ in, and those that all runs which have them share."""
-    found: dict[str, list[Axis]] = {"swept": [], "fixed": []}
+    groups: dict[str, list[Axis]] = {"swept": [], "fixed": []}
     for name in (*names, "seed"):
         values = runs[name].dropna().unique().tolist()
         if not values:
@@ -80,8 +80,8 @@ def axes(
         meaning = schema[name].meaning.partition("; missing")[0].partition("; NaN")[0]
         unit = "" if schema[name].unit == "1" else schema[name].unit
         axis = Axis(name.replace("_", " "), meaning, _values(values), unit, len(values))
-        found["swept" if len(values) > 1 else "fixed"].append(axis)
-    return found
+        groups["swept" if len(values) > 1 else "fixed"].append(axis)
+    return groups
 
 
 def _values(values: list[Any]) -> str:
@@ -142,7 +142,7 @@ def trained(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
         return None
     points = frames.trained_summary(runs)
     varying = [name for name in schema.point if points[name].nunique() > 1]
-    shown = list(dict.fromkeys((*(v for v in varying if v == "task"), "cell", *varying)))
+    columns = list(dict.fromkeys((*(v for v in varying if v == "task"), "cell", *varying)))
     statistics = {
         "runs": ("runs", "", "d"),
         "solved": ("solved", "", ""),
@@ -164,12 +164,12 @@ def trained(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
         "solved": "share of runs",
         "nonfinite": "share of runs",
     }
-    heads = [_axis_head(points, name, schema.runs) for name in shown]
+    heads = [_axis_head(points, name, schema.runs) for name in columns]
     for name, (text, unit, _) in statistics.items():
         heads.append(Head(text, unit, True, group.get(name, "")))
     rows = []
     for row in points.head(MOST).to_dict("records"):
-        cells = [_axis(row[name]) for name in shown]
+        cells = [_axis(row[name]) for name in columns]
         for name, (_, _, form) in statistics.items():
             cells.append(_number(row[name], form) if form else _share(row[name], name))
         rows.append(cells)
@@ -181,14 +181,14 @@ def points(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
     if runs.empty:
         return None
     table = schema.summarize(runs, schema)
-    shown = [name for name in schema.point if table[name].nunique(dropna=False) > 1]
+    columns = [name for name in schema.point if table[name].nunique(dropna=False) > 1]
     medians = [name for name in table if name.endswith("_median")]
-    heads = [_axis_head(table, name, schema.runs) for name in shown]
+    heads = [_axis_head(table, name, schema.runs) for name in columns]
     heads += [Head("runs", "", True)]
     heads += [Head(name.removesuffix("_median"), "", True, "median over seeds") for name in medians]
     rows = [
         [
-            *(_axis(row[name]) for name in shown),
+            *(_axis(row[name]) for name in columns),
             _number(row["runs"], "d"),
             *(_number(row[name], ".4g") for name in medians),
         ]
@@ -197,28 +197,28 @@ def points(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
     return Table(heads, rows, max(len(table) - MOST, 0))
 
 
-def failures(failed: pd.DataFrame, schema: frames.Schema) -> Table | None:
+def failures(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
     """A row per failed run: what sets it apart, and why it failed; None where none did."""
-    if failed.empty:
+    if runs.empty:
         return None
-    present = [name for name in schema.point if name in failed]
-    varying = [name for name in present if failed[name].nunique() > 1]
+    present = [name for name in schema.point if name in runs]
+    varying = [name for name in present if runs[name].nunique() > 1]
     always = [name for name in ("cell",) if name in present]
-    shown = list(dict.fromkeys((*always, *varying, "seed")))
-    heads = [_axis_head(failed, name, schema.runs) for name in shown] + [
+    columns = list(dict.fromkeys((*always, *varying, "seed")))
+    heads = [_axis_head(runs, name, schema.runs) for name in columns] + [
         Head("reason"),
         Head("run"),
     ]
-    reasons = failed["reason"] if "reason" in failed else pd.Series(None, index=failed.index)
+    reasons = runs["reason"] if "reason" in runs else pd.Series(None, index=runs.index)
     rows = [
         [
-            *(_axis(row[name]) for name in shown),
+            *(_axis(row[name]) for name in columns),
             _label("not recorded" if pd.isna(reason) else reason),
             _label(row["run_id"] if "run_id" in row else ""),
         ]
-        for row, reason in zip(failed.head(MOST).to_dict("records"), reasons, strict=False)
+        for row, reason in zip(runs.head(MOST).to_dict("records"), reasons, strict=False)
     ]
-    return Table(heads, rows, max(len(failed) - MOST, 0))
+    return Table(heads, rows, max(len(runs) - MOST, 0))
 
 
 def _axis_head(frame: pd.DataFrame, name: str, schema: Mapping[str, frames.Column]) -> Head:

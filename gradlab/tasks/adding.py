@@ -46,8 +46,8 @@ def adding(length: int = 100) -> Task:
         first = jax.random.randint(first_key, (), 0, length // 2, jnp.int32)
         second = jax.random.randint(second_key, (), length // 2, length, jnp.int32)
         step = jnp.arange(length)
-        marked = ((step == first) | (step == second)).astype(u.dtype)
-        return jnp.stack([u, marked], axis=1), u[first] + u[second]
+        marks = ((step == first) | (step == second)).astype(u.dtype)
+        return jnp.stack([u, marks], axis=1), u[first] + u[second]
 
     def loss(outputs: Float[Array, " 1"], target: Float[Array, ""]) -> Float[Array, ""]:
         return jnp.square(outputs[0] - target)

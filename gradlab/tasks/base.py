@@ -90,10 +90,10 @@ def _check_shapes(name: str, task: Task) -> None:
     outputs = jax.ShapeDtypeStruct((*steps, task.outputs), jnp.float32)
     xs, loss, error = jax.eval_shape(run, jax.random.key(0), outputs)
     expected = {"sample": (task.length, task.inputs), "loss": (), "error": ()}
-    for (what, shape), found in zip(expected.items(), (xs, loss, error), strict=True):
-        if found.shape != shape:
+    for (what, shape), array in zip(expected.items(), (xs, loss, error), strict=True):
+        if array.shape != shape:
             raise ValueError(
-                f"the {what} of the task {name} must have the shape {shape}, got {found.shape}"
+                f"the {what} of the task {name} must have the shape {shape}, got {array.shape}"
             )
 
 

@@ -10,7 +10,7 @@ from gradlab.tasks import _checks
 from gradlab.tasks.base import Task, check_minimum, cross_entropy, register, share_wrong
 
 SYMBOLS = 8
-REMEMBERED = 10
+COPY_LENGTH = 10
 BLANK, DELIMITER = SYMBOLS, SYMBOLS + 1
 
 
@@ -44,23 +44,23 @@ def copying(delay: int = 100) -> Task:
     Arjovsky, Shah & Bengio, "Unitary evolution recurrent neural networks" (2016), section 5.1.
     """
     check_minimum("copying", 1, delay=delay)
-    check_minimum("copying", 1, length=delay + 2 * REMEMBERED)
+    check_minimum("copying", 1, length=delay + 2 * COPY_LENGTH)
 
     def sample(
         key: PRNGKeyArray, dtype=None
     ) -> tuple[Float[Array, "length 10"], Int[Array, " length"]]:
         dtype = _checks.floating(dtype)
-        symbols = jax.random.randint(key, (REMEMBERED,), 0, SYMBOLS, jnp.int32)
-        blanks = jnp.full(delay + REMEMBERED, BLANK, jnp.int32)
+        symbols = jax.random.randint(key, (COPY_LENGTH,), 0, SYMBOLS, jnp.int32)
+        blanks = jnp.full(delay + COPY_LENGTH, BLANK, jnp.int32)
         codes = jnp.concatenate([symbols, blanks.at[delay - 1].set(DELIMITER)])
         return jax.nn.one_hot(codes, SYMBOLS + 2, dtype=dtype), jnp.concatenate([blanks, symbols])
 
     def error(outputs: Float[Array, "length 9"], target: Int[Array, " length"]) -> Float[Array, ""]:
-        return share_wrong(outputs[-REMEMBERED:], target[-REMEMBERED:])
+        return share_wrong(outputs[-COPY_LENGTH:], target[-COPY_LENGTH:])
 
     return Task(
         name="copying",
-        length=delay + 2 * REMEMBERED,
+        length=delay + 2 * COPY_LENGTH,
         inputs=SYMBOLS + 2,
         outputs=SYMBOLS + 1,
         every_step=True,
@@ -68,7 +68,7 @@ def copying(delay: int = 100) -> Task:
         loss=cross_entropy,
         error=error,
         baselines={
-            "memoryless": REMEMBERED * math.log(SYMBOLS) / (delay + 2 * REMEMBERED),
+            "memoryless": COPY_LENGTH * math.log(SYMBOLS) / (delay + 2 * COPY_LENGTH),
         },
         solved=0.01,
     )

@@ -108,8 +108,8 @@ class Reviews(NamedTuple):
         draws = np.array([_draws(text) for text in self.texts]).reshape(-1, 2)
         test = draws[:, 0] < TEST_SHARE if self.split is None else self.split == "test"
         held_out = ~test & (draws[:, 1] < HELD_OUT_SHARE)
-        chosen = {"test": test, "train": ~test, "held_out": held_out, "fit": ~(test | held_out)}
-        rows = np.flatnonzero(chosen[name])
+        masks = {"test": test, "train": ~test, "held_out": held_out, "fit": ~(test | held_out)}
+        rows = np.flatnonzero(masks[name])
         if not rows.size:
             raise ValueError(
                 f"{self.source}: no reviews in the part {name!r} "
@@ -131,8 +131,8 @@ class Reviews(NamedTuple):
         if self.split is None:
             return f"{text}: no split of its own"
         for mark, name in zip(":,", _SPLITS, strict=True):
-            chosen = positive[self.split == name]
-            text += f"{mark} {name} {chosen.size:,} ({chosen.sum():,} positive)"
+            labels = positive[self.split == name]
+            text += f"{mark} {name} {labels.size:,} ({labels.sum():,} positive)"
         return text
 
 
@@ -246,10 +246,10 @@ def _plain(text: str) -> str:
     return " ".join(filter(None, map(str.strip, _BREAK.split(text))))
 
 
-def _gathered(rows: Iterable[tuple[str, bool, str | None]], source: Path) -> Reviews:
+def _gather(rows: Iterable[tuple[str, bool, str | None]], source: Path) -> Reviews:
     texts, positive, split = zip(*rows, strict=True)
-    marked = None if None in split else np.array(split)
-    return Reviews(list(texts), np.array(positive), marked, str(source))
+    splits = None if None in split else np.array(split)
+    return Reviews(list(texts), np.array(positive), splits, str(source))
 
 
 def _check_encoding(encoding: str) -> None:
@@ -269,7 +269,7 @@ def _read_table(path: Path, encoding: str) -> Reviews:
     rows = list(_parquet_records(path) if is_parquet else _csv_records(path, encoding))
     if not rows:
         raise ValueError(f"{path}: no reviews in it, only the names of the columns")
-    return _gathered(rows, path)
+    return _gather(rows, path)
 
 
 def _parquet_records(path: Path) -> Iterator[tuple[str, bool, str | None]]:
@@ -312,11 +312,11 @@ def _csv_records(path: Path, encoding: str) -> Iterator[tuple[str, bool, str | N
 def _delimiter(line: str) -> str:
     """What parts the names of the columns: a comma, unless another one finds more of them."""
 
-    def found(delimiter: str) -> int:
+    def count_names(delimiter: str) -> int:
         names = [name.strip(' "\r\n') for name in line.split(delimiter)]
         return max(sum(name in names for name in each) for each in (_OURS, _OTHERS))
 
-    return max(_DELIMITERS, key=found)
+    return max(_DELIMITERS, key=count_names)
 
 
 def _rows(reader: Any, path: Path) -> Iterator[tuple[str, bool, str | None]]:
@@ -348,10 +348,10 @@ def _columns(header: list[str], where: str) -> list[int]:
         if header.count(name) != 1 and (name in header or name != "split")
     ]
     if wrong:
-        found = _names.shorten(", ".join(map(_names.show, header)) or "none", 200)
+        listing = _names.shorten(", ".join(map(_names.show, header)) or "none", 200)
         raise ValueError(
             f"{where}: {' and '.join(wrong)}; valid columns: review and sentiment (or text "
-            f"and label) and, if you like, split and any others; found: {found}"
+            f"and label) and, if you like, split and any others; found: {listing}"
         )
     return [header.index(name) for name in names if name in header]
 
@@ -361,8 +361,8 @@ def _record(
 ) -> tuple[str, bool, str | None]:
     for name, value, valid in (("sentiment", sentiment, _LABELS), ("split", split, _SPLITS)):
         if value is not None and value not in valid:
-            shown = _names.show(value)
-            raise ValueError(f"{where}: {name} is {shown}; valid: {', '.join(valid)}")
+            quote = _names.show(value)
+            raise ValueError(f"{where}: {name} is {quote}; valid: {', '.join(valid)}")
     if len(review) > LONGEST:
         raise ValueError(f"{where}: the review is longer than {LONGEST:,} characters")
     text = _plain(review)
@@ -374,14 +374,14 @@ def _record(
 def _lines(path: Path, encoding: str) -> Iterator[str]:
     """The lines of a file, plain or compressed; they are decoded singly to know which is wrong."""
     name = path.name.lower()
-    kinds = [packed for kind in _KINDS for packed in _OPEN if name.endswith(kind + packed)]
+    kinds = [suffix for kind in _KINDS for suffix in _OPEN if name.endswith(kind + suffix)]
     if not kinds:
         raise ValueError(f"{path}: not a kind of file that is known here; valid: {_VALID}")
     number = 0
     with _OPEN[kinds[0]](path, "rb") as file:
         try:
             for number, line in enumerate(_byte_lines(file, encoding, path), 1):
-                text = _decoded(line, path, number, encoding)
+                text = _decode(line, path, number, encoding)
                 yield text.removeprefix("\ufeff") if number == 1 else text
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
             raise ValueError(
@@ -412,7 +412,7 @@ def _byte_lines(file: Any, encoding: str, path: Path) -> Iterator[bytes]:
             raise ValueError(f"{path}, after line {number}: not {encoding} ({error})") from None
 
 
-def _decoded(content: bytes, path: Path, line: int, encoding: str) -> str:
+def _decode(content: bytes, path: Path, line: int, encoding: str) -> str:
     """The text of content, which starts at that line of the file."""
     try:
         return content.decode(encoding)
@@ -426,13 +426,13 @@ def _decoded(content: bytes, path: Path, line: int, encoding: str) -> str:
 
 
 def _read_folder(folder: Path, encoding: str) -> Reviews:
-    return _gathered(_folder_records(folder, encoding), folder)
+    return _gather(_folder_records(folder, encoding), folder)
 
 
 def _folder_records(folder: Path, encoding: str) -> Iterator[tuple[str, bool, str | None]]:
     for (split, label), paths in _text_files(folder).items():
         for path in paths:
-            text = _plain(_decoded(path.read_bytes(), path, 1, encoding))
+            text = _plain(_decode(path.read_bytes(), path, 1, encoding))
             if not text:
                 raise ValueError(f"{path}, line 1: the review is empty")
             yield text, _LABEL_FOLDERS[label], split
@@ -478,11 +478,11 @@ def _fetch(url: str, archive: Path, sha256: str, progress: Any) -> None:
         while reason.__context__ is not None:  # down to the one without the libraries' wrapping
             reason = reason.__context__
         raise ConnectionError(f"cannot download {url} ({reason}); {by_hand}") from None
-    found = pooch.file_hash(str(archive), alg="sha256")
-    if found != sha256:
+    digest = pooch.file_hash(str(archive), alg="sha256")
+    if digest != sha256:
         raise ValueError(
-            f"{url}: not the archive on record, its SHA-256 is {found} instead of {sha256}, and it "
-            f"was thrown away; {by_hand}"
+            f"{url}: not the archive on record, its SHA-256 is {digest} instead of {sha256}, and "
+            f"it was thrown away; {by_hand}"
         )
 
 

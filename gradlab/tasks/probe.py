@@ -68,8 +68,8 @@ def loss(
     >>> value(cell.init(key), gaussian.gaussian(key, length=10, features=3)).shape
     ()
     """
-    checked = checked_loss(cell, direction)
-    return lambda params, xs: checked(params, xs)[0]
+    value_and_finite = checked_loss(cell, direction)
+    return lambda params, xs: value_and_finite(params, xs)[0]
 
 
 def untied_loss(

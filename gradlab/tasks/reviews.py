@@ -58,20 +58,20 @@ def snippets() -> tuple[list[str], np.ndarray]:
     >>> texts[2], bool(positive[2])
     ('Effective but too tepid biopic', False)
     """
-    packed = resources.files("gradlab.tasks").joinpath("data", FILE).read_bytes()
-    lines = bz2.decompress(packed).decode("utf-8").removesuffix("\n").split("\n")
+    archive = resources.files("gradlab.tasks").joinpath("data", FILE).read_bytes()
+    lines = bz2.decompress(archive).decode("utf-8").removesuffix("\n").split("\n")
     ratings, texts = zip(*(line.split("\t") for line in lines), strict=True)
     return list(texts), np.array(ratings, dtype=np.float64) > 0
 
 
-class _Encoded(NamedTuple):
+class _Encoding(NamedTuple):
     corpus: Corpus
     vocabulary: tuple[str, ...]
     frequencies: np.ndarray
 
 
 @lru_cache(maxsize=1)
-def _encoded() -> _Encoded:
+def _encode() -> _Encoding:
     texts, _ = snippets()
     # RandomState: its streams are frozen for good, those of Generator may change with NumPy.
     order = np.random.RandomState(_ORDER_SEED).permutation(len(texts))
@@ -90,7 +90,7 @@ def _encoded() -> _Encoded:
     frequencies = np.bincount(codes, minlength=len(vocabulary)) / codes.size
     for array in (codes, starts, frequencies):
         array.flags.writeable = False
-    return _Encoded(Corpus(codes, starts), vocabulary, frequencies)
+    return _Encoding(Corpus(codes, starts), vocabulary, frequencies)
 
 
 def corpus() -> Corpus:
@@ -100,7 +100,7 @@ def corpus() -> Corpus:
     >>> print(decode(codes[starts[2] : starts[3]]), end="")  # one review and its newline
     Don't waste your money.
     """
-    return _encoded().corpus
+    return _encode().corpus
 
 
 def vocabulary() -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def vocabulary() -> tuple[str, ...]:
     >>> len(vocabulary()), vocabulary()[:3]
     (81, ('\\n', ' ', '!'))
     """
-    return _encoded().vocabulary
+    return _encode().vocabulary
 
 
 def decode(codes: Int[Array | np.ndarray, " length"]) -> str:
@@ -136,7 +136,7 @@ def embedding(features: int) -> Float[np.ndarray, "codes features"]:
     True
     """
     _checks.positive(features=features)
-    p = _encoded().frequencies
+    p = _encode().frequencies
     w = np.random.RandomState(_EMBEDDING_SEED).standard_normal((p.size, features))
     w -= p @ w
     w /= np.sqrt(p @ w**2)
@@ -163,7 +163,7 @@ def characters(
     A sermonizing and lifeless paean to teenage dullards.
     """
     _checks.positive(length=length)
-    corpus = _encoded().corpus if corpus is None else corpus
+    corpus = _encode().corpus if corpus is None else corpus
     codes, starts = jnp.asarray(corpus.codes), jnp.asarray(corpus.starts)
     # int32 whatever jax_enable_x64 says, so that both settings draw the same review.
     start = starts[jax.random.randint(key, (), 0, starts.size, dtype=jnp.int32)]

@@ -86,7 +86,7 @@ class Checkpoint:
                 "delete it to start anew"
             )
         leaves, tree = jax.tree.flatten((state, shapes))
-        values = [_restored(array, leaf) for leaf, array in zip(leaves, arrays, strict=True)]
+        values = [_restore(array, leaf) for leaf, array in zip(leaves, arrays, strict=True)]
         state, records = jax.tree.unflatten(tree, values)
         return jax.tree.map(jnp.asarray, state), [records]
 
@@ -157,7 +157,7 @@ def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _restored(array: np.ndarray, like: Any) -> Any:
+def _restore(array: np.ndarray, like: Any) -> Any:
     if _is_key(like):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
     # An older file has bfloat16 and the like as void types.

@@ -88,12 +88,12 @@ def coordinate_check(
         raise ValueError(f"updates must be at least 1, got {updates}")
     probe_key, key = jax.random.split(key)
     probe = sample(probe_key, jnp.int32(0))
-    traced = trace(loss, argnums=(), has_aux=has_aux)
+    trace_loss = trace(loss, argnums=(), has_aux=has_aux)
     first = states(params, probe)
 
     def measure(params: PyTree) -> Coordinates:
         h = states(params, probe)
-        adjoint = traced(params, probe).scans[0].log_norm
+        adjoint = trace_loss(params, probe).scans[0].log_norm
         if adjoint.shape != h.shape[:1]:
             raise ValueError(
                 f"states must have the scan's steps as their leading axis: {h.shape}, and the scan "

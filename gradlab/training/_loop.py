@@ -211,13 +211,13 @@ def advance(
     def plain(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
         if segment is not None:
             # A trace whose record nobody reads: XLA drops it, and the segments stay.
-            value, aux, (grads, _) = traced(params, batch)
+            value, aux, (grads, _) = value_and_trace(params, batch)
             return value, aux, (grads, None)
         value, grads = jax.value_and_grad(loss, has_aux=has_aux)(params, batch)
         value, aux = value if has_aux else (value, {})
         return value, aux, (grads, None)
 
-    def traced(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
+    def value_and_trace(params: PyTree, batch: Any) -> tuple[Any, Any, Any]:
         out = look(params, batch)
         return out.value, out.aux if has_aux else {}, (out.grads, _without_grads(out))
 
@@ -225,9 +225,9 @@ def advance(
         state, notes = carry
         notes = _record.write(functions, record_every, begin, state.step, state.params, notes)
         batch = _batch(sample, state)
-        value, aux, (grads, taken) = gradient(state.params, batch)
-        known = {"value": value, "grad": grads}
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **known)
+        value, aux, (grads, step_trace) = gradient(state.params, batch)
+        extras = {"value": value, "grad": grads}
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **extras)
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(value)
         for leaf in jax.tree.leaves(params):
@@ -242,7 +242,7 @@ def advance(
         step = state.step + 1
         bad = jnp.where((bad == 0) & ~finite, step, bad)
         metrics = _metrics(value, grads, aux, functions)
-        return (State(step, params, opt_state, state.key, bad), notes), (metrics, taken)
+        return (State(step, params, opt_state, state.key, bad), notes), (metrics, step_trace)
 
     def run(carry: Carry, count: int) -> tuple[Carry, Any]:
         carry, (metrics, _) = jax.lax.scan(partial(update, plain), carry, length=count)
@@ -255,23 +255,23 @@ def advance(
 
     def group(count: int) -> Any:
         def body(carry: Carry, _: Any = None) -> tuple[Carry, Any]:
-            carry, (first, taken) = update(traced, carry)
+            carry, (first, step_trace) = update(value_and_trace, carry)
             metrics = jax.tree.map(lambda x: x[None], first)
             if count > 1:
                 carry, rest = run(carry, count - 1)
                 metrics = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), metrics, rest)
-            return carry, (metrics, taken)
+            return carry, (metrics, step_trace)
 
         return body
 
     whole, rest = divmod(steps, trace_every)
     parts = []
     if whole:
-        carry, (metrics, taken) = jax.lax.scan(group(trace_every), carry, length=whole)
-        parts.append((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics), taken))
+        carry, (metrics, step_trace) = jax.lax.scan(group(trace_every), carry, length=whole)
+        parts.append((jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics), step_trace))
     if rest:
-        carry, (metrics, taken) = group(rest)(carry)
-        parts.append((metrics, jax.tree.map(lambda x: x[None], taken)))
+        carry, (metrics, step_trace) = group(rest)(carry)
+        parts.append((metrics, jax.tree.map(lambda x: x[None], step_trace)))
     state, notes = carry
     metrics, traces = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
     return state, Records(metrics, traces, notes)
@@ -427,9 +427,9 @@ def train(
     ([0, 2, 3], [0.0, 0.75, 0.875])
     """
     functions = _record.check(record, record_every)
-    saved = Checkpoint(checkpoint, save_every)
+    store = Checkpoint(checkpoint, save_every)
     if block is None:
-        block = saved.block() or min(_BLOCK, -(-steps // 10))
+        block = store.block() or min(_BLOCK, -(-steps // 10))
     if steps < 1 or block < 1:
         raise ValueError(f"steps and block must be at least 1, got {steps} and {block}")
     if trace_every:
@@ -453,8 +453,8 @@ def train(
         if functions:  # the program holds their code
             options["record"] = sorted(functions)
         about = {"sample": sample, "state": state, "options": options, "block": block}
-        saved.identify(program, about, version)
-        state, blocks = saved.read(state, shapes[1])
+        store.identify(program, about, version)
+        state, blocks = store.read(state, shapes[1])
         if int(state.step) > steps:
             raise ValueError(
                 f"{checkpoint}: a checkpoint after {int(state.step)} steps, and {steps} were asked "
@@ -463,21 +463,21 @@ def train(
 
     recent: list[State] = []
     with _reporter(progress) as report:
-        done = int(state.step)
-        while done < steps and not int(state.first_nonfinite_step):
+        updates = int(state.step)
+        while updates < steps and not int(state.first_nonfinite_step):
             recent = [*recent[-1:], state]
-            state, records = call(sample, optimizer, state, min(block, steps - done))
+            state, records = call(sample, optimizer, state, min(block, steps - updates))
             bad = int(state.first_nonfinite_step) or None
             records = records._replace(record=_record.rows_in_use(records.record, bad))
             _record.refuse_nan(records.record)
             _record.send(records.record, on_record)
             blocks.append(jax.tree.map(np.asarray, records))
-            done = int(state.step)
-            report(done, steps, float(blocks[-1].metrics["loss"][-1]))
+            updates = int(state.step)
+            report(updates, steps, float(blocks[-1].metrics["loss"][-1]))
             # Skip a last, shorter block: a longer run has no state there.
-            if done % block == 0:
-                saved.write(state, blocks, last=done == steps)
-    saved.flush()
+            if updates % block == 0:
+                store.write(state, blocks, last=updates == steps)
+    store.flush()
 
     metrics, traces, rows = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
     trace_steps = np.arange(0, len(metrics["loss"]), trace_every) if trace_every else np.arange(0)
@@ -487,9 +487,9 @@ def train(
         reason = "update" if np.isfinite(metrics["loss"][-1]) else "loss"
 
         def look(step: int) -> Trace | None:
-            known = [state for state in (first, *recent) if int(state.step) < step]
-            traced = trace(loss, has_aux=has_aux, batch_axis=batch_axis, segment=segment)
-            return _look(call, sample, optimizer, known[-1], step, traced)
+            earlier = [state for state in (first, *recent) if int(state.step) < step]
+            trace_loss = trace(loss, has_aux=has_aux, batch_axis=batch_axis, segment=segment)
+            return _look(call, sample, optimizer, earlier[-1], step, trace_loss)
 
         failure = Failure(bad, reason, look(bad), look(bad - 1) if bad > 1 else None)
         keep = trace_steps < bad

@@ -50,10 +50,10 @@ def effective_rates(
     def is_adam(node: Any) -> bool:
         return isinstance(node, optax.ScaleByAdamState)
 
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_adam) if is_adam(node)]
-    if len(found) != 1:
-        raise ValueError(f"needs the state of one Adam, found {len(found)}")
-    (state,) = found
+    states = [node for node in jax.tree.leaves(opt_state, is_leaf=is_adam) if is_adam(node)]
+    if len(states) != 1:
+        raise ValueError(f"needs the state of one Adam, found {len(states)}")
+    (state,) = states
     # 0/0 before the first update.
-    known = 1 - b2 ** jnp.asarray(state.count, jnp.float32)
-    return jax.tree.map(lambda nu: learning_rate / (jnp.sqrt(nu / known) + eps), state.nu)
+    correction = 1 - b2 ** jnp.asarray(state.count, jnp.float32)
+    return jax.tree.map(lambda nu: learning_rate / (jnp.sqrt(nu / correction) + eps), state.nu)

@@ -142,8 +142,8 @@ def rows_in_use(record: Record | None, below: int | None = None) -> Record | Non
     if record is None:
         return None
     step = np.asarray(record.step)
-    used = step >= 0 if below is None else (step >= 0) & (step < below)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[used], record)
+    mask = step >= 0 if below is None else (step >= 0) & (step < below)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[mask], record)
 
 
 def add(record: Record, row: Record) -> Record:
@@ -185,12 +185,12 @@ def warn_nan(record: Record) -> None:
 
 
 def _first_nan(record: Record) -> list[tuple[str, int]]:
-    found = []
+    places = []
     for name, tree in record.values.items():
         bad = np.zeros(len(record.step), bool)
         for leaf in jax.tree.leaves(tree):
             if jnp.issubdtype(leaf.dtype, jnp.inexact):
                 bad |= np.isnan(leaf).any(axis=tuple(range(1, leaf.ndim)))
         if bad.any():
-            found.append((name, int(record.step[bad.argmax()])))
-    return found
+            places.append((name, int(record.step[bad.argmax()])))
+    return places

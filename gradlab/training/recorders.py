@@ -357,8 +357,8 @@ def lyapunov(
             return step(params, h, x)
 
         def exponents() -> Array:
-            found = spectrum.lyapunov(move, state, xs, k=k, burn_in=burn_in, qr_every=qr_every)
-            return found.exponents
+            estimate = spectrum.lyapunov(move, state, xs, k=k, burn_in=burn_in, qr_every=qr_every)
+            return estimate.exponents
 
         # Compiled, an orbit that is not finite gives NaN and does not raise.
         return jax.jit(exponents)()
@@ -403,8 +403,8 @@ def jacobian_eigenvalues(
             return step(params, h, x)
 
         _, before = jax.lax.scan(lambda h, x: (move(h, x), h), _start(state), xs)
-        chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], (before, xs))
-        return _eigenvalues(jax.vmap(lambda h, x: spectrum.jacobian(move, h, x))(*chosen))
+        inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], (before, xs))
+        return _eigenvalues(jax.vmap(lambda h, x: spectrum.jacobian(move, h, x))(*inputs))
 
     return function
 
