@@ -86,10 +86,10 @@ def hessian_eigenvalues(
         fresh = jax.random.normal(jax.random.fold_in(key, i + 1), v.shape, v.dtype)
         for _ in range(2):
             fresh = fresh - basis.T @ (basis @ fresh)
-        ended = beta <= tiny * size
-        new = jnp.where(ended, fresh, w)
+        breakdown = beta <= tiny * size
+        new = jnp.where(breakdown, fresh, w)
         length = jnp.linalg.norm(new)
-        beta = jnp.where(ended, 0, beta)
+        beta = jnp.where(breakdown, 0, beta)
         return (basis, new / jnp.where(length == 0, 1, length), size), (alpha, beta)
 
     @jax.jit
@@ -103,8 +103,8 @@ def hessian_eigenvalues(
         values, vectors = jnp.linalg.eigh(jnp.where(finite, matrix, 0))
         rounding = m * jnp.finfo(flat.dtype).eps * jnp.abs(values).max()
         error = jnp.abs(beta[-1] * vectors[-1]) + rounding
-        found = HessianEigenvalues(values[::-1][:k], error[::-1][:k])
-        return jax.tree.map(lambda each: jnp.where(finite, each, jnp.nan), found)
+        leading = HessianEigenvalues(values[::-1][:k], error[::-1][:k])
+        return jax.tree.map(lambda each: jnp.where(finite, each, jnp.nan), leading)
 
     return run(flat)
 
@@ -157,11 +157,11 @@ def hessian(loss: Callable[[Any], Any], params: Any) -> Hessian:
     the end of the story" (2024), section 4, for Hessians of recurrent networks block by block.
     """
     flat, rebuild = _real(params)
-    found = jax.jit(jax.hessian(lambda flat: loss(rebuild(flat))))(flat)
+    matrix = jax.jit(jax.hessian(lambda flat: loss(rebuild(flat))))(flat)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
     ends = np.cumsum([0, *(np.size(leaf) for _, leaf in leaves)])
-    return Hessian(found, tuple(names), tuple(int(end) for end in ends))
+    return Hessian(matrix, tuple(names), tuple(int(end) for end in ends))
 
 
 def _real(params: Any) -> tuple[Array, Callable[[Array], Any]]:

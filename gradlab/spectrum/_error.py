@@ -45,9 +45,9 @@ def error_of_mean(x: Array, batches: float, floor: Array) -> Array:
     if n < FEWEST:
         return jnp.full(x.shape[1:], jnp.nan, x.dtype)
     x = jax.lax.stop_gradient(x)
-    centred = x - x.mean(0, keepdims=True)
-    variance = jnp.mean(centred**2, axis=0)
-    total, noise = _autoregression(centred, variance)
+    deviation = x - x.mean(0, keepdims=True)
+    variance = jnp.mean(deviation**2, axis=0)
+    total, noise = _autoregression(deviation, variance)
     total = jnp.minimum(total + (1 + 3 * total) / n, 1 - jnp.finfo(x.dtype).eps)
     long_run = noise / (1 - total) ** 2
     # Variances are of n - 1 values here. A series that repeats itself has no noise at all.
@@ -59,9 +59,9 @@ def error_of_mean(x: Array, batches: float, floor: Array) -> Array:
     return jnp.hypot(error, floor)
 
 
-def _autoregression(centred: Array, variance: Array) -> tuple[Array, Array]:
+def _autoregression(deviation: Array, variance: Array) -> tuple[Array, Array]:
     """The sum of the weights and the variance of what is left, of the best autoregression."""
-    n = centred.shape[0]
+    n = deviation.shape[0]
     most = min(_MOST_TERMS, n // _VALUES_PER_TERM)
     place = jnp.arange(n)[:, None]
 
@@ -82,7 +82,7 @@ def _autoregression(centred: Array, variance: Array) -> tuple[Array, Array]:
         return (ahead, behind, weights, noise), outcome
 
     # A scan, since six terms would compile for seconds.
-    start = centred, centred, jnp.zeros_like(centred[:most]), variance
+    start = deviation, deviation, jnp.zeros_like(deviation[:most]), variance
     _, (scores, totals, noises) = jax.lax.scan(add_term, start, jnp.arange(1, most + 1))
     best = jnp.argmin(scores, axis=0)[None]
     total, noise = (jnp.take_along_axis(each, best, axis=0)[0] for each in (totals, noises))

@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradlab.spectrum._error import error_of_mean
-from gradlab.spectrum._scaled import Scaled, log, multiply, split
+from gradlab.spectrum._scaled import WideFloat, log, multiply, split
 from gradlab.spectrum._system import (
     check_count,
     check_steps,
@@ -171,7 +171,7 @@ def lyapunov(
 # One program for all orbits of a length: outside jit each of these operations would be one.
 @functools.partial(jax.jit, static_argnames=("intervals", "qr_every", "eps"))
 def _summarize(
-    growths: Scaled,
+    growths: WideFloat,
     first_nonfinite_step: Array,
     dt: Array,
     *,
@@ -204,9 +204,9 @@ def _batch_size(intervals: int) -> int:
     return -(-intervals // _MOST_BATCHES)
 
 
-def _mean(growths: Scaled, times: Array) -> Array:
+def _mean(growths: WideFloat, times: Array) -> Array:
     """ln of the product of all rows, per unit of time: the integers first, which are exact."""
-    total = Scaled(jnp.ones_like(growths.fraction[0]), growths.exponent.sum(0))
+    total = WideFloat(jnp.ones_like(growths.fraction[0]), growths.exponent.sum(0))
     return (log(total) + jnp.log(growths.fraction).sum(0)) / times.sum()
 
 
@@ -302,14 +302,14 @@ def kaplan_yorke(exponents: ArrayLike) -> Array:
     (1983), equation 3.
     """
     exponents = jnp.sort(_exponents(exponents), axis=-1, descending=True)
-    known = jnp.all(exponents < jnp.inf, axis=-1)
+    valid = jnp.all(exponents < jnp.inf, axis=-1)
     sums = jnp.cumsum(exponents, axis=-1)
     # The partial sums rise, then fall: once negative, they stay so.
     negative = sums < 0
     turn = negative & (jnp.cumsum(negative, axis=-1) == 1)
     before = jnp.concatenate([jnp.zeros_like(sums[..., :1]), sums[..., :-1]], axis=-1)
     part = jnp.where(turn, before / jnp.abs(exponents), 0)
-    return jnp.where(known, jnp.sum(jnp.where(negative, part, 1), axis=-1), jnp.nan)
+    return jnp.where(valid, jnp.sum(jnp.where(negative, part, 1), axis=-1), jnp.nan)
 
 
 def entropy_rate(exponents: ArrayLike) -> Array:

@@ -119,11 +119,11 @@ def fixed_points(
         h, _ = jax.lax.scan(polish, h, length=_POLISH)
         values = jnp.linalg.eigvals(jax.jacfwd(off)(h) + jnp.eye(h.size, dtype=h.dtype))
         values = values[jnp.lexsort((-values.imag, -jnp.abs(values)))]
-        known = jnp.isfinite(speed(h))
-        unstable = jnp.where(known, jnp.sum(jnp.abs(values) > 1), -1)
-        found = known & (jnp.abs(off(h)).max() <= largest)
+        finite = jnp.isfinite(speed(h))
+        unstable = jnp.where(finite, jnp.sum(jnp.abs(values) > 1), -1)
+        found = finite & (jnp.abs(off(h)).max() <= largest)
         h, log, values = (
-            jnp.where(known, each, jnp.nan) for each in (h, jnp.log(speed(h)), values)
+            jnp.where(finite, each, jnp.nan) for each in (h, jnp.log(speed(h)), values)
         )
         return h, log, values, unstable, found
 

@@ -116,11 +116,11 @@ def gradient_by_lag(
         of = lambda flat, theta: loss(rebuild(theta), system.restore(flat, new_others), x)  # noqa: E731
         direct, by_theta = jax.grad(of, argnums=(0, 1))(new, theta)
         # The last row is the sum over all lags: the adjoint of the whole loss.
-        moved = jax.tree.map(lambda part: jnp.roll(part[:-1], 1, axis=0), adjoints)
+        older = jax.tree.map(lambda part: jnp.roll(part[:-1], 1, axis=0), adjoints)
         first = rescale(direct)
-        moved = Rows(moved.rows.at[0].set(first.rows), moved.exponent.at[0].set(first.exponent))
+        older = Rows(older.rows.at[0].set(first.rows), older.exponent.at[0].set(first.exponent))
         whole = add(_row(adjoints, -1), first)
-        rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), moved, whole)
+        rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), older, whole)
         pull = jax.vjp(lambda *at: system.move(at[0], others, at[1], x)[0], flat, theta)[1]
         back, gradients = jax.vmap(pull)(rows.rows)
         gradients = rescale(jnp.concatenate(gradients, axis=-1), rows.exponent)

@@ -76,9 +76,9 @@ def log_fisher_memory(
         # What was white before the step: L_t⁻¹ J L_{t-1} has no singular value above 1.
         solve = jax.scipy.linalg.solve_triangular
         whole = solve(new, jnp.concatenate([columns.T, V], axis=1), lower=True)
-        moved = rescale(memory.rows @ whole[:, :n].T, memory.exponent)
+        older = rescale(memory.rows @ whole[:, :n].T, memory.exponent)
         first = rescale(whole[:, n:].T)
-        memory = jax.tree.map(lambda old, new: jnp.roll(old, 1, 0).at[0].set(new), moved, first)
+        memory = jax.tree.map(lambda old, new: jnp.roll(old, 1, 0).at[0].set(new), older, first)
         diagonal = jnp.abs(jnp.diagonal(new))
         ok = ok & jnp.isfinite(flat).all() & (diagonal.max() * system.eps < diagonal.min())
         return ((flat, others), new, memory, ok), None
@@ -146,10 +146,10 @@ def _capacity(states: Array, signal: Array, lags: int) -> Array:
     h, past = h - h.mean(0, keepdims=True), past - past.mean(0, keepdims=True)
     basis, sizes, _ = jnp.linalg.svd(h, full_matrices=False)
     # Directions below the rounding of the states are none.
-    seen = sizes > sizes.max(initial=0) * jnp.finfo(dtype).eps * max(h.shape)
-    explained = jnp.sum((jnp.where(seen, basis, 0).T @ past) ** 2, axis=0)
+    nonzero = sizes > sizes.max(initial=0) * jnp.finfo(dtype).eps * max(h.shape)
+    explained = jnp.sum((jnp.where(nonzero, basis, 0).T @ past) ** 2, axis=0)
     share = explained / jnp.sum(past**2, axis=0)
-    count, rank = len(h), seen.sum()
+    count, rank = len(h), nonzero.sum()
     m = 1 - (1 - share) * (count - 1) / (count - rank - 1)
-    known = jnp.isfinite(states).all() & jnp.isfinite(signal).all() & (count > rank + 1)
-    return jnp.where(known, m, jnp.nan)
+    valid = jnp.isfinite(states).all() & jnp.isfinite(signal).all() & (count > rank + 1)
+    return jnp.where(valid, m, jnp.nan)

@@ -91,33 +91,33 @@ def newton(
             raise ValueError(f"guess must hold {length} states like the first")
 
     def iterate(carry: Any) -> Any:
-        flat, _, made, residuals = carry
+        flat, _, iterations, residuals = carry
         before = jnp.concatenate([system.start[None], flat[:-1]])
 
         def advance(new: Array, inputs: Any) -> tuple[Array, Any]:
             old, x = inputs
-            value, _, moved = push(system, old, [], (new - old)[None], x)
-            new = value + moved[0]
+            value, _, tangents = push(system, old, [], (new - old)[None], x)
+            new = value + tangents[0]
             new = jnp.where(jnp.isfinite(new), new, 0)
             return new, (new, value)
 
         _, (new, values) = jax.lax.scan(advance, system.start, (before, xs))
-        residuals = residuals.at[made].set(jnp.abs(flat - values).max())
-        return new, jnp.abs(new - flat).max(), made + 1, residuals
+        residuals = residuals.at[iterations].set(jnp.abs(flat - values).max())
+        return new, jnp.abs(new - flat).max(), iterations + 1, residuals
 
-    def unfinished(carry: Any) -> Array:
-        _, change, made, _ = carry
-        return ~(change <= largest) & (made < count)
+    def continues(carry: Any) -> Array:
+        _, change, iterations, _ = carry
+        return ~(change <= largest) & (iterations < count)
 
     # One program: each operation outside of it would be one.
     @jax.jit
     def run(flat: Array) -> NewtonSolution:
         nothing = jnp.full(count, jnp.nan, flat.dtype)
         start = flat, jnp.asarray(jnp.inf, flat.dtype), jnp.int32(0), nothing
-        flat, change, made, residuals = jax.lax.while_loop(unfinished, iterate, start)
+        flat, change, iterations, residuals = jax.lax.while_loop(continues, iterate, start)
         states = jax.vmap(lambda flat: system.restore(flat, []))(flat)
-        made = jnp.where(change <= largest, made, -1)
-        return NewtonSolution(states, made, jnp.log(residuals))
+        iterations = jnp.where(change <= largest, iterations, -1)
+        return NewtonSolution(states, iterations, jnp.log(residuals))
 
     return run(flat)
 

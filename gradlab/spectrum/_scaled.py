@@ -16,14 +16,14 @@ from gradlab.tracing._norms import LN2, power
 _ROOT = 0.5**0.5
 
 
-class Scaled(NamedTuple):
+class WideFloat(NamedTuple):
     """Numbers x >= 0 as fraction · 2^exponent, the fraction in [√½, √2) or 0, NaN or infinite."""
 
     fraction: Array
     exponent: Array
 
 
-def split(x: Array) -> Scaled:
+def split(x: Array) -> WideFloat:
     """x as a fraction and an exponent; the derivative goes through the fraction."""
     # The exponent's own bits: jnp.frexp would compile for a second.
     info = jnp.finfo(x.dtype)
@@ -37,19 +37,19 @@ def split(x: Array) -> Scaled:
     return _centre(fraction, exponent)
 
 
-def _centre(fraction: Array, exponent: Array) -> Scaled:
+def _centre(fraction: Array, exponent: Array) -> WideFloat:
     """The same number with a fraction in [√½, √2), from one in [½, 2)."""
     up, down = fraction >= 2 * _ROOT, (fraction < _ROOT) & (fraction > 0)
     factor = jnp.where(up, 0.5, jnp.where(down, 2.0, 1.0)).astype(fraction.dtype)
-    return Scaled(fraction * factor, exponent + up.astype(jnp.int32) - down.astype(jnp.int32))
+    return WideFloat(fraction * factor, exponent + up.astype(jnp.int32) - down.astype(jnp.int32))
 
 
-def multiply(x: Scaled, y: Scaled) -> Scaled:
+def multiply(x: WideFloat, y: WideFloat) -> WideFloat:
     """The product x y, its fraction rounded once."""
     return _centre(x.fraction * y.fraction, x.exponent + y.exponent)
 
 
-def divide(x: Scaled, y: Scaled) -> Array:
+def divide(x: WideFloat, y: WideFloat) -> Array:
     """x / y as a plain number: 0 or infinite outside the float's range, 1 for 0/0."""
     exponent = x.exponent - y.exponent
     exponent = jnp.where(x.fraction == 0, 0, exponent)
@@ -60,6 +60,6 @@ def divide(x: Scaled, y: Scaled) -> Array:
     return fraction * power(half, dtype) * power(exponent - half, dtype)
 
 
-def log(x: Scaled) -> Array:
+def log(x: WideFloat) -> Array:
     """ln x, -inf for 0: as exact as the float is."""
     return jnp.log(x.fraction) + x.exponent.astype(x.fraction.dtype) * LN2

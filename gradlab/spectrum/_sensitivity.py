@@ -152,8 +152,8 @@ def log_jacobian(
     """
     system = ravel_step(step, state)
     steps, xs = check_steps(xs, steps, 0)
-    chosen = range(1, steps + 1) if at is None else at
-    for t in chosen:
+    times = range(1, steps + 1) if at is None else at
+    for t in times:
         if not 1 <= t <= steps:
             raise ValueError(f"at must hold steps between 1 and {steps}, got {t}")
 
@@ -163,15 +163,15 @@ def log_jacobian(
         flat, others, rows = push(system, flat, others, columns.rows, *inputs)
         columns = rescale(rows, columns.exponent)
         ok = ok & jnp.isfinite(flat).all()
-        lost = jnp.where(ok, columns.rows, jnp.nan)
-        return ((flat, others), columns, ok), Rows(lost, columns.exponent)
+        values = jnp.where(ok, columns.rows, jnp.nan)
+        return ((flat, others), columns, ok), Rows(values, columns.exponent)
 
     @jax.jit
     def run(xs: Any) -> Array:
         start = rescale(jnp.eye(system.start.size, dtype=system.start.dtype))
         carry = (system.start, system.others), start, jnp.isfinite(system.start).all()
         _, columns = jax.lax.scan(advance, carry, xs, length=steps)
-        rows = np.array(chosen) - 1
+        rows = np.array(times) - 1
         return log_entries(jax.tree.map(lambda part: part[rows], columns)).swapaxes(1, 2)
 
     return run(xs)

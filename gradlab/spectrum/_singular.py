@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradlab.spectrum._scaled import Scaled, divide, log, multiply, split
+from gradlab.spectrum._scaled import WideFloat, divide, log, multiply, split
 from gradlab.spectrum._system import (
     check_count,
     check_steps,
@@ -163,27 +163,27 @@ def log_singular_values_by_lag(
         orbit = jax.tree.map(lambda part: part[steps - most :], orbit)
         start = split(jnp.ones_like(system.start)), jnp.eye(n, dtype=system.start.dtype)
         _, products = jax.lax.scan(backward, (frame, *start), orbit, reverse=True)
-        chosen = jax.tree.map(lambda part: part[most - np.array(lags)], products)
-        logs = jax.vmap(_graded_singular_values)(*chosen)[:, :k]
+        by_lag = jax.tree.map(lambda part: part[most - np.array(lags)], products)
+        logs = jax.vmap(_graded_singular_values)(*by_lag)[:, :k]
         return jnp.where(jnp.isfinite(last[0]).all(), logs, jnp.nan)
 
     return run(xs, draw_frame(system.start, n, key))
 
 
-def _times_graded(R: Array, sizes: Scaled, U: Array) -> tuple[Scaled, Array]:
+def _times_graded(R: Array, sizes: WideFloat, U: Array) -> tuple[WideFloat, Array]:
     """Write R D U as D' U', with D = diag(sizes) and U' unit upper triangular again."""
     diagonal = jnp.abs(jnp.diagonal(R))
-    scaled = R * _ratios(sizes) / jnp.where(diagonal == 0, 1, diagonal)[:, None]
-    return multiply(sizes, split(diagonal)), scaled @ U
+    triangle = R * _ratios(sizes) / jnp.where(diagonal == 0, 1, diagonal)[:, None]
+    return multiply(sizes, split(diagonal)), triangle @ U
 
 
-def _ratios(sizes: Scaled) -> Array:
+def _ratios(sizes: WideFloat) -> Array:
     """The upper triangle of size_j / size_i."""
     return jnp.triu(divide(_at(sizes, (None,)), _at(sizes, (slice(None), None))))
 
 
 @jax.jit
-def _graded_singular_values(sizes: Scaled, rows: Array) -> Array:
+def _graded_singular_values(sizes: WideFloat, rows: Array) -> Array:
     """Log singular values of diag(sizes) rows, descending; NaN where an entry is not finite."""
     n = len(rows)
     finite = jnp.isfinite(rows).all() & jnp.isfinite(sizes.fraction).all()
@@ -226,24 +226,24 @@ def _graded_singular_values(sizes: Scaled, rows: Array) -> Array:
         return (sizes, rows), jnp.abs(cosine).max()
 
     def sweep(carry: Any) -> Any:
-        sizes, rows, _, made = carry
+        sizes, rows, _, sweeps = carry
         (sizes, rows), cosines = jax.lax.scan(meet, (sizes, rows), length=2 * half - 1)
-        return sizes, rows, cosines.max(), made + 1
+        return sizes, rows, cosines.max(), sweeps + 1
 
-    def unfinished(carry: Any) -> Array:
-        _, _, cosine, made = carry
-        return (cosine > 2 * half * jnp.finfo(rows.dtype).eps) & (made < _MOST_SWEEPS)
+    def continues(carry: Any) -> Array:
+        _, _, cosine, sweeps = carry
+        return (cosine > 2 * half * jnp.finfo(rows.dtype).eps) & (sweeps < _MOST_SWEEPS)
 
     start = (*_unit(sizes, rows), jnp.ones((), rows.dtype), 0)
-    logs = log(jax.lax.while_loop(unfinished, sweep, start)[0])
+    logs = log(jax.lax.while_loop(continues, sweep, start)[0])
     return jnp.where(finite, jnp.sort(logs, descending=True)[:n], jnp.nan)
 
 
-def _at(sizes: Scaled, index: Any) -> Scaled:
+def _at(sizes: WideFloat, index: Any) -> WideFloat:
     return jax.tree.map(lambda part: part[index], sizes)
 
 
-def _smaller(x: Scaled, y: Scaled) -> Array:
+def _smaller(x: WideFloat, y: WideFloat) -> Array:
     """Whether x < y; the exponent of a zero says nothing."""
     below = (x.exponent < y.exponent) | ((x.exponent == y.exponent) & (x.fraction < y.fraction))
     return jnp.where((x.fraction == 0) | (y.fraction == 0), x.fraction < y.fraction, below)
@@ -259,7 +259,7 @@ def _halves(both: Any, swap: Array) -> tuple[Any, Any]:
     )
 
 
-def _unit(sizes: Scaled, rows: Array) -> tuple[Scaled, Array]:
+def _unit(sizes: WideFloat, rows: Array) -> tuple[WideFloat, Array]:
     """Bring the rows to norm 1 and their lengths into the sizes."""
     norms = jnp.linalg.norm(rows, axis=1)
     return multiply(sizes, split(norms)), rows / jnp.where(norms == 0, 1, norms)[:, None]

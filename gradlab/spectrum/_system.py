@@ -68,13 +68,13 @@ def ravel_system(step: Callable[..., Any], state: Any, xs: Any) -> System:
         return (system.start, system.others), frame, jnp.int32(0), jnp.int32(0)
 
     def advance(carry: Any, x: Any) -> tuple[Any, None]:
-        (flat, others), frame, made, bad = carry
+        (flat, others), frame, count, bad = carry
         inputs = () if xs is None else (x,)
 
         flat, others, frame = push(system, flat, others, frame, *inputs)
         finite = jnp.isfinite(flat).all() & jnp.isfinite(frame).all()
-        bad = jnp.where((bad == 0) & ~finite, made + 1, bad)
-        return ((flat, others), frame, made + 1, bad), None
+        bad = jnp.where((bad == 0) & ~finite, count + 1, bad)
+        return ((flat, others), frame, count + 1, bad), None
 
     return System(system.start, system.eps, begin, advance)
 
