@@ -51,13 +51,13 @@ def replace(eqn: Any) -> Any:
     return move(jax.make_jaxpr(function)(*(var.aval for var in eqn.invars)), eqn)
 
 
-def move(closed: Any, eqn: Any) -> Any:
+def move(jaxpr: Any, eqn: Any) -> Any:
     """The program, as if its equations stood where this one does in the user's source."""
     # A closed jaxpr holds the open one, or is it, by the version of JAX.
-    inner = getattr(closed, "jaxpr", closed)
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
     eqns = [new.replace(source_info=eqn.source_info, ctx=eqn.ctx) for new in inner.eqns]
-    moved = inner.replace(eqns=eqns)
-    return moved if inner is closed else closed.replace(jaxpr=moved)
+    copy = inner.replace(eqns=eqns)
+    return copy if inner is jaxpr else jaxpr.replace(jaxpr=copy)
 
 
 def _unpack(weights: Any, params: dict[str, Any]) -> list[list[Any]]:
@@ -67,12 +67,12 @@ def _unpack(weights: Any, params: dict[str, Any]) -> list[list[Any]]:
     count = params["num_layers"] * directions
     inputs = [params["input_size"] if i < directions else directions * width for i in range(count)]
     matrices = [shape for n in inputs for shape in ((4 * width, n), (4 * width, width))]
-    found, start = [], 0
+    blocks, start = [], 0
     for shape in (*matrices, *[(4 * width,)] * (2 * count)):
         size = math.prod(shape)
-        found.append(weights[start : start + size].reshape(shape))
+        blocks.append(weights[start : start + size].reshape(shape))
         start += size
-    wide, flat = found[: 2 * count], found[2 * count :]
+    wide, flat = blocks[: 2 * count], blocks[2 * count :]
     return [[*wide[2 * i : 2 * i + 2], *flat[2 * i : 2 * i + 2]] for i in range(count)]
 
 

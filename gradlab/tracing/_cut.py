@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 
 from gradlab.tracing import _jaxpr, _narrow, _rules
+from gradlab.tracing._changes import Changes
 from gradlab.tracing._jaxpr import Lit, Node, Program
 from gradlab.tracing._linear import Step, split
-from gradlab.tracing._moved import Moved
 
 
 class Runner(Protocol):
     """What a cut needs of the walk over the program."""
 
-    moved: Moved
+    changes: Changes
 
     def sites(self, program: Program) -> list[Any]: ...
     def sites_of(self, node: Node) -> list[Any]: ...
@@ -42,7 +42,7 @@ class _Cut(NamedTuple):
     new: tuple[int | Lit, ...]
     advancing: tuple[Node, ...]
     readout: tuple[Node, ...]
-    kept: tuple[int, ...]
+    extras: tuple[int, ...]
     state: frozenset[int]
     # The state in another form, by slot: the slot of the state and what makes the form of it.
     twins: dict[int, tuple[int, Callable[[Any], Any]]]
@@ -64,23 +64,23 @@ def cut_step(walk: Runner, parts: _jaxpr.ScanParts) -> Step:
     body = parts.body
     const_ids, _, x_ids = split(body.ins, parts.num_consts, parts.num_carry)
     outer_ids = (*const_ids, *x_ids)
-    made = {slot for node in body.nodes for slot in node.outs}
-    cut = _cut(walk, body, range(parts.num_carry), range(parts.num_carry, len(body.outs)), made)
+    results = {slot for node in body.nodes for slot in node.outs}
+    cut = _cut(walk, body, range(parts.num_carry), range(parts.num_carry, len(body.outs)), results)
     body = cut.program
     new, ys = body.outs[: parts.num_carry], body.outs[parts.num_carry :]
-    kept = [slot for slot in cut.kept if slot not in outer_ids]
+    extras = [slot for slot in cut.extras if slot not in outer_ids]
 
     def advance(consts: Any, carry: Any, x: Any, inner: Any) -> Any:
         env = dict(zip(body.ins, (*consts, *carry, *x), strict=True))
         env = walk.run(cut.advancing, env, walk.share(body, iter(inner)))
-        return [walk.read(env, ref) for ref in new], [env[ref] for ref in kept]
+        return [walk.read(env, ref) for ref in new], [env[ref] for ref in extras]
 
     def readout(consts: Any, x: Any, carry: Any, others: Any, inner: Any) -> Any:
-        env = dict(zip((*outer_ids, *kept), (*consts, *x, *others), strict=True))
+        env = dict(zip((*outer_ids, *extras), (*consts, *x, *others), strict=True))
         env = walk.run(cut.readout, env | cut.boundary(carry), walk.share(body, iter(inner)))
         return [walk.read(env, ref) for ref in ys]
 
-    linear = _rules.all_linear(parts.body.nodes, walk.moved)
+    linear = _rules.all_linear(parts.body.nodes, walk.changes)
     return Step(advance, readout, parts.length, parts.reverse, parts.unroll, linear)
 
 
@@ -89,11 +89,11 @@ def _cut(
     program: Program,
     leaves: Sequence[int],
     outputs: Sequence[int],
-    made: set[int],
+    candidates: set[int],
 ) -> _Cut:
     """Cut a program; `leaves` and `outputs` say which of its results are the state and which not.
 
-    Only slots among `made` can be the state.
+    Only `candidates` can be the state.
     """
     program = _jaxpr.deduplicate(program, [program.outs[i] for i in leaves])
     new = [program.outs[i] for i in leaves]
@@ -102,19 +102,19 @@ def _cut(
         ref
         for ref in new
         if not isinstance(ref, Lit)
-        and ref in made
+        and ref in candidates
         and jnp.issubdtype(program.avals[ref].dtype, jnp.inexact)
     }
     program = _open_calls(walk, program, new, ys, state)
-    # vmap leaves the samples of a product last and brings them to the front of the state alone:
-    # an output that reads what was transposed reads the state. So does one that reads the state
-    # before it is reshaped, or cast to the wider float of the carry.
+    # vmap puts the batch axis last and transposes only the carry. So an output that reads the
+    # transpose's operand reads the state, and so does one that reads the state before it is
+    # reshaped, or cast to the wider float of the carry.
     twins: dict[int, tuple[int, Callable[[Any], Any]]] = {}
     for ref in dict.fromkeys(new):
         if isinstance(ref, Lit) or ref not in state:
             continue
         for twin, form in _jaxpr.views(program, ref):
-            if twin in made - state:
+            if twin in candidates - state:
                 twins.setdefault(twin, (ref, form))
     boundary = frozenset(state)
     state |= set(twins)
@@ -123,22 +123,22 @@ def _cut(
     # one whose backward rule must see its whole cotangent.
     busy = {
         node.outs
-        for node in _jaxpr.needed(program.nodes, new)
-        if walk.sites_of(node) or not _rules.all_linear([node], walk.moved)
+        for node in _jaxpr.dependencies(program.nodes, new)
+        if walk.sites_of(node) or not _rules.all_linear([node], walk.changes)
     }
     # Walk back from the outputs to the new state, where the readout begins.
-    wanted = {ref for ref in ys if not isinstance(ref, Lit)} - state
+    needs = {ref for ref in ys if not isinstance(ref, Lit)} - state
     readout = []
     for node in reversed(program.nodes):
         operands = {ref for ref in node.ins if not isinstance(ref, Lit)}
-        if wanted.isdisjoint(node.outs) or operands.isdisjoint(after) or node.outs in busy:
+        if needs.isdisjoint(node.outs) or operands.isdisjoint(after) or node.outs in busy:
             continue
         readout.append(node)
-        wanted = (wanted | operands) - state - set(node.outs)
-    kept = tuple(sorted(wanted))
-    advancing = _jaxpr.needed(program.nodes, (*new, *kept))
+        needs = (needs | operands) - state - set(node.outs)
+    extras = tuple(sorted(needs))
+    advancing = _jaxpr.dependencies(program.nodes, (*new, *extras))
     readout.reverse()
-    return _Cut(program, tuple(new), advancing, tuple(readout), kept, boundary, twins)
+    return _Cut(program, tuple(new), advancing, tuple(readout), extras, boundary, twins)
 
 
 def _open_calls(
@@ -149,21 +149,21 @@ def _open_calls(
     state: set[int],
 ) -> Program:
     """Cut the calls that make the state and outputs which read it at once."""
-    advancing = _jaxpr.needed(program.nodes, new)
+    advancing = _jaxpr.dependencies(program.nodes, new)
     read = {ref for node in advancing for ref in node.ins if not isinstance(ref, Lit)}
-    used = {ref for node in program.nodes for ref in node.ins} | set(ys)
+    operands = {ref for node in program.nodes for ref in node.ins} | set(ys)
     nodes: list[Node] = []
     avals = list(program.avals)
     for node in program.nodes:
-        outputs = [s for s in node.outs if s in used and s not in read and s not in state]
-        opened = None
-        if node.kind in _OPENED and outputs and not state.isdisjoint(node.outs):
-            opened = _open(walk, node, state, outputs, avals)
-        nodes.extend(opened or [node])
+        outputs = [s for s in node.outs if s in operands and s not in read and s not in state]
+        parts = None
+        if node.kind in _OPENABLE and outputs and not state.isdisjoint(node.outs):
+            parts = _open(walk, node, state, outputs, avals)
+        nodes.extend(parts or [node])
     return program._replace(nodes=tuple(nodes), avals=tuple(avals))
 
 
-_OPENED = ("cond", "checkpoint", "remat", "remat2")
+_OPENABLE = ("cond", "checkpoint", "remat", "remat2")
 
 
 def _open(
@@ -184,12 +184,12 @@ def _open(
     late = [n for cut in cuts for n in cut.readout]
     if node.eqn.effects or any(walk.sites_of(n) for n in late):
         return None
-    inner = [[slot for slot in cut.kept if slot not in cut.program.ins] for cut in cuts]
+    inner = [[slot for slot in cut.extras if slot not in cut.program.ins] for cut in cuts]
     types = [
         [_narrow.widen(cut.program.avals[slot]) for slot in slots]
         for cut, slots in zip(cuts, inner, strict=True)
     ]
-    kept = list(range(len(avals), len(avals) + sum(map(len, types))))
+    extras = list(range(len(avals), len(avals) + sum(map(len, types))))
     avals.extend(itertools.chain(*types))
     ends = list(itertools.accumulate(len(walk.sites(p)) for p in programs))
 
@@ -199,15 +199,15 @@ def _open(
         env = dict(zip(program.ins, operands, strict=True))
         shares = walk.share(cut.program, iter(slots[start : ends[number]]))
         targets = (*results(cut, first), *inner[number])
-        env = walk.run(_jaxpr.needed(cut.program.nodes, targets), env, shares)
+        env = walk.run(_jaxpr.dependencies(cut.program.nodes, targets), env, shares)
         others = [list(map(_jaxpr.zeros, avals)) for avals in types]
         others[number] = [env[slot] for slot in inner[number]]
         return [walk.read(env, ref) for ref in results(cut, first)] + sum(others, [])
 
-    def readout(number: int, operands: Any, state: Any, kept: Any) -> list[Any]:
+    def readout(number: int, operands: Any, state: Any, extras: Any) -> list[Any]:
         cut, program = cuts[number], programs[number]
         env = dict(zip(program.ins, operands, strict=True)) | cut.boundary(state)
-        mine = split(kept, *map(len, types))[number]
+        mine = split(extras, *map(len, types))[number]
         env |= dict(zip(inner[number], mine, strict=True))
         env = walk.run(cut.readout, env, {})
         return [walk.read(env, ref) for ref in results(cut, outputs)]
@@ -227,10 +227,10 @@ def _open(
     def second(values: Sequence[Any], _: Any) -> list[Any]:
         return call(readout, *split(values, len(node.ins), len(boundary)))
 
-    maker = _jaxpr.made(
-        lambda values, slots: call(advance, values, slots), node.ins, (*first, *kept)
+    maker = _jaxpr.make_node(
+        lambda values, slots: call(advance, values, slots), node.ins, (*first, *extras)
     )
-    reader = _jaxpr.made(second, (*node.ins, *boundary, *kept), tuple(outputs))
+    reader = _jaxpr.make_node(second, (*node.ins, *boundary, *extras), tuple(outputs))
     walk.adopt(maker, walk.sites_of(node))
     walk.adopt(reader, [])
     return [maker, reader]

@@ -35,15 +35,15 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
     >>> flops(lambda x: jnp.tanh(x @ x) + 1, x)
     2000000
     """
-    compiled: Any = function if hasattr(function, "trace") else jax.jit(function)
-    program = _jaxpr.program(compiled.trace(*args).jaxpr)
+    traceable: Any = function if hasattr(function, "trace") else jax.jit(function)
+    program = _jaxpr.program(traceable.trace(*args).jaxpr)
     return _program_flops(program, program.outs)
 
 
-def _program_flops(program: Program, wanted: Sequence[int | Lit]) -> int:
-    nodes = _jaxpr.needed(program.nodes, wanted)
+def _program_flops(program: Program, targets: Sequence[int | Lit]) -> int:
+    nodes = _jaxpr.dependencies(program.nodes, targets)
     read = {ref for node in nodes for ref in node.ins if not isinstance(ref, Lit)}
-    read.update(ref for ref in wanted if not isinstance(ref, Lit))
+    read.update(ref for ref in targets if not isinstance(ref, Lit))
     return sum(_node_flops(node, read) for node in nodes)
 
 
@@ -58,8 +58,8 @@ def _node_flops(node: Node, read: set[int]) -> int:
         _, carry, length = _jaxpr.scan_counts(node)
         (body,) = programs
         rows = zip(body.outs[carry:], node.outs[carry:], strict=True)
-        wanted = (*body.outs[:carry], *(ref for ref, out in rows if out in read))
-        return length * _program_flops(body, wanted)
+        targets = (*body.outs[:carry], *(ref for ref, out in rows if out in read))
+        return length * _program_flops(body, targets)
     each = [_program_flops(program, program.outs) for program in programs]
     if node.kind == "cond":
         return max(each)

@@ -28,10 +28,10 @@ from jax.interpreters import ad, batching, mlir
 from gradlab.tracing import _cudnn, _parallel
 
 # Calls that only group equations: a state computed inside one must be seen from outside.
-_INLINED = ("jit", "pjit", "closed_call", "core_call")
+_GROUPS = ("jit", "pjit", "closed_call", "core_call")
 # What runs one program, `callee`; of those above, a jit that says where values lie is left.
 CALLS = frozenset(
-    (*_INLINED, "checkpoint", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "shard_map")
+    (*_GROUPS, "checkpoint", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "shard_map")
 )
 
 
@@ -99,15 +99,15 @@ class ParallelParts(NamedTuple):
     live: tuple[bool, ...]
 
 
-def program(closed: Any, inlined: Sequence[str] = _INLINED) -> Program:
+def program(jaxpr: Any, groups: Sequence[str] = _GROUPS) -> Program:
     """Flatten a (closed) jaxpr: calls inlined, constants as literals."""
-    builder = _Builder(inlined)
-    ins = tuple(builder.slot(var.aval) for var in _open(closed)[0].invars)
-    outs = tuple(builder.inline(closed, ins))
-    used = {*outs, *(ref for node in builder.nodes for ref in node.ins)}
+    builder = _Builder(groups)
+    ins = tuple(builder.slot(var.aval) for var in _open(jaxpr)[0].invars)
+    outs = tuple(builder.inline(jaxpr, ins))
+    operands = {*outs, *(ref for node in builder.nodes for ref in node.ins)}
     for node in builder.nodes:
         if node.kind == PARALLEL and node.eqn.parts is not None:
-            node.eqn.parts = _with_live(node.eqn.parts, [slot in used for slot in node.outs])
+            node.eqn.parts = _with_live(node.eqn.parts, [slot in operands for slot in node.outs])
     return Program(ins, tuple(builder.nodes), outs, tuple(builder.avals))
 
 
@@ -120,20 +120,20 @@ def arrange(x: Any, dims: _parallel.Dims, shape: Sequence[int]) -> Any:
 def _with_live(parts: ParallelParts, read: Sequence[bool]) -> ParallelParts:
     step, count = parts.step, len(parts.leaves)
     old = step.ins[parts.num_consts : parts.num_consts + count]
-    reached = [dependents(step.nodes, [slot]) for slot in old]
+    reach = [dependents(step.nodes, [slot]) for slot in old]
     live = list(read)
     for _ in range(count):
         for i, new in enumerate(step.outs):
             if live[i]:
-                live = [was or new in slots for was, slots in zip(live, reached, strict=True)]
+                live = [was or new in slots for was, slots in zip(live, reach, strict=True)]
     return parts._replace(live=tuple(live))
 
 
 class _Builder:
     """The slots and nodes of a program to be."""
 
-    def __init__(self, inlined: Sequence[str]) -> None:
-        self.inlined = inlined
+    def __init__(self, groups: Sequence[str]) -> None:
+        self.groups = groups
         self.avals: list[Any] = []
         self.nodes: list[Node] = []
         self.call: Node | None = None
@@ -160,7 +160,7 @@ class _Builder:
         elif eqn.primitive.name == _cudnn.RULE and _cudnn.holds_known(_callee(eqn.params)):
             # Its rule is a primitive too. JAX differentiates the scans by itself.
             results = self.inline(_cudnn.move(_callee(eqn.params), eqn), ins)
-        elif eqn.primitive.name in self.inlined and not _is_sharded(eqn.params):
+        elif eqn.primitive.name in self.groups and not _is_sharded(eqn.params):
             outer, self.call = self.call, Node(eqn, (), (), self.call)
             results = self.inline(_callee(eqn.params), ins)
             self.call = outer
@@ -175,8 +175,8 @@ class _Builder:
             self.nodes.append(Node(_Marker(PARALLEL, group.first, None), (), ()))
             return
         form = group.form
-        inner = _Builder(self.inlined)
-        inputs = (*form.closed, *form.left, *form.right)
+        inner = _Builder(self.groups)
+        inputs = (*form.consts, *form.left, *form.right)
         slots = [inner.slot(atom.aval) for atom in inputs]
         own: dict[Any, int | Lit] = dict(zip(inputs, slots, strict=True))
         for eqn in form.eqns:
@@ -184,14 +184,14 @@ class _Builder:
         results = tuple(_value(atom, own) for atom in form.new)
         parts = ParallelParts(
             step=Program(tuple(slots), tuple(inner.nodes), results, tuple(inner.avals)),
-            num_consts=len(form.closed),
+            num_consts=len(form.consts),
             layouts=form.layouts,
             length=form.length,
             reverse=form.reverse,
             leaves=tuple(atom.aval for atom in form.outs),
             live=(True,) * len(form.outs),
         )
-        operands = (*form.closed, *form.elems, *form.outs)
+        operands = (*form.consts, *form.elems, *form.outs)
         ins = tuple(_value(atom, env) for atom in operands)
         outs = [self.slot(atom.aval) for atom in form.outs]
         self.nodes.append(Node(_Marker(PARALLEL, group.first, parts), ins, tuple(outs)))
@@ -217,13 +217,13 @@ def _is_sharded(params: dict[str, Any]) -> bool:
     return any(isinstance(s, jax.sharding.Sharding) for s in shardings)
 
 
-MADE = "made"
+PYTHON = "python"
 
 
-class _Made:
+class _PythonCall:
     """What stands for an equation in a node that calls a Python function."""
 
-    primitive: Any = types.SimpleNamespace(name=MADE)
+    primitive: Any = types.SimpleNamespace(name=PYTHON)
     params: ClassVar[dict[str, Any]] = {}
     effects = frozenset()
 
@@ -235,7 +235,7 @@ class _Made:
 PARALLEL = "associative_scan"
 
 
-class _Marker(_Made):
+class _Marker(_PythonCall):
     """What stands for an equation where several equations are one thing."""
 
     invars = outvars = ()
@@ -249,11 +249,11 @@ class _Marker(_Made):
         self.ctx = first.ctx
 
 
-def made(
+def make_node(
     function: Callable[..., Sequence[Any]], ins: Sequence[int | Lit], outs: Sequence[int]
 ) -> Node:
     """A node that calls function(values, slots of the sites inside)."""
-    return Node(_Made(function), tuple(ins), tuple(outs))
+    return Node(_PythonCall(function), tuple(ins), tuple(outs))
 
 
 def _holds_all(wide: Any, dtype: Any) -> bool:
@@ -282,12 +282,12 @@ def deduplicate(flat: Program, leaves: Sequence[int | Lit] = ()) -> Program:
         for slot, _ in views(flat, leaf):
             leaf_of.setdefault(slot, i)
     same: dict[int | Lit, int | Lit] = {}
-    seen: dict[Any, tuple[int, ...]] = {}
+    originals: dict[Any, tuple[int, ...]] = {}
     nodes = []
     for node in flat.nodes:
         node = node._replace(ins=tuple(same.get(ref, ref) for ref in node.ins))
         key = _identity(node)
-        twins = seen.get(key, ())
+        twins = originals.get(key, ())
         owners = [(twin, leaf_of.get(slot)) for slot, twin in zip(node.outs, twins, strict=False)]
         claims = {twin: leaf for twin, leaf in owners if leaf is not None}
         if twins and all(leaf_of.get(twin, leaf) == leaf for twin, leaf in claims.items()):
@@ -295,7 +295,7 @@ def deduplicate(flat: Program, leaves: Sequence[int | Lit] = ()) -> Program:
             same.update(zip(node.outs, twins, strict=True))
             continue
         if key is not None:
-            seen.setdefault(key, node.outs)
+            originals.setdefault(key, node.outs)
         nodes.append(node)
     outs = tuple(same.get(ref, ref) for ref in flat.outs)
     return flat._replace(nodes=tuple(nodes), outs=outs)
@@ -307,33 +307,33 @@ def views(flat: Program, ref: int | Lit) -> list[tuple[int, Callable[[Any], Any]
     `ref` itself comes first, then what it is a transpose, reshape or wider float of, and so on.
     """
     makers = {slot: node for node in flat.nodes for slot in node.outs}
-    found: list[tuple[int, Callable[[Any], Any]]] = []
+    pairs: list[tuple[int, Callable[[Any], Any]]] = []
 
     def identity(x: Any) -> Any:
         return x
 
     back: Callable[[Any], Any] | None = identity
     while back is not None and not isinstance(ref, Lit):
-        found.append((ref, back))
+        pairs.append((ref, back))
         node = makers.get(ref)
         if node is None or len(node.ins) != 1 or isinstance(node.ins[0], Lit):
             break
         ref = node.ins[0]
         back = _compose(_inverse(node, flat.avals[ref]), back)
-    return found
+    return pairs
 
 
 def forms(flat: Program, ref: int | Lit) -> list[int]:
     """The slots of a value before it was cast, reshaped or transposed, itself included."""
     makers = {slot: node for node in flat.nodes for slot in node.outs}
-    found: list[int] = []
+    slots: list[int] = []
     while not isinstance(ref, Lit):
-        found.append(ref)
+        slots.append(ref)
         node = makers.get(ref)
         if node is None or node.kind not in _FORMS:
             break
         ref = node.ins[0]
-    return found
+    return slots
 
 
 def stack_of(flat: Program, ref: int | Lit, axis: int) -> int | None:
@@ -378,8 +378,8 @@ def _inverse(node: Node, source: Any) -> Callable[[Any], Any] | None:
     if node.kind == "convert_element_type":
         if _holds_all(node.params["new_dtype"], source.dtype):
             # A narrow value is held as the float32 of the same number (see `_narrow`).
-            held = np.dtype(np.float32) if is_narrow(source.dtype) else source.dtype
-            return lambda x: x.astype(held)
+            dtype = np.dtype(np.float32) if is_narrow(source.dtype) else source.dtype
+            return lambda x: x.astype(dtype)
     return None
 
 
@@ -408,7 +408,7 @@ def _operand(ref: int | Lit) -> Any:
 def bind(node: Node, values: Sequence[Any], params: dict[str, Any] | None = None) -> list[Any]:
     """Apply one equation to values, at its own place in the user's source."""
     eqn = node.eqn
-    if isinstance(eqn, _Made):
+    if isinstance(eqn, _PythonCall):
         return list(eqn.function(values, []))
     primitive = eqn.primitive
     if node.kind == "custom_vjp_call":
@@ -446,13 +446,13 @@ def product_over_rows(node: Node, left: Any, right: Any) -> Any:
     """sum_t of a dot_general's result, as one product of its stacked operands (t, ...)."""
     (left_sum, right_sum), (left_batch, right_batch) = node.params["dimension_numbers"]
 
-    def moved(axes: Sequence[int]) -> tuple[int, ...]:
+    def shift(axes: Sequence[int]) -> tuple[int, ...]:
         return tuple(axis + 1 for axis in axes)
 
     return jax.lax.dot_general(
         left,
         right,
-        (((0, *moved(left_sum)), (0, *moved(right_sum))), (moved(left_batch), moved(right_batch))),
+        (((0, *shift(left_sum)), (0, *shift(right_sum))), (shift(left_batch), shift(right_batch))),
         precision=node.params["precision"],
         preferred_element_type=node.params["preferred_element_type"],
         out_sharding=sharding(node.eqn.outvars[0].aval),
@@ -507,28 +507,28 @@ def rebuild_jaxpr(
 ) -> Any:
     """A program of the same form that runs `evaluate` on inputs of other types."""
     types = [type_of(var.aval) for var in _open(jaxpr)[0].invars]
-    closed = jax.make_jaxpr(lambda *args: evaluate(program(jaxpr), args))(*types)
-    return closed if isinstance(jaxpr, core.ClosedJaxpr) else _open(closed)[0]
+    new = jax.make_jaxpr(lambda *args: evaluate(program(jaxpr), args))(*types)
+    return new if isinstance(jaxpr, core.ClosedJaxpr) else _open(new)[0]
 
 
-def needed(nodes: Sequence[Node], targets: Iterable[int | Lit]) -> tuple[Node, ...]:
+def dependencies(nodes: Sequence[Node], targets: Iterable[int | Lit]) -> tuple[Node, ...]:
     """The nodes that the targets depend on, in program order; effects are always kept."""
-    wanted = {ref for ref in targets if not isinstance(ref, Lit)}
-    kept = []
+    slots = {ref for ref in targets if not isinstance(ref, Lit)}
+    picks = []
     for node in reversed(nodes):
-        if node.eqn.effects or not wanted.isdisjoint(node.outs):
-            kept.append(node)
-            wanted.update(ref for ref in node.ins if not isinstance(ref, Lit))
-    return tuple(reversed(kept))
+        if node.eqn.effects or not slots.isdisjoint(node.outs):
+            picks.append(node)
+            slots.update(ref for ref in node.ins if not isinstance(ref, Lit))
+    return tuple(reversed(picks))
 
 
 def dependents(nodes: Iterable[Node], sources: Iterable[int]) -> set[int]:
     """The slots whose value changes with a source, the sources included."""
-    reached = set(sources)
+    reach = set(sources)
     for node in nodes:
-        if any(ref in reached for ref in node.ins if not isinstance(ref, Lit)):
-            reached.update(node.outs)
-    return reached
+        if any(ref in reach for ref in node.ins if not isinstance(ref, Lit)):
+            reach.update(node.outs)
+    return reach
 
 
 def scan_counts(node: Node) -> tuple[int, int, int]:
@@ -585,44 +585,44 @@ def branches(node: Node) -> tuple[Program, ...]:
     return tuple(program(branch) for branch in node.params["branches"])
 
 
-def pullback(node: Node, moved: Sequence[bool]) -> tuple[Program, tuple[int, ...]]:
+def pullback(node: Node, flags: Sequence[bool]) -> tuple[Program, tuple[int, ...]]:
     """What reverse mode runs for an equation: operands and cotangents to cotangents.
 
-    Operands come first that are differentiated by (`moved`). The second result says which inputs
+    Operands come first that are differentiated by (`flags`). The second result says which inputs
     of the program are the cotangents.
     """
-    function, floats, others = _of_moved(node, moved)
+    function, floats, others = _as_function(node, flags)
     cotangents = result_types(function, floats, others)
-    closed = jax.make_jaxpr(
+    jaxpr = jax.make_jaxpr(
         lambda floats, others, cts: jax.vjp(lambda x: function(x, others), floats)[1](cts)
     )(floats, others, cotangents)
-    pulled = program(closed)
-    return pulled, pulled.ins[len(floats) + len(others) :]
+    flat = program(jaxpr)
+    return flat, flat.ins[len(floats) + len(others) :]
 
 
-def pushforward(node: Node, moved: Sequence[bool]) -> tuple[Program, tuple[int, ...]]:
+def pushforward(node: Node, flags: Sequence[bool]) -> tuple[Program, tuple[int, ...]]:
     """What forward mode runs for an equation: operands and tangents to tangents, as `pullback`."""
-    function, floats, others = _of_moved(node, moved)
-    closed = jax.make_jaxpr(
+    function, floats, others = _as_function(node, flags)
+    jaxpr = jax.make_jaxpr(
         lambda floats, others, starts: jax.jvp(lambda x: function(x, others), (floats,), (starts,))[
             1
         ]
     )(floats, others, floats)
-    pushed = program(closed)
-    return pushed, pushed.ins[len(floats) + len(others) :]
+    flat = program(jaxpr)
+    return flat, flat.ins[len(floats) + len(others) :]
 
 
-def _of_moved(
-    node: Node, moved: Sequence[bool]
+def _as_function(
+    node: Node, flags: Sequence[bool]
 ) -> tuple[Callable[..., list[Any]], list[Any], list[Any]]:
     """An equation as a function of some operands and of the others, and the types of both."""
 
     def function(floats: list[Any], others: list[Any]) -> list[Any]:
         moving, fixed = iter(floats), iter(others)
-        outs = bind(node, [next(moving if flag else fixed) for flag in moved])
+        outs = bind(node, [next(moving if flag else fixed) for flag in flags])
         return [out for out in outs if is_float(out)]
 
-    return function, *part([var.aval for var in node.eqn.invars], moved)
+    return function, *part([var.aval for var in node.eqn.invars], flags)
 
 
 def is_float(x: Any) -> bool:
@@ -638,17 +638,17 @@ def part(values: Sequence[Any], flags: Sequence[bool]) -> tuple[list[Any], list[
 
 def is_reversible(flat: Program, args: Sequence[Any], count: int) -> bool:
     """Whether JAX itself can differentiate the first result by the first `count` arguments."""
-    is_moved = [
+    is_changing = [
         i < count and jnp.issubdtype(jnp.result_type(x), jnp.inexact) for i, x in enumerate(args)
     ]
 
-    def value(moved: list[Any]) -> Any:
-        rest = iter(moved)
-        values = [next(rest) if flag else x for flag, x in zip(is_moved, args, strict=True)]
+    def value(targets: list[Any]) -> Any:
+        rest = iter(targets)
+        values = [next(rest) if flag else x for flag, x in zip(is_changing, args, strict=True)]
         return read(run(flat.nodes, dict(zip(flat.ins, values, strict=True))), flat.outs[0])
 
     try:
-        jax.eval_shape(jax.grad(value), [x for f, x in zip(is_moved, args, strict=True) if f])
+        jax.eval_shape(jax.grad(value), [x for f, x in zip(is_changing, args, strict=True) if f])
     except ValueError:
         return False
     return True
@@ -662,10 +662,10 @@ def callee(node: Node) -> Program:
 def shardings(node: Node) -> tuple[list[Any], list[Any]]:
     """Where a sharded jit wants its operands and results; None where it does not say."""
 
-    def given(key: str) -> list[Any]:
+    def get(key: str) -> list[Any]:
         return [s if isinstance(s, jax.sharding.Sharding) else None for s in node.params[key]]
 
-    return given("in_shardings"), given("out_shardings")
+    return get("in_shardings"), get("out_shardings")
 
 
 def shards(node: Node) -> int:
@@ -692,9 +692,9 @@ def rebuild_shard_map(node: Node, function: Callable[..., Any]) -> Callable[...,
             # Explicit axes have to be split as `in_specs` says before the call.
             where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(explicit))
             more = jax.tree.map(lambda x: jax.sharding.reshard(x, where), more)
-        return mapped(operands, more)
+        return run_shards(operands, more)
 
-    mapped = jax.shard_map(
+    run_shards = jax.shard_map(
         function,
         mesh=params["mesh"],
         in_specs=(list(params["in_specs"]), per_shard),
@@ -718,9 +718,9 @@ def vary(x: Any, axes: Iterable[str]) -> Any:
 
 def sharding(aval: Any) -> Any:
     """How a value lies on the explicit axes of a mesh; None where there are none."""
-    found = getattr(aval, "sharding", None)
-    types = getattr(getattr(found, "mesh", None), "axis_types", ())
-    return found if jax.sharding.AxisType.Explicit in types else None
+    layout = getattr(aval, "sharding", None)
+    types = getattr(getattr(layout, "mesh", None), "axis_types", ())
+    return layout if jax.sharding.AxisType.Explicit in types else None
 
 
 def _at(split: Any, axes: Sequence[Any]) -> Any:
@@ -766,8 +766,8 @@ def result_types(function: Callable[..., Any], *args: Any) -> Any:
 
     `jax.eval_shape` does not say how a value lies on the explicit axes of a mesh that has others.
     """
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-    return jax.tree.unflatten(jax.tree.structure(shapes), closed.out_avals)
+    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+    return jax.tree.unflatten(jax.tree.structure(shapes), jaxpr.out_avals)
 
 
 def arguments_read(function: Callable[..., Any], *args: Any) -> list[bool]:

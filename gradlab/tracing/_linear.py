@@ -36,8 +36,8 @@ _LINEAR = frozenset(
 class Step(NamedTuple):
     """One step of a scan in two parts, cut at the new state.
 
-    `advance(consts, carry, x, inner) -> (carry, kept)` makes the new state; `readout(consts, x,
-    carry, kept, inner) -> ys` makes the outputs from it. `kept` is what else the outputs need.
+    `advance(consts, carry, x, inner) -> (carry, extras)` makes the new state; `readout(consts, x,
+    carry, extras, inner) -> ys` makes the outputs from it. `extras` is what else the outputs need.
     `inner` holds the slots of the scans inside, each used by one of the two parts. `linear` says
     whether the pullback of the step is known to be linear, so that units do not matter to it.
     """
@@ -79,7 +79,7 @@ class Transposed(NamedTuple):
     consts: tuple[int | Lit, ...]
     state: tuple[int | Lit, ...]
     x: tuple[int | Lit, ...]
-    kept: tuple[int | Lit, ...]
+    extras: tuple[int | Lit, ...]
     inner: tuple[int | Lit, ...]
     inner_tree: Any
 
@@ -92,17 +92,17 @@ class Linearized(NamedTuple):
     state: tuple[bool, ...]  # which carry leaves have an adjoint
     ys: tuple[bool, ...]  # which outputs can have a cotangent
     outputs: list[Any]  # types of those outputs, ...
-    kept: list[Any]  # ... and of what else of the step they read
+    extras: list[Any]  # ... and of what else of the step they read
     forward: Program  # consts, carry, x -> carry, ys, residuals
     sizes: tuple[int, int]  # of consts and carry
     residuals: int  # how many residuals come before the new state and what `view` makes
     storage: Storage
-    advance: Transposed  # takes the cotangents of the new state and of `kept`
+    advance: Transposed  # takes the cotangents of the new state and of `extras`
     readout: Transposed  # takes those of the outputs
 
 
 _ADVANCE = "consts state x inner"
-_READOUT = "consts x state kept inner"
+_READOUT = "consts x state extras inner"
 
 
 def is_inexact(x: Any) -> bool:
@@ -113,8 +113,8 @@ def pick(flags: Sequence[bool], leaves: Sequence[Any]) -> list[Any]:
     return [leaf for flag, leaf in zip(flags, leaves, strict=True) if flag]
 
 
-def merge(flags: Sequence[bool], picked: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    rest = iter(picked)
+def merge(flags: Sequence[bool], items: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    rest = iter(items)
     return [next(rest) if flag else other for flag, other in zip(flags, others, strict=True)]
 
 
@@ -142,24 +142,24 @@ def linearize(
     """
     want_consts, want_xs = wants
     state = tuple(map(is_inexact, init))
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
 
     def forward(consts: Any, carry: Any, x: Any) -> Any:
         rows = jax.tree.map(lambda slot: _jaxpr.row_type(jax.typeof(slot), 0), inner)
         inner_t = jax.tree.map(_jaxpr.zeros, rows)
 
         def advance(c: Any, h: Any, x_: Any, inner_t: Any) -> Any:
-            new, kept = step.advance(
+            new, extras = step.advance(
                 merge(want_consts, c, consts),
                 merge(state, h, carry),
                 merge(want_xs, x_, x),
                 inner_t,
             )
-            found["smooth"] = tuple(map(is_inexact, kept))
-            return (pick(state, new), pick(found["smooth"], kept)), (new, kept)
+            facts["smooth"] = tuple(map(is_inexact, extras))
+            return (pick(state, new), pick(facts["smooth"], extras)), (new, extras)
 
         c, x_ = pick(want_consts, consts), pick(want_xs, x)
-        (h, k), pull_advance, (new, kept) = jax.vjp(
+        (h, k), pull_advance, (new, extras) = jax.vjp(
             advance, c, pick(state, carry), x_, inner_t, has_aux=True
         )
 
@@ -168,65 +168,65 @@ def linearize(
                 merge(want_consts, c, consts),
                 merge(want_xs, x_, x),
                 merge(state, h, new),
-                merge(found["smooth"], k, kept),
+                merge(facts["smooth"], k, extras),
                 inner_t,
             )
-            found["ys"] = tuple(map(is_inexact, ys))
-            return pick(found["ys"], ys), ys
+            facts["ys"] = tuple(map(is_inexact, ys))
+            return pick(facts["ys"], ys), ys
 
-        seen, pull_readout, ys = jax.vjp(readout, c, x_, h, k, inner_t, has_aux=True)
-        advance_leaves, found["advance"] = jax.tree.flatten(pull_advance)
-        readout_leaves, found["readout"] = jax.tree.flatten(pull_readout)
-        types = [list(map(jax.typeof, v)) for v in (h, k, seen, advance_leaves, readout_leaves)]
-        found["h"], found["kept"], found["seen"], *found["leaves"] = types
+        outputs, pull_readout, ys = jax.vjp(readout, c, x_, h, k, inner_t, has_aux=True)
+        advance_leaves, facts["advance"] = jax.tree.flatten(pull_advance)
+        readout_leaves, facts["readout"] = jax.tree.flatten(pull_readout)
+        types = [list(map(jax.typeof, v)) for v in (h, k, outputs, advance_leaves, readout_leaves)]
+        facts["h"], facts["extras"], facts["outputs"], *facts["leaves"] = types
         view = [] if step.view is None else step.view.make(consts, carry, x, ys)
         return new, ys, advance_leaves, readout_leaves, [*(h if keep_state else []), *view]
 
     program = _jaxpr.program(jax.make_jaxpr(forward)(consts, init, _jaxpr.rows(xs)))
-    counts = [len(leaves) for leaves in found["leaves"]]
+    counts = [len(leaves) for leaves in facts["leaves"]]
     sizes = len(consts), len(init)
     return Linearized(
         consts=want_consts,
         xs=want_xs,
         state=state,
-        ys=found["ys"],
-        outputs=found["seen"],
-        kept=found["kept"],
+        ys=facts["ys"],
+        outputs=facts["outputs"],
+        extras=facts["extras"],
         forward=program,
         sizes=sizes,
         residuals=sum(counts),
-        storage=_storage(program, sizes, len(found["ys"])),
-        advance=_transposed(
-            found["advance"], found["leaves"][0], (found["h"], found["kept"]), _ADVANCE
+        storage=_storage(program, sizes, len(facts["ys"])),
+        advance=_transpose(
+            facts["advance"], facts["leaves"][0], (facts["h"], facts["extras"]), _ADVANCE
         ),
-        readout=_transposed(found["readout"], found["leaves"][1], found["seen"], _READOUT),
+        readout=_transpose(facts["readout"], facts["leaves"][1], facts["outputs"], _READOUT),
     )
 
 
-def _transposed(
+def _transpose(
     pull: Any, residuals: Sequence[Any], cotangents: Sequence[Any], order: str
 ) -> Transposed:
     names: list[str] = []
     trees: dict[str, Any] = {}
 
     def function(residuals: Any, cotangents: Any) -> list[Any]:
-        pulled = jax.tree.unflatten(pull, residuals)(cotangents)
-        parts = dict(zip(order.split(), pulled, strict=True))
+        back = jax.tree.unflatten(pull, residuals)(cotangents)
+        parts = dict(zip(order.split(), back, strict=True))
         for name, part in parts.items():
             leaves, trees[name] = jax.tree.flatten(part)
             names.extend([name] * len(leaves))
-        return jax.tree.leaves(pulled)
+        return jax.tree.leaves(back)
 
     program = _jaxpr.program(jax.make_jaxpr(function)(list(residuals), cotangents))
     outs = {
         field: tuple(ref for name, ref in zip(names, program.outs, strict=True) if name == field)
-        for field in ("consts", "state", "x", "kept", "inner")
+        for field in ("consts", "state", "x", "extras", "inner")
     }
     return Transposed(program, program.ins[len(residuals) :], **outs, inner_tree=trees["inner"])
 
 
 def _storage(program: Program, sizes: tuple[int, int], num_ys: int) -> Storage:
-    """The cheapest way found to have the residuals again, counted in bytes that are stacked."""
+    """Find a cheap way to recompute the residuals, counted in bytes that are stacked."""
     const_ids, carry_ids, x_ids = split(program.ins, *sizes)
     new_refs, y_refs, leaves = split(program.outs, sizes[1], num_ys)
     varying = _jaxpr.dependents(program.nodes, (*carry_ids, *x_ids))
@@ -256,42 +256,42 @@ def _storage(program: Program, sizes: tuple[int, int], num_ys: int) -> Storage:
 
     for slot in sorted(varying):  # in program order, so that `base` never recurses deeply
         base(slot)
-    wanted = {ref for ref in leaves if not isinstance(ref, Lit) and ref in varying} - free
-    stored = set().union(*(base(slot) for slot in wanted)) if wanted else set()
-    if cost(stored) > cost(wanted):
-        stored = set(wanted)
-    for slot in sorted(stored, key=lambda s: -cost((s,))):
-        other = (stored - {slot}) | base(slot)
-        if cost(other) <= cost(stored):
-            stored = other
+    needs = {ref for ref in leaves if not isinstance(ref, Lit) and ref in varying} - free
+    stack = set().union(*(base(slot) for slot in needs)) if needs else set()
+    if cost(stack) > cost(needs):
+        stack = set(needs)
+    for slot in sorted(stack, key=lambda s: -cost((s,))):
+        other = (stack - {slot}) | base(slot)
+        if cost(other) <= cost(stack):
+            stack = other
 
     rebuild: list[Node] = []
-    have = stored | free
-    missing = wanted - have
-    used: set[int] = {ref for ref in leaves if not isinstance(ref, Lit)}
+    have = stack | free
+    missing = needs - have
+    reads: set[int] = {ref for ref in leaves if not isinstance(ref, Lit)}
     for node in reversed(program.nodes):
         if missing.isdisjoint(node.outs):
             continue
         rebuild.append(node)
-        used.update(ref for ref in node.ins if not isinstance(ref, Lit))
+        reads.update(ref for ref in node.ins if not isinstance(ref, Lit))
         missing = (missing | set(operands(node))) - set(node.outs) - have
     rebuild.reverse()
 
     # An effect has no results to be found by, and must happen at every step, not once outside.
     unchanging = [n for n in program.nodes if varying.isdisjoint(n.outs) and not n.eqn.effects]
-    fixed = tuple(sorted(ref for ref in used if ref not in varying))
+    fixed = tuple(sorted(ref for ref in reads if ref not in varying))
     return Storage(
         leaves=tuple(leaves),
         rebuild=tuple(rebuild),
-        before=_jaxpr.needed(unchanging, fixed),
+        before=_jaxpr.dependencies(unchanging, fixed),
         fixed=fixed,
-        x=tuple((slot, i) for i, slot in enumerate(x_ids) if slot in used),
+        x=tuple((slot, i) for i, slot in enumerate(x_ids) if slot in reads),
         y=tuple(
             (ref, i)
             for i, ref in enumerate(y_refs)
-            if ref in used and ref not in x_ids and y_refs.index(ref) == i and ref in varying
+            if ref in reads and ref not in x_ids and y_refs.index(ref) == i and ref in varying
         ),
-        own=tuple(sorted(stored)),
+        own=tuple(sorted(stack)),
     )
 
 

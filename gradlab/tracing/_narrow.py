@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab.tracing import _jaxpr
+from gradlab.tracing._changes import Changes
 from gradlab.tracing._jaxpr import Node, Program, is_narrow
-from gradlab.tracing._moved import Moved
 
 # What runs code that is compiled for its own types. Nothing can be run there in a wider one.
 _FOREIGN = frozenset(
@@ -41,15 +41,15 @@ def widen(x: Any) -> Any:
     return x.astype(np.float32)
 
 
-def holds_narrow(eqn: Any, moved: Moved) -> bool:
+def holds_narrow(eqn: Any, changes: Changes) -> bool:
     """Whether an equation or its derivative computes in a narrow float, at any depth."""
     if _computes_narrow(eqn):
         return True
     # A rule that the user wrote may cast though the function itself does not.
-    if any(_computes_narrow(node.eqn) for node in _rule(Node(eqn, (), ()), moved)):
+    if any(_computes_narrow(node.eqn) for node in _rule(Node(eqn, (), ()), changes)):
         return True
     inside = (inner for body in _jaxpr.jaxprs(eqn.params) for inner in body.eqns)
-    return any(holds_narrow(inner, moved) for inner in inside)
+    return any(holds_narrow(inner, changes) for inner in inside)
 
 
 def _computes_narrow(eqn: Any) -> bool:
@@ -60,23 +60,23 @@ def _computes_narrow(eqn: Any) -> bool:
     return any(_computes_narrow(inner) for body in _jaxpr.jaxprs(eqn.params) for inner in body.eqns)
 
 
-def _rule(node: Node, moved: Moved) -> Sequence[Node]:
+def _rule(node: Node, changes: Changes) -> Sequence[Node]:
     """What runs to differentiate a function with a rule of the user's."""
     ask = {"custom_jvp_call": _jaxpr.pushforward, "custom_vjp_call": _jaxpr.pullback}
-    if node.kind not in ask or not any(moved.of(node)):
+    if node.kind not in ask or not any(changes.of(node)):
         return ()
     # A rule may refuse a change of what the program does not change.
-    return ask[node.kind](node, moved.of(node))[0].nodes
+    return ask[node.kind](node, changes.of(node))[0].nodes
 
 
 def _dtype(aval: Any) -> Any:
     return getattr(aval, "dtype", np.dtype(bool))
 
 
-def bind(node: Node, values: Sequence[Any], moved: Sequence[bool]) -> list[Any]:
+def bind(node: Node, values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
     """Apply an equation in its own types to wide values, differentiated in float32.
 
-    `moved` says by which operands.
+    `flags` says by which operands.
     """
     original = functools.partial(_bind_narrow, node)
     is_float = [jnp.issubdtype(_dtype(var.aval), jnp.inexact) for var in node.eqn.outvars]
@@ -84,7 +84,7 @@ def bind(node: Node, values: Sequence[Any], moved: Sequence[bool]) -> list[Any]:
     if not any(is_float) or node.kind == "while" or node.eqn.effects:
         return original(*values)
     if node.kind == "custom_vjp_call":
-        return _with_pullback(node, original, moved)(*values)
+        return _with_pullback(node, original, flags)(*values)
     return _with_pushforward(node, original)(*values)
 
 
@@ -101,19 +101,19 @@ def _cast(x: Any, aval: Any) -> Any:
 
 def _with_pushforward(node: Node, original: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     @jax.custom_jvp
-    def rounded(*values: Any) -> list[Any]:
+    def compute(*values: Any) -> list[Any]:
         return original(*values)
 
-    @rounded.defjvp
+    @compute.defjvp
     def _(primals: Any, tangents: Any) -> Any:
         if node.kind == "custom_jvp_call":
             slopes = _push(node, primals, tangents)
         else:
             wide = functools.partial(_bind_wide, node, blocked=True)
             _, slopes = jax.jvp(lambda *x: wide(x), primals, tangents)
-        return rounded(*primals), slopes
+        return compute(*primals), slopes
 
-    return rounded
+    return compute
 
 
 def _push(node: Node, primals: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
@@ -133,21 +133,21 @@ def _push(node: Node, primals: Sequence[Any], tangents: Sequence[Any]) -> list[A
 
 
 def _with_pullback(
-    node: Node, original: Callable[..., list[Any]], moved: Sequence[bool]
+    node: Node, original: Callable[..., list[Any]], flags: Sequence[bool]
 ) -> Callable[..., list[Any]]:
     @jax.custom_vjp
-    def rounded(*values: Any) -> list[Any]:
+    def compute(*values: Any) -> list[Any]:
         return original(*values)
 
     def backward(values: Any, cotangents: Any) -> Any:
-        program, starts = _jaxpr.pullback(node, moved)
+        program, starts = _jaxpr.pullback(node, flags)
         moving = [ct for ct in cotangents if ct.dtype != jax.dtypes.float0]
-        floats, others = _jaxpr.part(values, moved)
+        floats, others = _jaxpr.part(values, flags)
         back = iter(evaluate(program, [*floats, *others, *moving], starts))
-        return tuple(next(back) if flag else None for flag in moved)
+        return tuple(next(back) if flag else None for flag in flags)
 
-    rounded.defvjp(lambda *values: (original(*values), values), backward)
-    return rounded
+    compute.defvjp(lambda *values: (original(*values), values), backward)
+    return compute
 
 
 def evaluate(program: Program, args: Sequence[Any], starts: Sequence[int] = ()) -> list[Any]:
@@ -173,7 +173,7 @@ def _bind_wide(node: Node, values: Sequence[Any], blocked: bool) -> list[Any]:
     """
     eqn = node.eqn
     values = [widen(x) for x in values]
-    if not holds_narrow(eqn, Moved(_jaxpr.callee)):
+    if not holds_narrow(eqn, Changes(_jaxpr.callee)):
         return _jaxpr.bind(node, values)
     if node.kind == "reduce_precision":
         return list(values)

@@ -143,8 +143,8 @@ def _exponent(x: jax.Array, axis: int | None, dtype: Any) -> jax.Array:
 
 
 def _log_norm(x: jax.Array, k: jax.Array, axis: int | None, dtype: Any) -> jax.Array:
-    scaled = scale(x, jnp.where(k == ZERO, 0, -k), axis)
-    total = _sum_of_squares(scaled, axis, dtype)
+    in_range = scale(x, jnp.where(k == ZERO, 0, -k), axis)
+    total = _sum_of_squares(in_range, axis, dtype)
     zero = total == 0
     log = jnp.where(zero, -jnp.inf, jnp.log(jnp.where(zero, 1, total)) / 2)
     return log + nats(jnp.where(zero, 0, k), dtype)
@@ -225,8 +225,8 @@ def _along(factor: jax.Array, x: jax.Array, axis: int | None) -> jax.Array:
 
 def _over(reduce: Any, x: jax.Array, axis: int | None) -> jax.Array:
     axes = tuple(i for i in range(x.ndim) if axis is None or i != axis % x.ndim)
-    return _jaxpr.gather(reduce(x, axis=axes) if x.size else jnp.zeros(_kept(x, axes), x.dtype))
+    return _jaxpr.gather(reduce(x, axis=axes) if x.size else jnp.zeros(_rest(x, axes), x.dtype))
 
 
-def _kept(x: jax.Array, axes: tuple[int, ...]) -> tuple[int, ...]:
+def _rest(x: jax.Array, axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for i, n in enumerate(x.shape) if i not in axes)

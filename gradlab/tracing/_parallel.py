@@ -46,8 +46,8 @@ class Form(NamedTuple):
     layouts: tuple[Layout, ...]
     length: int
     reverse: bool
-    eqns: tuple[Any, ...]  # of f on single elements: `closed`, `left` and `right` to `new`
-    closed: tuple[Any, ...]
+    eqns: tuple[Any, ...]  # of f on single elements: `consts`, `left` and `right` to `new`
+    consts: tuple[Any, ...]
     left: tuple[Any, ...]
     right: tuple[Any, ...]
     new: tuple[Any, ...]
@@ -156,11 +156,11 @@ class _Reader:
         (length,) = {atom.aval.shape[axis] for atom, axis in zip(elems, axes, strict=True)}
         outs = self._scan(elems, length, 1)
         # The function turns the elements around before the recursion, and the states after it.
-        turned = [self._turned(self.start - len(elems) + j, atom) for j, atom in enumerate(elems)]
-        reverse = any(atom is not None for atom in turned)
+        sources = [self._source(self.start - len(elems) + j, atom) for j, atom in enumerate(elems)]
+        reverse = any(atom is not None for atom in sources)
         if reverse:
-            check(all(atom is not None for atom in turned))
-            elems, outs = turned, [self._take("rev", atom).outvars[0] for atom in outs]
+            check(all(atom is not None for atom in sources))
+            elems, outs = sources, [self._take("rev", atom).outvars[0] for atom in outs]
         layouts = tuple(
             Layout(elem.index(axis), elem, left, right, new)
             for axis, elem, left, right, new in zip(
@@ -170,7 +170,7 @@ class _Reader:
         for leaf in zip(layouts, elems, outs, self.left, self.right, self.new, strict=True):
             _check_leaf(*leaf)
         own = {*self.left, *self.right, *(var for eqn in self.step for var in eqn.outvars)}
-        closed = dict.fromkeys(
+        consts = dict.fromkeys(
             atom
             for eqn in self.step
             for atom in eqn.invars
@@ -178,7 +178,7 @@ class _Reader:
         )
         form = Form(
             tuple(elems), tuple(outs), layouts, length, reverse, self.step,
-            tuple(closed), tuple(self.left), tuple(self.right), tuple(self.new),
+            tuple(consts), tuple(self.left), tuple(self.right), tuple(self.new),
         )  # fmt: skip
         return form, self.i - 1
 
@@ -195,32 +195,32 @@ class _Reader:
         right = [self._slice(atom, axis, 1, 2, depth) for atom, axis in pairs]
         half = length // 2
         between = self._skip(depth + 1 if half > 1 else depth)
-        reduced = [eqn.invars[0] for eqn in self.eqns[self.i : self.i + len(elems)]]
+        reduced_elems = [eqn.invars[0] for eqn in self.eqns[self.i : self.i + len(elems)]]
         odd: list[Any] = [None] * len(elems)
         if half > 1:
-            odd = self._scan(reduced, half, depth + 1)
+            odd = self._scan(reduced_elems, half, depth + 1)
         else:
             self.step, self.left, self.right = between, left, right
         if length % 2 == 0:
             # At the deepest level these are the first equations that read what f gave.
-            for atom in odd if half > 1 else reduced:
+            for atom in odd if half > 1 else reduced_elems:
                 self._slice(atom, None, 0, 1, depth)
         later = [self._slice(atom, axis, 2, 2, depth) for atom, axis in pairs]
         again = self._skip(depth)
         even, row_dims, third = [], [], []
         for atom, axis in pairs:
             row = self._slice(atom, axis, 0, 1, depth)
-            joined, (first, dims), second = self._join()
+            concat, (first, dims), second = self._join()
             check(first is row)
-            even.append(joined)
+            even.append(concat)
             row_dims.append(dims)
             third.append(second)  # f(out_2, elem_3), where that is all
         outs, new, new_dims = [], [], []
         for early, late in zip(even, odd, strict=True):
             early_pad, late_pad = self._pad(early), self._pad(late)
-            first, unmoved = self._arrange(early_pad.outvars[0])
+            first, first_dims = self._arrange(early_pad.outvars[0])
             second, dims = self._arrange(late_pad.outvars[0])
-            check(_is_identity(unmoved) and (half == 1 or _is_identity(dims)))
+            check(_is_identity(first_dims) and (half == 1 or _is_identity(dims)))
             both = self._take(None, first)
             check(both.primitive.name in ("add", "or") and both.invars[1] is second)
             new.append(late_pad.invars[0])
@@ -279,8 +279,8 @@ class _Reader:
         while self._next() in _ARRANGE and self.eqns[self.i].invars[0] is atom:
             atom = self.eqns[self.i].outvars[0]
             self.i += 1
-        found, dims = _trace_back(atom, self.eqns[start : self.i])
-        check(found is source)
+        origin, dims = _trace_back(atom, self.eqns[start : self.i])
+        check(origin is source)
         return atom, dims
 
     def _join(self) -> tuple[Any, tuple[Any, Dims], tuple[Any, Dims]]:
@@ -289,11 +289,11 @@ class _Reader:
         while self._next() in _ARRANGE:
             self.i += 1
         moves = self.eqns[start : self.i]
-        joined = self._take("concatenate", None)
-        first, second = (_trace_back(atom, moves) for atom in joined.invars)
-        return joined.outvars[0], first, second
+        concat = self._take("concatenate", None)
+        first, second = (_trace_back(atom, moves) for atom in concat.invars)
+        return concat.outvars[0], first, second
 
-    def _turned(self, i: int, atom: Any) -> Any:
+    def _source(self, i: int, atom: Any) -> Any:
         """What an element is the reverse of, where equation i turned it around for the scan."""
         if i < 0 or self.eqns[i].primitive.name != "rev" or self.eqns[i].outvars[0] is not atom:
             return None

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from gradlab.tracing import _jaxpr, _linear, _norms
 from gradlab.tracing._linear import Linearized, Step, Sums, merge
-from gradlab.tracing._record import Options, Slots, measured
+from gradlab.tracing._record import Options, Slots, call_measure
 
 # Steps whose weight gradients are taken in one product: enough for the product to run at its full
 # rate, few enough for what is kept meanwhile to be small beside the residuals of the whole scan.
@@ -85,8 +85,8 @@ def in_chunks(
     else:
         carry, early, items = main(carry)
         carry, late, item = tail(carry)
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), early, late)
-    return carry, joined, (items, item)
+    whole = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), early, late)
+    return carry, whole, (items, item)
 
 
 def _chunk_size(length: int) -> int:
@@ -130,7 +130,7 @@ class Pull:
         # Outputs that read more of the step than its new state send a cotangent around the
         # boundary. Its leaves have no known sample axis, so where scales are per sample it travels
         # apart, in plain units.
-        self.around = bool(linear.kept) and any(live)
+        self.around = bool(linear.extras) and any(live)
         self.apart = self.around and options.axis is not None and plan.step.linear
         count = len(linear.advance.program.ins) - len(linear.advance.linear)
         leaves = linear.storage.leaves
@@ -146,18 +146,18 @@ class Pull:
         guarded = plan.mixes or several or not plan.step.linear
         self.guards = guarded + several * len(plan.names)
         # The range that matters is that of the narrowest float which an adjoint passes through.
-        passed = (_dtypes(part.program, part.linear) for part in (linear.advance, linear.readout))
-        self.window = min(int(jnp.finfo(d).maxexp) for d in set().union(*passed)) // 3
+        dtypes = (_dtypes(part.program, part.linear) for part in (linear.advance, linear.readout))
+        self.window = min(int(jnp.finfo(d).maxexp) for d in set().union(*dtypes)) // 3
         inner = (*linear.advance.inner, *linear.readout.inner)
         careful = self.around or self.shared or plan.varies or options.log_param or inner
         self.in_one_unit = plan.step.linear and not careful
-        self.still = [_jaxpr.zeros(k) for k in linear.kept]
+        self.still = [_jaxpr.zeros(k) for k in linear.extras]
 
-    def rows(self, carry: Any, rows: Rows, arrived: Sequence[Any], length: int) -> Any:
+    def rows(self, carry: Any, rows: Rows, output_cts: Sequence[Any], length: int) -> Any:
         """Pull the carry (mu, e, lost, late, grads) back through `length` steps."""
         waits = any(any(part.sums.later) for part in self._parts)
-        least = self.plan.one_unit_from
-        in_one_unit = self.in_one_unit and least is not None and length >= least
+        threshold = self.plan.one_unit_from
+        in_one_unit = self.in_one_unit and threshold is not None and length >= threshold
 
         def chunk(carry: Any, rows: Any, _: Any, length: int) -> Any:
             run = self._fast if in_one_unit else self._careful
@@ -165,9 +165,9 @@ class Pull:
 
         size = _chunk_size(length) if waits or in_one_unit else length
         if size == length:
-            return chunk(carry, (rows, arrived), None, length)[:2]
+            return chunk(carry, (rows, output_cts), None, length)[:2]
         return in_chunks(
-            chunk, carry, (rows, arrived), (None, None), length, size, not self.plan.step.reverse
+            chunk, carry, (rows, output_cts), (None, None), length, size, not self.plan.step.reverse
         )[:2]
 
     @property
@@ -176,12 +176,12 @@ class Pull:
 
     def _careful(self, carry: Any, rows: Any, length: int) -> Any:
         """Run a chunk with a unit chosen at each step."""
-        (*others, grads), (recorded, *kept) = scan_steps(
+        (*others, grads), (records, *sum_rows) = scan_steps(
             self.plan.step, self._body, carry, rows, length, backward=True
         )
-        for part, new in zip(self._parts, kept, strict=False):
+        for part, new in zip(self._parts, sum_rows, strict=False):
             grads = part.finish(grads, new, rows[0])
-        return (*others, grads), recorded
+        return (*others, grads), records
 
     def _fast(self, carry: Any, rows: Any, length: int) -> Any:
         """Run a chunk in one unit, or with care where its adjoint does not stay in the window."""
@@ -193,12 +193,12 @@ class Pull:
         carry = mu, unit, lost, late, grads
         after, (arriving, direct), results, sums = self._run_in_one_unit(carry, rows, length)
         logs, good = self._record_rows(unit, lost, arriving, direct, length, dtype)
-        once, xs_ct, kept = sums
-        for part, new in zip(self._parts, kept, strict=True):
+        once, xs_ct, sum_rows = sums
+        for part, new in zip(self._parts, sum_rows, strict=True):
             once = part.finish(once, new, rows[0])
-        done = (*after, lost, late, once), (logs, results, xs_ct, [])
+        outcome = (*after, lost, late, once), (logs, results, xs_ct, [])
         return jax.lax.cond(
-            _norms.everywhere(good), lambda: done, lambda: self._careful(carry, rows, length)
+            _norms.everywhere(good), lambda: outcome, lambda: self._careful(carry, rows, length)
         )
 
     def _unit_of_chunk(self, mu: Sequence[Any], e: Any, dtype: Any) -> Any:
@@ -214,12 +214,12 @@ class Pull:
             top = jnp.full_like(top, jnp.max(top))
         start = 3 * window // 4
         # Where it goes on as before, a chunk uses what is left of the window.
-        turned = jnp.sign(e) * top < -start
-        used = jnp.sign(e) * top > 0
-        moved = jnp.where(e == 0, jnp.abs(top) > window // 4, turned | used)
-        down = jnp.where((e == 0) | turned, top < 0, e < 0)
+        reverses = jnp.sign(e) * top < -start
+        exceeds = jnp.sign(e) * top > 0
+        restart = jnp.where(e == 0, jnp.abs(top) > window // 4, reverses | exceeds)
+        down = jnp.where((e == 0) | reverses, top < 0, e < 0)
         place = jnp.where(down, start, -start)
-        return jnp.where(moved & (top > _norms.ZERO // 2), e + top - place, e)
+        return jnp.where(restart & (top > _norms.ZERO // 2), e + top - place, e)
 
     def _run_in_one_unit(self, carry: Any, rows: Any, length: int) -> Any:
         """The plain recursion at a fixed unit 2^e.
@@ -233,10 +233,10 @@ class Pull:
 
         def body(carry: Any, row: Any) -> Any:
             mu, units, plain = carry
-            env, pulled = self._open(row)
+            env, y_cts = self._open(row)
             total = mu
-            if pulled is not None:
-                total = sum_terms([(mu, jnp.zeros_like(e)), (pulled.state, -e)], axis)
+            if y_cts is not None:
+                total = sum_terms([(mu, jnp.zeros_like(e)), (y_cts.state, -e)], axis)
             results = self._measure(env, total)
             back = grad = self.advance.pull(env, (*total, *self.still))
             if apart:
@@ -245,9 +245,9 @@ class Pull:
                 )
             units = {i: units[i] + ct for i, ct in grad.consts.items()}
             direct, x, readout = [], [], {}
-            if pulled is not None:
-                plain = {i: plain[i] + ct for i, ct in pulled.consts.items()}
-                direct, x, readout = pulled.state, pulled.x, pulled.rows
+            if y_cts is not None:
+                plain = {i: plain[i] + ct for i, ct in y_cts.consts.items()}
+                direct, x, readout = y_cts.state, y_cts.x, y_cts.rows
             out = (mu, direct), results, (grad.x, x), (grad.rows, readout)
             return (back.state, units, plain), out
 
@@ -256,19 +256,19 @@ class Pull:
             return {i: jnp.zeros_like(g) for i, g in enumerate(grads) if not later[i]}
 
         start = mu, zeros(self.advance), zeros(self.readout)
-        (mu, units, plain), (passed, results, (x, more), kept) = scan_steps(
+        (mu, units, plain), (arrivals, results, (x, more), sum_rows) = scan_steps(
             self.plan.step, body, start, rows, length, backward=True, unroll=_UNROLL
         )
-        sums = _Pulled(units, [], x, [], [], kept[0])
+        sums = _Cts(units, [], x, [], [], sum_rows[0])
         if not apart:
-            sums = self.advance.scaled(sums, e)
+            sums = self.advance.scale(sums, e)
         grads = list(grads)
         for part in (sums.consts, plain):
             for i, ct in part.items():
                 grads[i] = grads[i] + ct
         xs_ct = _add(sums.x, more) if more else sums.x
-        kept = [sums.rows, kept[1]][: len(self._parts)]
-        return (mu, e), passed, results, (grads, xs_ct, kept)
+        sum_rows = [sums.rows, sum_rows[1]][: len(self._parts)]
+        return (mu, e), arrivals, results, (grads, xs_ct, sum_rows)
 
     def _record_rows(
         self, e: Any, lost: Sequence[Any], mu: list[Any], direct: list[Any], length: int, dtype: Any
@@ -312,55 +312,55 @@ class Pull:
         for i, leaf in enumerate(size.each if len(self.plan.names) > 1 else ()):
             logs[f"{part}:{i}"] = leaf + nats
 
-    def _open(self, row: Any) -> tuple[dict[int, Any], _Pulled | None]:
+    def _open(self, row: Any) -> tuple[dict[int, Any], _Cts | None]:
         """The residuals of a step by their slots, and what its outputs send back."""
         storage = self.plan.linear.storage
-        (x, y, own), arrived = row
+        (x, y, own), output_cts = row
         env = dict(self.fixed)
-        for stored, values in zip((storage.x, storage.y), (x, y), strict=True):
-            env.update((slot, value) for (slot, _), value in zip(stored, values, strict=True))
+        for places, values in zip((storage.x, storage.y), (x, y), strict=True):
+            env.update((slot, value) for (slot, _), value in zip(places, values, strict=True))
         env.update(zip(storage.own, own, strict=True))
         env = _jaxpr.run(storage.rebuild, env)
         if not any(self.live):
             return env, None
         nothing = [_jaxpr.zeros(y) for y in self.plan.linear.outputs]
-        return env, self.readout.pull(env, merge(self.live, arrived, nothing))
+        return env, self.readout.pull(env, merge(self.live, output_cts, nothing))
 
     def _measure(self, env: dict[int, Any], mu: Sequence[Any]) -> list[Any]:
         values = [_jaxpr.read(env, ref) for ref in self.state]
         view, count = self.plan.step.view, len(self.plan.names)
         more = () if view is None else (view.restore(values[count:]),)
-        results = measured(self.plan.options, self.plan.names, values[:count], mu, *more)
+        results = call_measure(self.plan.options, self.plan.names, values[:count], mu, *more)
         return jax.tree.leaves(results)
 
     def _body(self, carry: Any, row: Any) -> Any:
         """One step with care: choose the unit, record, and pull back."""
         mu, e, lost, late, grads = carry
-        env, pulled = self._open(row)
-        kept = self.still if pulled is None else pulled.kept
+        env, y_cts = self._open(row)
+        extras = self.still if y_cts is None else y_cts.extras
         logs: dict[str, Any] = {}
-        terms, tops = self._arrive(logs, mu, e, late, pulled)
+        terms, tops = self._arrive(logs, mu, e, late, y_cts)
         mu, e = self._join(logs, terms, tops, e)
         if self.guards:
             lost = _guard(logs, {"transported": carry[1], "total": e}, lost)
         logs["scale"] = _norms.nats(e, _norms.real_dtype(mu))
         results = self._measure(env, mu)
-        back, grad, late = self._back(env, mu, e, kept, late)
+        back, grad, late = self._back(env, mu, e, extras, late)
         inner = grad.inner if self.apart else [_shift(slots, e) for slots in back.inner]
         grads, xs_ct, sums = list(grads), grad.x, [grad.rows]
-        for part in (grad,) if pulled is None else (grad, pulled):
+        for part in (grad,) if y_cts is None else (grad, y_cts):
             for i, ct in part.consts.items():
                 grads[i] = grads[i] + ct
-        if pulled is not None:
-            xs_ct = _add(xs_ct, pulled.x)
-            inner = _add(inner, pulled.inner)
-            sums.append(pulled.rows)
+        if y_cts is not None:
+            xs_ct = _add(xs_ct, y_cts.x)
+            inner = _add(inner, y_cts.inner)
+            sums.append(y_cts.rows)
         if self.plan.options.log_param:
-            logs["param"] = self._log_param(env, mu, e, kept, back, pulled)
+            logs["param"] = self._log_param(env, mu, e, extras, back, y_cts)
         return (back.state, e, lost, late, grads), ((logs, results, xs_ct, inner), *sums)
 
     def _arrive(
-        self, logs: dict[str, Any], mu: list[Any], e: Any, late: list[Any], pulled: _Pulled | None
+        self, logs: dict[str, Any], mu: list[Any], e: Any, late: list[Any], y_cts: _Cts | None
     ) -> tuple[list[Any], list[Any]]:
         """Record what comes from the later steps and from the step's own outputs.
 
@@ -371,7 +371,7 @@ class Pull:
         terms = [(mu, e), (late, unit)] if self.apart else [(mu, e)]
         sizes = [_norms.size(v, axis, dtype) for v, _ in terms]
         tops = [size.top + k for size, (_, k) in zip(sizes, terms, strict=True)]
-        if pulled is None:
+        if y_cts is None:
             self._log(logs, "total", sizes[0], e, dtype)
             return terms, tops
         if self.apart:
@@ -379,12 +379,12 @@ class Pull:
             self._log(logs, "transported", _norms.size(both, axis, dtype), k, dtype)
         else:
             self._log(logs, "transported", sizes[0], e, dtype)
-        size = _norms.size(pulled.state, axis, dtype)
+        size = _norms.size(y_cts.state, axis, dtype)
         self._log(logs, "direct", size, unit, dtype)
-        terms.append((pulled.state, unit))
+        terms.append((y_cts.state, unit))
         tops.append(size.top)
         if self.around and not self.apart:
-            tops.append(_norms.size(pulled.kept, None, dtype).top)
+            tops.append(_norms.size(y_cts.extras, None, dtype).top)
         return terms, tops
 
     def _join(
@@ -405,8 +405,8 @@ class Pull:
         return mu, e
 
     def _back(
-        self, env: dict[int, Any], mu: list[Any], e: Any, kept: list[Any], late: list[Any]
-    ) -> tuple[_Pulled, _Pulled, list[Any]]:
+        self, env: dict[int, Any], mu: list[Any], e: Any, extras: list[Any], late: list[Any]
+    ) -> tuple[_Cts, _Cts, list[Any]]:
         """Pull lambda_t = 2^e mu_t back through the step.
 
         Returns what goes to the old state in units of 2^e, what goes to the consts and inputs in
@@ -414,16 +414,16 @@ class Pull:
         """
         axis = self.plan.options.axis
         if not self.plan.step.linear:
-            back = self.advance.pull(env, (*mu, *kept))
+            back = self.advance.pull(env, (*mu, *extras))
             return back, back, late
         if axis is None:
-            scaled = [_norms.scale(k, -e, None) for k in kept] if self.around else kept
-            back = self.advance.pull(env, (*mu, *scaled))
-            return back, self.advance.scaled(back, e), late
+            in_unit = [_norms.scale(k, -e, None) for k in extras] if self.around else extras
+            back = self.advance.pull(env, (*mu, *in_unit))
+            return back, self.advance.scale(back, e), late
         back = self.advance.pull(env, (*mu, *self.still))
-        grad = self.advance.pull(env, (*(_norms.scale(m, e, axis) for m in mu), *kept))
+        grad = self.advance.pull(env, (*(_norms.scale(m, e, axis) for m in mu), *extras))
         if self.apart:
-            late = self.advance.pull(env, (*(jnp.zeros_like(m) for m in mu), *kept)).state
+            late = self.advance.pull(env, (*(jnp.zeros_like(m) for m in mu), *extras)).state
         return back, grad, late
 
     def _log_param(
@@ -431,27 +431,27 @@ class Pull:
         env: dict[int, Any],
         mu: list[Any],
         e: Any,
-        kept: list[Any],
-        back: _Pulled,
-        pulled: _Pulled | None,
+        extras: list[Any],
+        back: _Cts,
+        y_cts: _Cts | None,
     ) -> Any:
         """ln of the norm of the step's contribution to the consts."""
         axis, dtype = self.plan.options.axis, _norms.real_dtype(mu)
         if axis is not None:
             top = jnp.max(e)
             mu = [_norms.scale(m, e - top, axis) for m in mu]
-            kept = [_norms.scale(k, -top, None) for k in kept]
-            back, e = self.advance.pull(env, (*mu, *kept)), top
-        return _log_param(back, e, pulled, dtype)
+            extras = [_norms.scale(k, -top, None) for k in extras]
+            back, e = self.advance.pull(env, (*mu, *extras)), top
+        return _log_param(back, e, y_cts, dtype)
 
 
-class _Pulled(NamedTuple):
-    """What a transposed part gives at one step."""
+class _Cts(NamedTuple):
+    """The cotangents that a transposed part gives at one step."""
 
     consts: dict[int, Any]  # those that are added up step by step
     state: list[Any]  # of the old state for the advance, of the new one for the readout
     x: list[Any]
-    kept: list[Any]
+    extras: list[Any]
     inner: list[Any]
     rows: dict[int, Any]  # what the sums that wait are made of
 
@@ -475,19 +475,19 @@ class _Part:
         places = {slot: (0, i) for i, (slot, _) in enumerate(storage.x)}
         places |= {slot: (1, i) for i, (slot, _) in enumerate(storage.y)}
         places |= {slot: (2, i) for i, slot in enumerate(storage.own)}
-        self.stored = {
+        self.places = {
             slot: places[ref]
             for slot, ref in zip(part.program.ins, residuals, strict=False)
             if slot in self.sums.rows and ref in places
         }
         now = [ref for ref, later in zip(self.consts, self.sums.later, strict=True) if not later]
-        self.kept = tuple(slot for slot in self.sums.rows if slot not in self.stored)
-        others = (*part.state, *part.x, *part.kept, *part.inner)
-        self.nodes = _jaxpr.needed(part.program.nodes, (*now, *others, *self.kept))
+        self.row_slots = tuple(slot for slot in self.sums.rows if slot not in self.places)
+        others = (*part.state, *part.x, *part.extras, *part.inner)
+        self.nodes = _jaxpr.dependencies(part.program.nodes, (*now, *others, *self.row_slots))
         linear = _jaxpr.dependents(part.program.nodes, part.linear)
-        self.linear = frozenset(linear.intersection(self.kept))
+        self.linear = frozenset(linear.intersection(self.row_slots))
 
-    def pull(self, env: dict[int, Any], cotangents: Sequence[Any]) -> _Pulled:
+    def pull(self, env: dict[int, Any], cotangents: Sequence[Any]) -> _Cts:
         """Run the part on a step's residuals; `env` has the slots of the forward program."""
         part = self.part
         residuals = [_jaxpr.read(env, ref) for ref in self.residuals]
@@ -498,32 +498,32 @@ class _Part:
             return [_jaxpr.read(inside, ref) for ref in refs]
 
         later = self.sums.later
-        return _Pulled(
+        return _Cts(
             consts={
                 i: _jaxpr.read(inside, ref) for i, ref in enumerate(self.consts) if not later[i]
             },
             state=read(part.state),
             x=read(part.x),
-            kept=read(part.kept),
+            extras=read(part.extras),
             inner=jax.tree.unflatten(part.inner_tree, read(part.inner)),
-            rows={slot: inside[slot] for slot in self.kept},
+            rows={slot: inside[slot] for slot in self.row_slots},
         )
 
-    def scaled(self, pulled: _Pulled, e: Any) -> _Pulled:
+    def scale(self, cts: _Cts, e: Any) -> _Cts:
         """2^e times what goes to the consts and the inputs."""
 
         def grow(x: Any) -> Any:
             return _norms.scale(x, e, None)
 
-        return pulled._replace(
-            consts={i: grow(ct) for i, ct in pulled.consts.items()},
-            x=[grow(ct) for ct in pulled.x],
-            rows={s: grow(row) if s in self.linear else row for s, row in pulled.rows.items()},
+        return cts._replace(
+            consts={i: grow(ct) for i, ct in cts.consts.items()},
+            x=[grow(ct) for ct in cts.x],
+            rows={s: grow(row) if s in self.linear else row for s, row in cts.rows.items()},
         )
 
-    def finish(self, grads: list[Any], kept: dict[int, Any], stored: Rows) -> list[Any]:
+    def finish(self, grads: list[Any], rows_now: dict[int, Any], residuals: Rows) -> list[Any]:
         """Add the sums over a chunk of steps to the gradients."""
-        rows = {slot: stored[kind][i] for slot, (kind, i) in self.stored.items()} | kept
+        rows = {slot: residuals[kind][i] for slot, (kind, i) in self.places.items()} | rows_now
         sums = iter(self.sums.finish(rows, self.consts))
         return [
             grad + next(sums) if later else grad
@@ -539,7 +539,7 @@ def _guard(logs: dict[str, Any], units: dict[str, Any], before: Sequence[Any]) -
     """
     dtype = logs["total"].dtype
     floor = _norms.floor(dtype)
-    lost = []
+    flags = []
     for i, was in enumerate(before):
         now = was
         for part, k in units.items():
@@ -548,18 +548,18 @@ def _guard(logs: dict[str, Any], units: dict[str, Any], before: Sequence[Any]) -
                 low = logs[name] - _norms.nats(k, dtype) < floor
                 now = low & (was | ~jnp.isneginf(logs[name]))
                 logs[name] = jnp.where(now, jnp.nan, logs[name])
-        lost.append(_jaxpr.vary(now, _jaxpr.varies_over(jax.typeof(was))))
-    return lost
+        flags.append(_jaxpr.vary(now, _jaxpr.varies_over(jax.typeof(was))))
+    return flags
 
 
 def _dtypes(program: _jaxpr.Program, linear: Sequence[int]) -> set[Any]:
     """The types of the floats that depend on the inputs `linear`."""
-    reached = _jaxpr.dependents(program.nodes, linear)
-    dtypes = {program.avals[slot].dtype for slot in reached}
+    slots = _jaxpr.dependents(program.nodes, linear)
+    dtypes = {program.avals[slot].dtype for slot in slots}
     return {dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)}
 
 
-def _log_param(advance: _Pulled, e: Any, readout: _Pulled | None, dtype: Any) -> Any:
+def _log_param(advance: _Cts, e: Any, readout: _Cts | None, dtype: Any) -> Any:
     """ln of the norm of a step's contribution to the consts; the advance's is in units of 2^e."""
     terms = [(list(advance.consts.values()), e)]
     if readout is not None:
@@ -573,14 +573,14 @@ def _log_param(advance: _Pulled, e: Any, readout: _Pulled | None, dtype: Any) ->
 
 def _rescale(top: jax.Array, e: jax.Array, window: int) -> jax.Array:
     """Keep the exponent while the adjoint stays well inside the float's range."""
-    moved = (jnp.abs(top - e) > window) & (top > _norms.ZERO // 2)
-    return jnp.where(moved, top, e)
+    outside = (jnp.abs(top - e) > window) & (top > _norms.ZERO // 2)
+    return jnp.where(outside, top, e)
 
 
 def sum_terms(terms: Sequence[Any], axis: int | None) -> list[Any]:
     """The sum of 2^k v over the terms (v, k)."""
-    scaled = [[_norms.scale(x, k, axis) for x in v] for v, k in terms]
-    return [functools.reduce(jnp.add, parts) for parts in zip(*scaled, strict=True)]
+    plain = [[_norms.scale(x, k, axis) for x in v] for v, k in terms]
+    return [functools.reduce(jnp.add, parts) for parts in zip(*plain, strict=True)]
 
 
 def _common(terms: Sequence[Any], tops: Sequence[Any], axis: int | None) -> Any:
@@ -595,8 +595,8 @@ def _shift(slots: Slots, e: jax.Array) -> Slots:
 
     def move(log: jax.Array) -> jax.Array:
         more = _norms.nats(e, log.dtype).reshape((1,) * (log.ndim - e.ndim) + e.shape)
-        seen = slots.visits.reshape(slots.visits.shape + (1,) * (log.ndim - slots.visits.ndim))
-        return jnp.where(seen > 0, log + more, log)
+        visits = slots.visits.reshape(slots.visits.shape + (1,) * (log.ndim - slots.visits.ndim))
+        return jnp.where(visits > 0, log + more, log)
 
     return slots._replace(logs=jax.tree.map(move, slots.logs))
 

@@ -55,7 +55,7 @@ def log_names(leaves: Sequence[str], log_param: bool) -> list[str]:
 PARTS = ("total", "direct", "transported")
 
 
-def measured(
+def call_measure(
     options: Options,
     names: Sequence[str],
     state: Sequence[Any],

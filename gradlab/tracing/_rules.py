@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab.tracing import _jaxpr
+from gradlab.tracing._changes import Changes
 from gradlab.tracing._jaxpr import Lit, Node, Program
-from gradlab.tracing._moved import Moved
 
 
 class _Kind(enum.IntEnum):
@@ -27,7 +27,7 @@ class _Kind(enum.IntEnum):
     OTHER = 3
 
 
-# Linear in all their operands at once, ...
+# Linear in all operands at once.
 _SUMS = frozenset(
     "add add_any all_gather all_to_all broadcast_in_dim complex concatenate conj "
     "convert_element_type copy cumsum device_put expand_dims fft imag neg optimization_barrier pad "
@@ -35,10 +35,10 @@ _SUMS = frozenset(
     "reduce_sum reduce_window_sum reshape reshard rev sharding_constraint slice split squeeze sub "
     "transpose".split()
 ) | {_jaxpr.TAP}
-# ... in one of them, the others being free of the cotangent, ...
+# Linear in one operand, where the others are free of the cotangent.
 _PRODUCTS = frozenset("conv_general_dilated dot_general mul".split())
-# ... and in all but the operands given here, which must be free of it.
-_INDEXED = {
+# Linear in all but these operands, which must be free of the cotangent.
+_FREE_OPERANDS = {
     "div": slice(1, 2),
     "dynamic_slice": slice(1, None),
     "dynamic_update_slice": slice(2, None),
@@ -51,22 +51,22 @@ _INDEXED = {
 }
 
 
-def all_linear(nodes: Iterable[Node], moved: Moved) -> bool:
+def all_linear(nodes: Iterable[Node], changes: Changes) -> bool:
     """Whether every backward rule that a user wrote, at any depth, is linear."""
-    return all(_is_linear(node, moved) for node in nodes)
+    return all(_is_linear(node, changes) for node in nodes)
 
 
-def _is_linear(node: Node, moved: Moved) -> bool:
-    if node.kind == "custom_vjp_call" and any(moved.of(node)):
-        program, cotangents = _jaxpr.pullback(node, moved.of(node))
+def _is_linear(node: Node, changes: Changes) -> bool:
+    if node.kind == "custom_vjp_call" and any(changes.of(node)):
+        program, cotangents = _jaxpr.pullback(node, changes.of(node))
         kinds = [_Kind.LINEAR if slot in cotangents else _Kind.FREE for slot in program.ins]
         if any(kind > _Kind.LINEAR for kind in _follow(program, kinds)):
             return False
     if node.kind == "scan":
-        return all_linear(_jaxpr.scan_parts(node).body.nodes, moved)
+        return all_linear(_jaxpr.scan_parts(node).body.nodes, changes)
     if node.kind == "cond":
-        return all(all_linear(branch.nodes, moved) for branch in _jaxpr.branches(node))
-    return node.kind not in _jaxpr.CALLS or all_linear(_jaxpr.callee(node).nodes, moved)
+        return all(all_linear(branch.nodes, changes) for branch in _jaxpr.branches(node))
+    return node.kind not in _jaxpr.CALLS or all_linear(_jaxpr.callee(node).nodes, changes)
 
 
 def _follow(program: Program, ins: Sequence[_Kind]) -> list[_Kind]:
@@ -80,8 +80,8 @@ def _follow(program: Program, ins: Sequence[_Kind]) -> list[_Kind]:
 def _read(env: dict[int, _Kind], ref: int | Lit) -> _Kind:
     if not isinstance(ref, Lit):
         return env[ref]
-    known = isinstance(ref.value, int | float | complex | np.ndarray | np.generic)
-    return _Kind.ZERO if known and not np.any(ref.value) else _Kind.FREE
+    is_known = isinstance(ref.value, int | float | complex | np.ndarray | np.generic)
+    return _Kind.ZERO if is_known and not np.any(ref.value) else _Kind.FREE
 
 
 def _apply(node: Node, ins: list[_Kind]) -> Sequence[_Kind]:
@@ -104,11 +104,11 @@ def _one(kind: str, ins: list[_Kind]) -> _Kind:
             return _Kind.ZERO
         dependent = [k for k in ins if k != _Kind.FREE]
         return dependent[0] if len(dependent) == 1 else _free(ins)
-    if kind in _INDEXED:
-        free = ins[_INDEXED[kind]]
+    if kind in _FREE_OPERANDS:
+        free = ins[_FREE_OPERANDS[kind]]
         if _free(free) == _Kind.FREE:
             rest = list(ins)
-            del rest[_INDEXED[kind]]
+            del rest[_FREE_OPERANDS[kind]]
             return _join(rest)
     return _free(ins)
 

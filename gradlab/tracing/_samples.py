@@ -49,8 +49,8 @@ def stay_apart(
         return True
     ins = [layout(program.avals[s]) if s in set(starts) else None for s in program.ins]
     env = _follow(program, ins)
-    found = [(env.get(ref), program.avals[ref]) for ref in ends if not isinstance(ref, Lit)]
-    return all(have is None or have == layout(aval) for have, aval in found)
+    pairs = [(env.get(ref), program.avals[ref]) for ref in ends if not isinstance(ref, Lit)]
+    return all(have is None or have == layout(aval) for have, aval in pairs)
 
 
 def _follow(program: Program, ins: Sequence[Layout]) -> dict[int, Layout]:
@@ -90,8 +90,8 @@ def _apply(node: Node, ins: Sequence[Layout]) -> Sequence[Layout]:
 
 
 def _join(layouts: Iterable[Layout]) -> Layout:
-    found = {have for have in layouts if have}
-    return found.pop() if len(found) == 1 else MIXED if found else None
+    kinds = {have for have in layouts if have}
+    return kinds.pop() if len(kinds) == 1 else MIXED if kinds else None
 
 
 _ENTRYWISE = frozenset(
@@ -154,21 +154,21 @@ def _reduce(node: Node, ins: Sequence[Layout]) -> Layout:
 
 
 def _product(node: Node, ins: Sequence[Layout]) -> Layout:
-    contracted, batched = node.params["dimension_numbers"]
+    contracting, batch = node.params["dimension_numbers"]
     places = []
     for side, have in enumerate(ins[:2]):
         if have is None:
             continue
-        if not isinstance(have, Samples) or have.axis in contracted[side]:
+        if not isinstance(have, Samples) or have.axis in contracting[side]:
             return MIXED
-        if have.axis in batched[side]:
-            places.append(have._replace(axis=batched[side].index(have.axis)))
+        if have.axis in batch[side]:
+            places.append(have._replace(axis=batch[side].index(have.axis)))
             continue
-        used = {*contracted[side], *batched[side]}
-        free = [i for i in range(len(_shape(node, side))) if i not in used]
-        before = len(batched[0])
+        bound = {*contracting[side], *batch[side]}
+        free = [i for i in range(len(_shape(node, side))) if i not in bound]
+        before = len(batch[0])
         if side:
-            before += len(_shape(node, 0)) - len(contracted[0]) - len(batched[0])
+            before += len(_shape(node, 0)) - len(contracting[0]) - len(batch[0])
         places.append(have._replace(axis=before + free.index(have.axis)))
     return _join(places)
 
@@ -236,7 +236,7 @@ def _gather(node: Node, ins: Sequence[Layout]) -> Layout:
 def _scatter(node: Node, ins: Sequence[Layout]) -> Layout:
     operand, _, updates = ins
     numbers = node.params["dimension_numbers"]
-    moved = None
+    target_layout = None
     if isinstance(updates, Samples):
         batching = list(numbers.operand_batching_dims)
         window = [
@@ -255,8 +255,8 @@ def _scatter(node: Node, ins: Sequence[Layout]) -> Layout:
             target = window[numbers.update_window_dims.index(updates.axis)]
         if shape[updates.axis] != _shape(node)[target]:
             return MIXED
-        moved = updates._replace(axis=target)
-    return _join([operand, moved])
+        target_layout = updates._replace(axis=target)
+    return _join([operand, target_layout])
 
 
 def _along(name: str) -> Callable[[Node, Sequence[Layout]], Layout]:

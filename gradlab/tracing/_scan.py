@@ -32,7 +32,7 @@ from gradlab.tracing._record import PARTS, Options, Slots
 # step itself; what many light steps leave is looked at at once.
 _LIGHT = 512
 # How many entries the forward pass may stack to look at them once it has ended.
-_STACKED = 2**21
+_STACK_LIMIT = 2**21
 # From how many steps on it pays to compile both ways of a chunk (see `Plan.one_unit_from`).
 _LONG, _LONG_PARALLEL = 1024, 129
 
@@ -52,8 +52,8 @@ def traced_scan(
     def plain(consts: Any, init: Any, xs: Any, slots: Slots, inner: Any) -> Any:
         def body(carry: Any, row: Any) -> Any:
             x, inner_t = row
-            new, kept = step.advance(consts, carry, x, inner_t)
-            return new, step.readout(consts, x, new, kept, inner_t)
+            new, extras = step.advance(consts, carry, x, inner_t)
+            return new, step.readout(consts, x, new, extras, inner_t)
 
         return scan_steps(step, body, init, (xs, inner), step.length)
 
@@ -159,7 +159,7 @@ def _pull_parallel(
     linear = plan.linear
     outside = dict(zip(linear.forward.ins, consts, strict=False))
     before = _jaxpr.run(linear.storage.before, dict(outside))
-    nodes = _jaxpr.needed(linear.forward.nodes, linear.storage.own)
+    nodes = _jaxpr.dependencies(linear.forward.nodes, linear.storage.own)
 
     def residuals(state: Any, x: Any) -> list[Any]:
         ids = linear.forward.ins[len(consts) :]
@@ -171,7 +171,7 @@ def _pull_parallel(
     own = jax.vmap(residuals)(before_it, elems)
     again = jax.vmap(lambda state, x: step.advance(consts, state, x, [])[0])(before_it, elems)
     agree = _agree(states, again, step.reverse)
-    saved = _Saved(
+    tape = _Tape(
         consts=consts,
         fixed=[before[slot] for slot in linear.storage.fixed],
         rows=_read_again(linear, elems, states, own),
@@ -179,7 +179,7 @@ def _pull_parallel(
         finite=_leading(good[::-1] if step.reverse else good),
     )
     final = [SymbolicZero(jax.typeof(state)) for state in first]
-    *_, slots, _ = _backward(plan, saved, (final, pick(observed, cotangents)))
+    *_, slots, _ = _backward(plan, tape, (final, pick(observed, cotangents)))
     logs = dict(slots.logs)
     if options.log_param:
         logs["param"] = logs["param"].at[-1 if step.reverse else 0].set(-jnp.inf)
@@ -196,11 +196,11 @@ def _agree(states: Sequence[Any], again: Sequence[Any], reverse: bool) -> jax.Ar
     """
     good = jnp.asarray(True)
     rows = slice(None, -1) if reverse else slice(1, None)
-    for known, made in zip(states, again, strict=True):
-        if _linear.is_inexact(known):
-            limit = float(jnp.finfo(known.dtype).eps) ** (1 / 3) * jnp.max(jnp.abs(known))
+    for state, other in zip(states, again, strict=True):
+        if _linear.is_inexact(state):
+            limit = float(jnp.finfo(state.dtype).eps) ** (1 / 3) * jnp.max(jnp.abs(state))
             # What is not finite is told elsewhere.
-            good &= ~jnp.any(jnp.abs(known - made)[rows] > limit)
+            good &= ~jnp.any(jnp.abs(state - other)[rows] > limit)
     return good
 
 
@@ -230,7 +230,7 @@ def _leading(good: jax.Array) -> jax.Array:
     return jnp.where(jnp.all(good, axis=0), good.shape[0], jnp.argmin(good, axis=0))
 
 
-class _Saved(NamedTuple):
+class _Tape(NamedTuple):
     """What the forward pass leaves to the backward pass."""
 
     consts: list[Any]
@@ -277,14 +277,14 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
             segment, carry, xs, (None, None), step.length, size, step.reverse
         )
         rows, segments = None, (xs, starts)
-    saved = _Saved(
+    tape = _Tape(
         consts=list(consts),
         fixed=[before[slot] for slot in linear.storage.fixed],
         rows=rows,
         segments=segments,
         finite=finite[0],
     )
-    return (final, ys), _residuals(functools.partial(_backward, plan), saved)
+    return (final, ys), _residuals(functools.partial(_backward, plan), tape)
 
 
 def _plan(
@@ -301,11 +301,11 @@ def _plan(
     `wants` says which of the first three get a cotangent.
     """
     consts, init, xs, inner = values
-    shown = wants[0]
-    if options.log_param and not any(shown):
-        shown = tuple(map(_linear.is_inexact, consts))
+    want_consts = wants[0]
+    if options.log_param and not any(want_consts):
+        want_consts = tuple(map(_linear.is_inexact, consts))
     linear = _linear.linearize(
-        step, consts, init, xs, inner, (shown, wants[2]), options.measure is not None
+        step, consts, init, xs, inner, (want_consts, wants[2]), options.measure is not None
     )
     mixes = options.axis is not None and not _stay_apart(linear.advance, options.axis)
     return Plan(
@@ -323,10 +323,10 @@ def _stay_apart(advance: _linear.Transposed, axis: int) -> bool:
     return _samples.stay_apart(advance.program, starts, axis, advance.state)
 
 
-def _counter(leaf: Any, axis: int | None, shared: Sequence[str] = ()) -> Any:
+def _counter(leaf: Any, axis: int | None, shared_axes: Sequence[str] = ()) -> Any:
     """An integer zero, or one per sample, for a state with this leaf; one for the shared axes."""
     zero = jnp.zeros(() if axis is None else leaf.shape[axis], jnp.int32)
-    return _jaxpr.vary(zero, _jaxpr.varies_over(jax.typeof(leaf)).difference(shared))
+    return _jaxpr.vary(zero, _jaxpr.varies_over(jax.typeof(leaf)).difference(shared_axes))
 
 
 def _read_again(linear: Linearized, xs: Any, ys: Any, own: Any) -> Rows:
@@ -343,43 +343,43 @@ def _run(
     _, carry_ids, x_ids = split(program.ins, *linear.sizes)
     new_refs, y_refs, _ = split(program.outs, linear.sizes[1], len(linear.ys))
     own = linear.storage.own if keep else ()
-    nodes = _jaxpr.needed(program.nodes, (*new_refs, *y_refs, *own))
+    nodes = _jaxpr.dependencies(program.nodes, (*new_refs, *y_refs, *own))
     if plan.options.transpose_once:
         outside, nodes = _transpose_once(nodes, outside)
     floats = pick(linear.state, new_refs)
     # Where the new state is stacked anyhow, it need not be stacked once more.
-    stacked = [*y_refs, *own]
-    more = [ref for ref in floats if ref not in stacked]
+    outs = [*y_refs, *own]
+    more = [ref for ref in floats if ref not in outs]
     entries = sum(jnp.size(x) for x in pick(linear.state, carry[0]))
     at_once = _is_light(pick(linear.state, carry[0]))
-    at_once &= not more or length * entries <= _STACKED
+    at_once &= not more or length * entries <= _STACK_LIMIT
 
     def body(carry: Any, x: Any) -> Any:
-        state, looked = carry
+        state, check = carry
         env = {**outside, **dict(zip((*carry_ids, *x_ids), (*state, *x), strict=True))}
         env = _jaxpr.run(nodes, env)
-        new, ys, kept, states = (
+        new, ys, residuals, states = (
             [_jaxpr.read(env, r) for r in refs] for refs in (new_refs, y_refs, own, more)
         )
         if not at_once:
-            count, good = looked
+            count, good = check
             good = good & _norms.finite(pick(linear.state, new), axis)
-            looked, states = (count + good.astype(count.dtype), good), []
-        return (new, looked), (ys, kept, states)
+            check, states = (count + good.astype(count.dtype), good), []
+        return (new, check), (ys, residuals, states)
 
-    state, looked = carry
-    start = state, () if at_once else looked
-    (state, end), (ys, kept, states) = scan_steps(plan.step, body, start, xs, length)
+    state, check = carry
+    start = state, () if at_once else check
+    (state, end), (ys, residuals, states) = scan_steps(plan.step, body, start, xs, length)
     if at_once:
-        known = dict(zip((*stacked, *more), (*ys, *kept, *states), strict=True))
-        rows = jax.vmap(functools.partial(_norms.finite, axis=axis))([known[r] for r in floats])
-        count, good = looked
+        stacks = dict(zip((*outs, *more), (*ys, *residuals, *states), strict=True))
+        rows = jax.vmap(functools.partial(_norms.finite, axis=axis))([stacks[r] for r in floats])
+        count, good = check
         before = _leading(rows[::-1] if plan.step.reverse else rows)
         end = (
             count + jnp.where(good, before, 0).astype(count.dtype),
             good & jnp.all(rows, axis=0),
         )
-    return (state, end), ys, kept
+    return (state, end), ys, residuals
 
 
 def _transpose_once(
@@ -399,52 +399,52 @@ def _transpose_once(
     return outside, others
 
 
-def _backward(plan: Plan, saved: _Saved, cotangents: Any) -> Any:
+def _backward(plan: Plan, tape: _Tape, cotangents: Any) -> Any:
     """Run the adjoint recursion of the module's docstring, recording at each step."""
     step, linear, axis = plan.step, plan.linear, plan.options.axis
     final, outputs = (list(group) for group in cotangents)
     mu = [_dense(ct) for ct in pick(linear.state, final)]
     outputs = pick(linear.ys, outputs)
     live = tuple(not isinstance(ct, SymbolicZero) for ct in outputs)
-    pull = Pull(plan, saved.fixed, live)
+    pull = Pull(plan, tape.fixed, live)
 
-    # What shards add up among each other has to be in one unit.
+    # Values summed across shards must share one unit.
     unit = _counter(mu[0], axis, pull.shared)
     late = [jnp.zeros_like(m) for m in mu] if pull.apart else []
-    grads = [jnp.zeros_like(c) for c in pick(linear.consts, saved.consts)]
+    grads = [jnp.zeros_like(c) for c in pick(linear.consts, tape.consts)]
     lost = [_counter(mu[0], axis) > 0] * pull.guards
     carry = mu, unit, lost, late, grads
-    arrived = pick(live, outputs)
-    if saved.segments is None:
-        carry, recorded = pull.rows(carry, saved.rows, arrived, step.length)
+    output_cts = pick(live, outputs)
+    if tape.segments is None:
+        carry, records = pull.rows(carry, tape.rows, output_cts, step.length)
     else:
-        xs, starts = saved.segments
-        outside = dict(zip(linear.forward.ins, saved.consts, strict=False))
+        xs, starts = tape.segments
+        outside = dict(zip(linear.forward.ins, tape.consts, strict=False))
 
         def segment(carry: Any, rows: Any, start: Any, length: int) -> Any:
-            xs, arrived = rows
-            nothing = saved.finite, saved.finite < 0
+            xs, output_cts = rows
+            nothing = tape.finite, tape.finite < 0
             _, ys, own = _run(plan, outside, (start, nothing), xs, length)
             again = _read_again(linear, xs, ys, own)
-            return *pull.rows(carry, again, arrived, length), None
+            return *pull.rows(carry, again, output_cts, length), None
 
-        carry, recorded, _ = in_chunks(
+        carry, records, _ = in_chunks(
             segment,
             carry,
-            (xs, arrived),
+            (xs, output_cts),
             starts,
             step.length,
             plan.options.segment or step.length,
             not step.reverse,
         )
     mu, e, _, late, grads = carry
-    logs, measured_rows, xs_ct, inner = recorded
+    logs, measured_rows, xs_ct, inner = records
     first = sum_terms([(mu, e), (late, unit)] if pull.apart else [(mu, e)], axis)
     init_ct = pick(pick(linear.state, plan.init), first)
     slots = Slots(
         logs=_with_last(logs, 0 if step.reverse else -1),
         measured=tuple(measured_rows),
-        finite=saved.finite.astype(logs["total"].dtype),
+        finite=tape.finite.astype(logs["total"].dtype),
         visits=jnp.ones_like(logs["total"], shape=()),
     )
     return (
@@ -473,8 +473,8 @@ def _is_primal(x: Any) -> bool:
     return hasattr(x, "perturbed")
 
 
-def _spread(flags: Sequence[bool], picked: Sequence[Any]) -> list[Any]:
-    return merge(flags, picked, [None] * len(flags))
+def _spread(flags: Sequence[bool], items: Sequence[Any]) -> list[Any]:
+    return merge(flags, items, [None] * len(flags))
 
 
 def _dense(ct: Any) -> Any:

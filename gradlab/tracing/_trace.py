@@ -16,7 +16,7 @@ import numpy as np
 
 from gradlab import _show
 from gradlab.tracing import _jaxpr, _norms
-from gradlab.tracing._moved import Moved
+from gradlab.tracing._changes import Changes
 from gradlab.tracing._record import Options, Slots
 from gradlab.tracing._unseen import refusal, unseen
 from gradlab.tracing._walk import Site, Walk
@@ -108,9 +108,9 @@ class ScanTrace:
         rows += [(name, _show.curve(x, self.length, self.batched)) for name, x in parts.items()]
         rows.append(("leaves", ", ".join(self.leaves)))
         for name in ("first_nonfinite_state", "first_nonfinite_adjoint"):
-            found = _show.values(getattr(self, name))
-            if found is not None and found.any():
-                what = f"step {found:.0f}" if not found.ndim else f"in {np.count_nonzero(found)}"
+            steps = _show.values(getattr(self, name))
+            if steps is not None and steps.any():
+                what = f"step {steps:.0f}" if not steps.ndim else f"in {np.count_nonzero(steps)}"
                 rows.append((name.replace("_", " "), what))
         return rows
 
@@ -246,20 +246,20 @@ class Trace:
             rows.append(("aux", _show.leaves(self.aux)))
         records = [(f"scans[{i}]", scan) for i, scan in enumerate(self.scans)]
         records += [(f"taps[{name!r}]", tap) for name, tap in self.taps.items()]
-        for name, record in records[:_SHOWN]:
+        for name, record in records[:_RECORD_LIMIT]:
             norms = _show.curve(record.log_norm, record.length, record.batched)
             text = f"{record.name}, {_show.count(record.length, 'step')}, ln|total| {norms}"
             if html:
                 drawing = _show.sparkline(record.log_norm, record.batched)
                 text = _show.Markup(f"{_show.escape(text)}<br />{drawing}")
             rows.append((name, text))
-        if len(records) > _SHOWN:
-            rows.append(("...", f"{len(records) - _SHOWN} more"))
+        if len(records) > _RECORD_LIMIT:
+            rows.append(("...", f"{len(records) - _RECORD_LIMIT} more"))
         return rows
 
 
 # How many records of one trace a short form lists.
-_SHOWN = 8
+_RECORD_LIMIT = 8
 
 
 @jax.tree_util.register_pytree_node_class
@@ -458,7 +458,7 @@ def trace_with(
     run = jax.jit(once, static_argnums=0)
 
     @functools.wraps(loss)
-    def traced(*args: Any, **kwargs: Any) -> Trace:
+    def run_trace(*args: Any, **kwargs: Any) -> Trace:
         for number in numbers:
             if not -len(args) <= number < len(args):
                 raise ValueError(
@@ -495,7 +495,7 @@ def trace_with(
         )
         return dataclasses.replace(out, aux=aux)
 
-    return traced
+    return run_trace
 
 
 def _shows_fault(results: Any) -> bool:
@@ -589,18 +589,18 @@ def _run(
             _check_scalar(value)
         return value, jax.tree.map(lambda x: x if _is_held(x) else _Static(x), aux)
 
-    closed, (value_type, aux_type) = jax.make_jaxpr(flat, return_shape=True)(targets, dynamic)
+    jaxpr, (value_type, aux_type) = jax.make_jaxpr(flat, return_shape=True)(targets, dynamic)
     _check_scalar(value_type)
-    program = _jaxpr.program(closed)
+    program = _jaxpr.program(jaxpr)
     moves = [i < len(jax.tree.leaves(targets)) for i in range(len(program.ins))]
     walk = Walk(options)
-    walk.moved.mark(program, moves)
+    walk.changes.mark(program, moves)
     walk.check_taps(program)
     sites = walk.sites(program)
-    found = _unrecorded(walk, program, moves)
+    messages = _find_unrecorded(walk, program, moves)
     if not sites:
-        raise ValueError(refusal(found) if found else _nothing_to_trace(walk, program))
-    for what in found:
+        raise ValueError(refusal(messages) if messages else _nothing_to_trace(walk, program))
+    for what in messages:
         warnings.warn(what, stacklevel=2)
 
     def differentiate(walk: Walk) -> Any:
@@ -609,7 +609,7 @@ def _run(
             # What the program holds as float32 leaves it in its own type.
             value, *aux = (
                 out.astype(aval.dtype) if _jaxpr.is_narrow(aval.dtype) else out
-                for out, aval in zip(outs, closed.out_avals, strict=True)
+                for out, aval in zip(outs, jaxpr.out_avals, strict=True)
             )
             return value, aux
 
@@ -618,7 +618,7 @@ def _run(
         return value, aux, *pull(jnp.ones_like(value))
 
     try:
-        value, aux, grads, measured = differentiate(walk)
+        value, aux, grads, records = differentiate(walk)
     except ValueError as error:
         if not any(what in str(error) for what in ("lax.while_loop", "allback")):
             raise
@@ -631,16 +631,16 @@ def _run(
                 f"{' or '.join(site.name for site in sites)}; use lax.scan, or fori_loop with "
                 "bounds that are Python integers"
             ) from error
-        # No gradient passes there, so neither has the state's to.
+        # No requested gradient crosses the loop: stop gradients there and retry.
         walk = Walk(options._replace(stop=True))
-        walk.moved.mark(program, moves)
-        value, aux, grads, measured = differentiate(walk)
-    measured = _hide_lost(walk, program, sites, measured)
-    measured = [
-        slots if site.total is None else _total_of(measured[i - site.total[0]], site.total[1])
-        for i, (site, slots) in enumerate(zip(sites, measured, strict=True))
+        walk.changes.mark(program, moves)
+        value, aux, grads, records = differentiate(walk)
+    records = _hide_lost(walk, program, sites, records)
+    records = [
+        slots if site.total is None else _total_of(records[i - site.total[0]], site.total[1])
+        for i, (site, slots) in enumerate(zip(sites, records, strict=True))
     ]
-    results = list(zip(_told_apart(sites), measured, strict=True))
+    results = list(zip(_number_sites(sites), records, strict=True))
     return Trace(
         value=value,
         aux=jax.tree.unflatten(jax.tree.structure(aux_type), aux),
@@ -655,17 +655,17 @@ def _total_of(slots: Slots, name: str) -> Slots:
     return slots._replace(logs={"total": slots.logs[name]})
 
 
-def _unrecorded(walk: Walk, program: Any, moves: Sequence[bool]) -> list[str]:
+def _find_unrecorded(walk: Walk, program: Any, moves: Sequence[bool]) -> list[str]:
     """The recurrences without a record that change with the arguments, any float one if none is."""
     if any(moves):
-        return unseen(walk, program, walk.moved)
-    moved = Moved(walk.flat)
-    moved.mark(program, [_jaxpr.is_float(program.avals[slot]) for slot in program.ins])
-    return unseen(walk, program, moved)
+        return unseen(walk, program, walk.changes)
+    changes = Changes(walk.flat)
+    changes.mark(program, [_jaxpr.is_float(program.avals[slot]) for slot in program.ins])
+    return unseen(walk, program, changes)
 
 
 def _hide_lost(
-    walk: Walk, program: Any, sites: Sequence[Site], measured: Sequence[Slots]
+    walk: Walk, program: Any, sites: Sequence[Site], records: Sequence[Slots]
 ) -> list[Slots]:
     """Let NaN stand for what may have been lost between scans, in plain floats.
 
@@ -675,7 +675,7 @@ def _hide_lost(
     numbers = iter(range(len(sites)))
     owners = [(node, [next(numbers) for _ in walk.sites_of(node)]) for node in program.nodes]
     owners = [(node, mine) for node, mine in owners if mine]
-    out = list(measured)
+    out = list(records)
     for i, (node, mine) in enumerate(owners):
         later = _jaxpr.dependents(program.nodes, node.outs)
         readers = [k for other, its in owners[i + 1 :] if later.intersection(other.outs)
@@ -683,19 +683,19 @@ def _hide_lost(
         if not readers:
             continue
         floor = max(_norms.floor(sites[k].dtype) for k in (*mine, *readers))
-        faint = jnp.any(jnp.stack([_is_faint(measured[k], floor / 2) for k in readers]))
+        faint = jnp.any(jnp.stack([_is_faint(records[k], floor / 2) for k in readers]))
         for k in mine:
             logs = {
                 name: jnp.where(faint & (log < floor) & (name != "scale"), jnp.nan, log)
-                for name, log in measured[k].logs.items()
+                for name, log in records[k].logs.items()
             }
-            out[k] = measured[k]._replace(logs=logs)
+            out[k] = records[k]._replace(logs=logs)
     return out
 
 
 def _is_faint(slots: Slots, floor: float) -> jax.Array:
     """Whether some adjoint of a scan is small, but not an exact zero; or not known."""
-    total = _reached(slots.visits, slots.logs["total"])
+    total = _zero_unless_run(slots.visits, slots.logs["total"])
     return jnp.any(((total < floor) & ~jnp.isneginf(total)) | jnp.isnan(total))
 
 
@@ -728,30 +728,30 @@ def _obstacles(walk: Walk, program: Any) -> str:
     return f"while_loop at {' or '.join(loops)}, whose number of steps is not known beforehand"
 
 
-def _told_apart(sites: Sequence[Site]) -> list[Site]:
+def _number_sites(sites: Sequence[Site]) -> list[Site]:
     """The sites, with a number where scans stand on one line: 'model.py:12 (loss) #2'."""
-    seen: dict[str, int] = {}
-    named = []
+    counts: dict[str, int] = {}
+    out = []
     for site in sites:
         name = site.name or "unknown"
         if site.leaf_names:
-            seen[name] = seen.get(name, 0) + 1
-            name = name if seen[name] == 1 else f"{name} #{seen[name]}"
-        named.append(site._replace(name=name))
-    return named
+            counts[name] = counts.get(name, 0) + 1
+            name = name if counts[name] == 1 else f"{name} #{counts[name]}"
+        out.append(site._replace(name=name))
+    return out
 
 
-def _taps(found: Sequence[tuple[Site, Slots]]) -> dict[str, TapTrace]:
+def _taps(pairs: Sequence[tuple[Site, Slots]]) -> dict[str, TapTrace]:
     taps = {}
-    for name in dict.fromkeys(site.name for site, _ in found):
-        sites, slots = zip(*((s, r) for s, r in found if s.name == name), strict=True)
+    for name in dict.fromkeys(site.name for site, _ in pairs):
+        sites, slots = zip(*((s, r) for s, r in pairs if s.name == name), strict=True)
         first, alone = sites[0], len(sites) == 1
         if len({(site.outer, site.batch) for site in sites}) > 1:
             raise ValueError(
                 f"the taps named {name!r} stand in different scans or have different numbers of "
                 "samples, and cannot be the steps of one record; give them different names"
             )
-        logs = [_reached(r.visits, r.logs["total"]) for r in slots]
+        logs = [_zero_unless_run(r.visits, r.logs["total"]) for r in slots]
         outer, reverse = first.outer, first.reverse
         if alone and first.length is None and outer:
             log_norm, outer = logs[0], outer[:-1]
@@ -776,14 +776,14 @@ def _taps(found: Sequence[tuple[Site, Slots]]) -> dict[str, TapTrace]:
     return taps
 
 
-def _reached(visits: jax.Array, log: jax.Array) -> jax.Array:
+def _zero_unless_run(visits: jax.Array, log: jax.Array) -> jax.Array:
     """What the backward pass did not reach has adjoints that are exactly zero."""
-    seen = visits.reshape(visits.shape + (1,) * (log.ndim - visits.ndim)) > 0
-    return jnp.where(seen, log, -jnp.inf)
+    has_run = visits.reshape(visits.shape + (1,) * (log.ndim - visits.ndim)) > 0
+    return jnp.where(has_run, log, -jnp.inf)
 
 
 def _result(site: Site, slots: Slots) -> ScanTrace:
-    logs = {name: _reached(slots.visits, log) for name, log in slots.logs.items()}
+    logs = {name: _zero_unless_run(slots.visits, log) for name, log in slots.logs.items()}
 
     def leaves(part: str) -> dict[str, jax.Array]:
         several = len(site.leaf_names) > 1
@@ -797,8 +797,8 @@ def _result(site: Site, slots: Slots) -> ScanTrace:
     bad = jnp.isnan(logs["total"]) | jnp.isposinf(logs["total"])
     backward = jnp.max(jnp.where(bad, order, 0), axis=time)
     forward = slots.finite.astype(int) + 1
-    reached = slots.visits.reshape(slots.visits.shape + (1,) * len(site.batch)) > 0
-    forward = jnp.where(reached & (forward <= length), forward, 0)
+    has_run = slots.visits.reshape(slots.visits.shape + (1,) * len(site.batch)) > 0
+    forward = jnp.where(has_run & (forward <= length), forward, 0)
     return ScanTrace(
         name=site.name,
         length=length,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from gradlab.tracing import _jaxpr
+from gradlab.tracing._changes import Changes
 from gradlab.tracing._jaxpr import Node, Program
-from gradlab.tracing._moved import Moved
 
 _CUMULATIVE = {
     "cumsum": "jnp.add",
@@ -23,41 +23,41 @@ _CUMULATIVE = {
 _KERNELS = frozenset("ffi_call custom_call pallas_call tpu_custom_call rnn_fwd".split())
 # They have no derivative, so nothing goes back through them but by a rule around them.
 _CALLBACKS = frozenset(("pure_callback", "io_callback"))
-_NAMED = frozenset((*_CUMULATIVE, *_KERNELS, *_CALLBACKS, _jaxpr.PARALLEL))
-_RULED = frozenset(("custom_jvp_call", "custom_vjp_call"))
+_CANDIDATES = frozenset((*_CUMULATIVE, *_KERNELS, *_CALLBACKS, _jaxpr.PARALLEL))
+_WITH_RULE = frozenset(("custom_jvp_call", "custom_vjp_call"))
 
 
-class Walked(Protocol):
+class Walker(Protocol):
     """What is needed of the walk over a program."""
 
     def inside(self, node: Node) -> Sequence[Program]: ...
     def is_closed(self, node: Node) -> bool: ...
 
 
-def unseen(walk: Walked, program: Program, moved: Moved) -> list[str]:
+def unseen(walk: Walker, program: Program, changes: Changes) -> list[str]:
     """A sentence for each place where what is perturbed goes through an unrecorded recurrence."""
-    return list(dict.fromkeys(_find(walk, program, moved, "an unknown line")))
+    return list(dict.fromkeys(_find(walk, program, changes, "an unknown line")))
 
 
 def _find(
-    walk: Walked, program: Program, moved: Moved, outer: str, ruled: bool = False
+    walk: Walker, program: Program, changes: Changes, outer: str, ruled: bool = False
 ) -> Iterator[str]:
     # A parallel scan that was not understood leaves a node without results, which nothing needs.
-    unlinked = [n for n in program.nodes if n.kind == _jaxpr.PARALLEL and n.eqn.parts is None]
-    for node in (*unlinked, *_jaxpr.needed(program.nodes, program.outs)):
+    markers = [n for n in program.nodes if n.kind == _jaxpr.PARALLEL and n.eqn.parts is None]
+    for node in (*markers, *_jaxpr.dependencies(program.nodes, program.outs)):
         closed, inside = walk.is_closed(node), walk.inside(node)
-        if not (closed or inside or node.kind in _NAMED):
+        if not (closed or inside or node.kind in _CANDIDATES):
             continue  # to find the line of every equation would take longer than all else here
         # A library may leave no line of the user's on what it wraps: then the call's serves.
         place = _jaxpr.where(node) or outer
         if node.kind == _jaxpr.PARALLEL and node.eqn.parts is None:
-            yield _unlinked(place)
-        elif any(moved.of(node)) and any(map(_jaxpr.is_float, _results(node))):
+            yield _link_message(place)
+        elif any(changes.of(node)) and any(map(_jaxpr.is_float, _results(node))):
             yield from _name(node, place, ruled)
             if closed:
-                yield _looped(place)
+                yield _loop_message(place)
         for inner in inside:
-            yield from _find(walk, inner, moved, place, ruled or node.kind in _RULED)
+            yield from _find(walk, inner, changes, place, ruled or node.kind in _WITH_RULE)
 
 
 def _results(node: Node) -> list[object]:
@@ -81,7 +81,7 @@ def _name(node: Node, place: str, ruled: bool) -> Iterator[str]:
         )
 
 
-def _looped(place: str) -> str:
+def _loop_message(place: str) -> str:
     return (
         f"the while_loop inside the custom derivative at {place} is not recorded: its gradients "
         "are those of its own backward rule, and its steps have no other; mark what goes in and "
@@ -89,7 +89,7 @@ def _looped(place: str) -> str:
     )
 
 
-def _unlinked(place: str) -> str:
+def _link_message(place: str) -> str:
     return (
         f"the associative_scan at {place} is not recorded, since its equations are not linked as "
         "usual, as inside jax.jvp or jax.grad: write it as lax.scan, or mark its elements with "
@@ -97,6 +97,6 @@ def _unlinked(place: str) -> str:
     )
 
 
-def refusal(found: Sequence[str]) -> str:
+def refusal(messages: Sequence[str]) -> str:
     """Why there is nothing to trace, where only unrecorded recurrences are there."""
-    return "trace found no recurrence that it can record: " + "; ".join(found)
+    return "trace found no recurrence that it can record: " + "; ".join(messages)

@@ -88,9 +88,9 @@ def show(
         else _narrow.widen(body.avals[ref])
         for ref in outs
     ]
-    found = _names(walk, body)
-    names = [name for name, _ in found]
-    leaves = [*inputs, *outputs, *(_narrow.widen(aval) for _, aval in found)]
+    pairs = _names(walk, body)
+    names = [name for name, _ in pairs]
+    leaves = [*inputs, *outputs, *(_narrow.widen(aval) for _, aval in pairs)]
     ends = len(inputs), len(inputs) + len(outputs)
 
     def restore(leaves: Sequence[Any]) -> StepValues:
@@ -103,18 +103,18 @@ def show(
             {name: _few(each) for name, each in by_name.items()},
         )
 
-    used = _used(call, state, leaves, restore)
+    reads = _find_reads(call, state, leaves, restore)
 
     def make(consts: Any, carry: Any, x: Any, ys: Any) -> list[Any]:
         values = [*x, *ys]
-        if any(used[ends[1] :]):
+        if any(reads[ends[1] :]):
             values += _evaluate(walk, body, (*consts, *carry, *x))
-        return [value for value, is_used in zip(values, used, strict=False) if is_used]
+        return [value for value, is_used in zip(values, reads, strict=False) if is_used]
 
     def fill(values: Sequence[Any]) -> StepValues:
         rest = iter(values)
         return restore(
-            [next(rest) if u else _jaxpr.zeros(t) for u, t in zip(used, leaves, strict=True)]
+            [next(rest) if u else _jaxpr.zeros(t) for u, t in zip(reads, leaves, strict=True)]
         )
 
     return View(restore(leaves), make, fill)
@@ -124,7 +124,7 @@ def _few(leaves: Sequence[Any]) -> Any:
     return leaves[0] if len(leaves) == 1 else tuple(leaves)
 
 
-def _used(
+def _find_reads(
     call: Callable[..., Any], state: list[Any], leaves: list[Any], restore: Any
 ) -> list[bool]:
     """Which of the leaves `call` reads, by its program."""
@@ -140,14 +140,14 @@ def _used(
 
 def _marks(walk: Runner, program: Program) -> list[tuple[Node, list[tuple[str, Any]]]]:
     """The nodes that name a value, or hold some under remat, with the names and their types."""
-    found = []
+    marks = []
     for node in program.nodes:
         if node.kind in ("name", _jaxpr.TAP):
-            found.append((node, [(node.params["name"], program.avals[node.outs[0]])]))
+            marks.append((node, [(node.params["name"], program.avals[node.outs[0]])]))
         elif node.kind in _REMAT:
             inner = _names(walk, walk.flat(node))
-            found += [(node, inner)] if inner else []
-    return found
+            marks += [(node, inner)] if inner else []
+    return marks
 
 
 def _names(walk: Runner, program: Program) -> list[tuple[str, Any]]:
@@ -161,14 +161,14 @@ def _evaluate(walk: Runner, program: Program, args: Sequence[Any]) -> list[Any]:
     # Effects happen once, in the step itself.
     pure = [node for node in program.nodes if not node.eqn.effects]
     effects = {slot for node in program.nodes if node.eqn.effects for slot in node.outs}
-    tied = _jaxpr.dependents(program.nodes, effects)
+    impure = _jaxpr.dependents(program.nodes, effects)
     for node, names in marks:
         refs = node.ins if node.kind in _REMAT else node.outs
-        if not tied.isdisjoint(ref for ref in refs if not isinstance(ref, _jaxpr.Lit)):
+        if not impure.isdisjoint(ref for ref in refs if not isinstance(ref, _jaxpr.Lit)):
             name = names[0][0]
             raise ValueError(f"measure cannot see {name!r}: it depends on a callback in the step")
     env = dict(zip(program.ins, args, strict=True))
-    env = walk.run(_jaxpr.needed(pure, targets), env, {})
+    env = walk.run(_jaxpr.dependencies(pure, targets), env, {})
     values: list[Any] = []
     for node, _ in marks:
         if node.kind in _REMAT:

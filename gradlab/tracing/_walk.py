@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab.tracing import _jaxpr, _narrow, _norms, _rules
+from gradlab.tracing._changes import Changes
 from gradlab.tracing._cut import cut_step
 from gradlab.tracing._linear import Step, pick, split
-from gradlab.tracing._moved import Moved
-from gradlab.tracing._record import Options, Slots, log_names, measured
+from gradlab.tracing._record import Options, Slots, call_measure, log_names
 from gradlab.tracing._scan import traced_parallel, traced_scan
 from gradlab.tracing._view import View, show
 
@@ -82,7 +82,7 @@ class Walk:
         self._narrow: dict[int, tuple[Any, bool]] = {}
         self._closed: dict[int, tuple[Any, bool]] = {}
         self._views: dict[int, tuple[Any, View]] = {}
-        self.moved = Moved(self.flat)
+        self.changes = Changes(self.flat)
 
     def sites(self, program: _jaxpr.Program) -> list[Site]:
         """Every traced scan and tap of the program, in program order, outer before inner."""
@@ -126,7 +126,7 @@ class Walk:
                 # A library may leave no line of the user's on what it wraps: the call's serves.
                 name = _jaxpr.where(node)
                 sites = [site if site.name else site._replace(name=name) for site in sites]
-            # The equation is kept beside its answer so that its id stays its own.
+            # Hold a reference to the equation so that its id is not reused.
             self._found[key] = (node.eqn, sites)
         return self._found[key][1]
 
@@ -150,8 +150,8 @@ class Walk:
             return [self.flat(node).body]
         if node.kind == "cond":
             return self.flat(node)
-        opened = node.kind in _jaxpr.CALLS and not self.is_closed(node)
-        return [self.flat(node)] if opened else []
+        is_open = node.kind in _jaxpr.CALLS and not self.is_closed(node)
+        return [self.flat(node)] if is_open else []
 
     def is_closed(self, node: _jaxpr.Node) -> bool:
         """Whether only its own backward rule can go back through a function: it holds a loop."""
@@ -165,7 +165,7 @@ class Walk:
     def _holds_loop(self, program: _jaxpr.Program) -> bool:
         """Whether a while_loop takes perturbed floats to floats, at any depth."""
         for node in program.nodes:
-            if node.kind == "while" and any(self.moved.of(node)):
+            if node.kind == "while" and any(self.changes.of(node)):
                 if any(_jaxpr.is_float(program.avals[slot]) for slot in node.outs):
                     return True
             if self.is_closed(node) or any(map(self._holds_loop, self.inside(node))):
@@ -187,14 +187,14 @@ class Walk:
 
         A tap records the adjoint of its result: what goes past it is not in the record.
         """
-        live = _jaxpr.needed(program.nodes, program.outs)
-        used = {ref for node in live if node.kind != _jaxpr.TAP for ref in node.ins}
-        used |= set(program.outs)
+        live = _jaxpr.dependencies(program.nodes, program.outs)
+        operands = {ref for node in live if node.kind != _jaxpr.TAP for ref in node.ins}
+        operands |= set(program.outs)
         alive = {node.outs for node in live}
         for node in program.nodes:
             if node.kind == _jaxpr.TAP:
                 forms = _jaxpr.forms(program, node.ins[0])
-                self._check_tap(node, node.outs in alive, not used.isdisjoint(forms))
+                self._check_tap(node, node.outs in alive, not operands.isdisjoint(forms))
             for inner in self.inside(node):
                 self.check_taps(inner)
 
@@ -283,15 +283,15 @@ class Walk:
             for i, (aval, layout) in enumerate(zip(parts.leaves, parts.layouts, strict=True))
             if jnp.issubdtype(aval.dtype, jnp.inexact)
         }
-        observed = [leaf for i, leaf in floats.items() if self._is_observed(parts, i)]
-        if not observed:
+        leaves = [leaf for i, leaf in floats.items() if self._is_observed(parts, i)]
+        if not leaves:
             return []
         if self.options.shows_steps:
             raise ValueError(
                 f"measure with a third argument, at {_jaxpr.where(node)}: a parallel scan has no "
                 "steps whose inputs and outputs could be seen; take (state, adjoint)"
             )
-        site = self._site(_jaxpr.where(node), observed, parts.length, parts.reverse, [], None)
+        site = self._site(_jaxpr.where(node), leaves, parts.length, parts.reverse, [], None)
         names = tuple(name for name, _ in floats.values())
         logs = tuple(log_names(names, self.options.log_param))
         return [site._replace(leaf_names=names, logs=logs)]
@@ -322,7 +322,7 @@ class Walk:
             dtype=_norms.real_dtype([aval for _, aval in floats]),
             varies=frozenset().union(*(_jaxpr.varies_over(aval) for _, aval in floats)),
             logs=tuple(log_names(names, self.options.log_param)),
-            measured=self._measured(name, names, types, view),
+            measured=self._measure_types(name, names, types, view),
         )
 
     def _view_of(self, node: _jaxpr.Node, floats: Sequence[tuple[str, Any]]) -> View | None:
@@ -333,16 +333,16 @@ class Walk:
         if key not in self._views:
             names = tuple(leaf for leaf, _ in floats)
             types = [_narrow.widen(aval) for _, aval in floats]
-            call = functools.partial(measured, self.options, names)
+            call = functools.partial(call_measure, self.options, names)
             # Hold a reference to the equation so that its id is not reused.
             self._views[key] = node.eqn, show(self, call, types, self.flat(node))
         return self._views[key][1]
 
-    def _measured(
+    def _measure_types(
         self, name: str, leaves: tuple[str, ...], types: list[Any], view: View | None
     ) -> Any:
         try:
-            call = functools.partial(measured, self.options, leaves)
+            call = functools.partial(call_measure, self.options, leaves)
             more = () if view is None else (view.types,)
             return _jaxpr.result_types(call, types, types, *more)
         except TypeError as error:
@@ -382,10 +382,10 @@ class Walk:
             if self.options.stop and node.kind in _UNDIFFERENTIABLE:
                 values = [jax.lax.stop_gradient(value) for value in values]
             mine = slots.get(node.outs[0], ()) if node.outs else ()
-            if node.kind == _jaxpr.MADE:
+            if node.kind == _jaxpr.PYTHON:
                 return node.eqn.function(values, list(mine))
-            opened = self._holds_narrow(node) and node.kind in self._OPENED
-            if not mine and not opened:
+            is_open = self._holds_narrow(node) and node.kind in self._OPEN_IF_NARROW
+            if not mine and not is_open:
                 return self._bind(node, values)
             with _jaxpr.place(node):
                 values = list(map(_narrow.widen, values))
@@ -397,14 +397,14 @@ class Walk:
         """Apply an equation without sites; narrow values are held as float32 (see `_narrow`)."""
         values = list(map(_narrow.widen, values))
         if self._holds_narrow(node):
-            return _narrow.bind(node, values, self.moved.of(node))
+            return _narrow.bind(node, values, self.changes.of(node))
         return _jaxpr.bind(node, values)
 
     def _holds_narrow(self, node: _jaxpr.Node) -> bool:
         key = id(node.eqn)
         if key not in self._narrow:
             # Hold a reference to the equation so that its id is not reused.
-            self._narrow[key] = (node.eqn, _narrow.holds_narrow(node.eqn, self.moved))
+            self._narrow[key] = (node.eqn, _narrow.holds_narrow(node.eqn, self.changes))
         return self._narrow[key][1]
 
     def read(self, env: dict[int, Any], ref: int | _jaxpr.Lit) -> Any:
@@ -414,7 +414,7 @@ class Walk:
     def evaluate(self, program: _jaxpr.Program, args: Sequence[Any], slots: Sequence[Slots]) -> Any:
         """The whole program on flat arguments, with one `Slots` for each of its sites."""
         env = dict(zip(program.ins, map(_narrow.widen, args), strict=True))
-        nodes = _jaxpr.needed(program.nodes, program.outs)
+        nodes = _jaxpr.dependencies(program.nodes, program.outs)
         env = self.run(nodes, env, self.share(program, iter(slots)))
         return [self.read(env, ref) for ref in program.outs]
 
@@ -532,7 +532,7 @@ class Walk:
         own, *inner = slots
         (site, *_) = self.sites_of(node)
         step = cut_step(self, parts)
-        # A weight that comes in twice is one weight.
+        # Deduplicate constants passed twice.
         refs = node.ins[: parts.num_consts]
         once = list(dict.fromkeys(refs))
         places = [once.index(ref) for ref in refs]
@@ -574,7 +574,7 @@ class Walk:
             return jnp.transpose(x, np.argsort([i for i in dims if i is not None]).tolist())
 
         observed = [self._is_observed(parts, i) for i in range(len(parts.leaves))]
-        nodes = _jaxpr.needed(parts.step.nodes, pick(observed, parts.step.outs))
+        nodes = _jaxpr.dependencies(parts.step.nodes, pick(observed, parts.step.outs))
         const_ids, carry_ids, x_ids = split(parts.step.ins, parts.num_consts, len(parts.leaves))
 
         def advance(consts: Any, carry: Any, x: Any, inner: Any) -> Any:
@@ -593,17 +593,17 @@ class Walk:
 
         step = Step(
             advance=advance,
-            readout=lambda consts, x, carry, kept, inner: list(carry),
+            readout=lambda consts, x, carry, extras, inner: list(carry),
             length=parts.length,
             reverse=parts.reverse,
             unroll=1,
-            linear=_rules.all_linear(parts.step.nodes, self.moved),
+            linear=_rules.all_linear(parts.step.nodes, self.changes),
         )
         (own,) = slots
-        recorded = traced_parallel(
+        outs = traced_parallel(
             step, self.options, site.leaf_names, observed, consts, rows(elems), rows(states), own
         )
-        return [jnp.moveaxis(x, 0, each.axis) for x, each in zip(recorded, layouts, strict=True)]
+        return [jnp.moveaxis(x, 0, each.axis) for x, each in zip(outs, layouts, strict=True)]
 
     def _map(self, parts: Any, consts: Any, init: Any, xs: Any, inner: list[Slots]) -> Any:
         """A scan that carries no floats: only the scans inside it are traced."""
@@ -624,7 +624,7 @@ class Walk:
         return [*carry, *ys]
 
     # What is opened wherever it holds narrow floats, also without a site inside.
-    _OPENED: ClassVar[frozenset[str]] = frozenset(
+    _OPEN_IF_NARROW: ClassVar[frozenset[str]] = frozenset(
         "scan cond jit pjit shard_map checkpoint remat remat2".split()
     )
     _REBUILD: ClassVar[dict[str, Any]] = {

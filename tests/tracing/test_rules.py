@@ -9,7 +9,7 @@ import pytest
 
 import gradlab as gl
 from gradlab.tracing import _jaxpr, _rules
-from gradlab.tracing._moved import Moved
+from gradlab.tracing._changes import Changes
 
 STEPS, BATCH, WIDTH = 12, 3, 4
 
@@ -92,7 +92,7 @@ OTHER = {
 def test_which_rules_are_linear(rule, expected, wrap):
     f = identity_with(rule)
     closed = jax.make_jaxpr(wrap(lambda x: jnp.sin(f(x))))(jnp.ones((BATCH, WIDTH)))
-    assert _rules.all_linear(_jaxpr.program(closed).nodes, Moved(_jaxpr.callee)) == expected
+    assert _rules.all_linear(_jaxpr.program(closed).nodes, Changes(_jaxpr.callee)) == expected
 
 
 def program(rule):

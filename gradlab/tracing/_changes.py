@@ -15,7 +15,7 @@ from gradlab.tracing import _jaxpr
 from gradlab.tracing._jaxpr import Lit, Node, Program
 
 
-class Moved:
+class Changes:
     """The operands of equations that are perturbed, for every equation that was marked."""
 
     def __init__(self, flat: Callable[[Node], Any]) -> None:
@@ -30,13 +30,13 @@ class Moved:
 
     def mark(self, program: Program, ins: Sequence[bool]) -> list[bool]:
         """Note what is perturbed where these inputs are; returns which results are."""
-        moved = {slot for slot, flag in zip(program.ins, ins, strict=True) if flag}
+        changing = {slot for slot, flag in zip(program.ins, ins, strict=True) if flag}
 
-        def is_moved(ref: int | Lit) -> bool:
-            return not isinstance(ref, Lit) and ref in moved
+        def is_changing(ref: int | Lit) -> bool:
+            return not isinstance(ref, Lit) and ref in changing
 
         for node in program.nodes:
-            flags = list(map(is_moved, node.ins))
+            flags = list(map(is_changing, node.ins))
             if len(node.ins) == len(node.eqn.invars):
                 _, before = self._found.get(id(node.eqn), (None, flags))
                 both = [a or b for a, b in zip(flags, before, strict=True)]
@@ -44,12 +44,12 @@ class Moved:
                 self._found[id(node.eqn)] = node.eqn, both
             results = self._results(node, flags)
             types = [program.avals[slot].dtype for slot in node.outs]
-            moved.update(
+            changing.update(
                 slot
                 for slot, flag, dtype in zip(node.outs, results, types, strict=True)
                 if flag and jnp.issubdtype(dtype, jnp.inexact)
             )
-        return list(map(is_moved, program.outs))
+        return list(map(is_changing, program.outs))
 
     def _results(self, node: Node, flags: list[bool]) -> Sequence[bool]:
         if node.kind == "scan":
