@@ -503,8 +503,8 @@ def spectrum_spread(width: int, steps: int, matrices: int = 32) -> dict[str, Any
         step = lambda h: jnp.tanh(W @ h)  # noqa: E731
         return gl.spectrum.lyapunov(step, h, steps=steps, k=1, burn_in=100).exponents[0]
 
-    found = [float(largest(*spectrum_network(width, seed))) for seed in range(matrices)]
-    return {"matrices": matrices, "their mean": np.mean(found), "spread": np.std(found, ddof=1)}
+    rates = [float(largest(*spectrum_network(width, seed))) for seed in range(matrices)]
+    return {"matrices": matrices, "their mean": np.mean(rates), "spread": np.std(rates, ddof=1)}
 
 
 def spectrum_run(width: int, k: int | None, steps: int, every: int) -> dict[str, Any]:
@@ -518,11 +518,11 @@ def spectrum_run(width: int, k: int | None, steps: int, every: int) -> dict[str,
     run, first = compiled(exponents, W, h)
     jax.block_until_ready(run(W, h)) if k else None
     start = time.perf_counter()
-    found = jax.block_until_ready(run(W, h))
+    spectrum = jax.block_until_ready(run(W, h))
     taken = time.perf_counter() - start
     theory = gl.meanfield.elman("tanh", 2.0)
     expected = theory.rate + theory.finite_width_bias(width)
-    largest = {"largest": float(found.exponents[0]), "stderr": float(found.stderr[0])}
+    largest = {"largest": float(spectrum.exponents[0]), "stderr": float(spectrum.stderr[0])}
     return {"compile s": first, "s": taken} | largest | {"theory": expected}
 
 
@@ -594,8 +594,8 @@ def compilations(call: Callable[..., Any], *args: Any) -> int:
 def machine() -> str:
     """The processor and the versions."""
     info = Path("/proc/cpuinfo")
-    found = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []
-    parts = [found[0] if found else platform.processor(), f"{CORES} of {os.cpu_count()} cores"]
+    models = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []
+    parts = [models[0] if models else platform.processor(), f"{CORES} of {os.cpu_count()} cores"]
     parts += [f"JAX on {jax.devices()[0].device_kind}", f"Python {platform.python_version()}"]
     for package in ("jax", "jaxlib", "torch", "flax", "equinox"):
         try:
@@ -636,21 +636,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", metavar="|".join(tables), help="default: all")
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
-    asked = parser.parse_args()
-    for name in asked.tables:
+    args = parser.parse_args()
+    for name in args.tables:
         if name not in tables:
             parser.error(f"{name} is none of {', '.join(tables)}")
     if hasattr(os, "sched_setaffinity"):  # the same cores for JAX as for PyTorch's threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    asked.out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     print(f"{machine()}\nload before: {os.getloadavg()[0]:.2f}\n", flush=True)
-    for name in asked.tables or tables:
+    for name in args.tables or tables:
         for table in tables[name]():
             frame = pd.DataFrame(table.rows)
             page = f"# {table.name}\n\n{table.note}\n\n{markdown(frame)}\n\n{machine()}\n"
             print(page, flush=True)
-            frame.to_csv(asked.out / f"{table.name}.csv", index=False)
-            (asked.out / f"{table.name}.md").write_text(page)
+            frame.to_csv(args.out / f"{table.name}.csv", index=False)
+            (args.out / f"{table.name}.md").write_text(page)
 
 
 if __name__ == "__main__":

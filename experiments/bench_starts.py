@@ -106,29 +106,29 @@ def start(spec: Path, folder: Path, which: str, tree: Path) -> dict[str, Any]:
     done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tree)
     if done.returncode:
         sys.exit(done.stderr)
-    found = json.loads(done.stdout.splitlines()[-1])
-    timed_parts, total = found["parts"], found["seconds"]
+    report = json.loads(done.stdout.splitlines()[-1])
+    timed_parts, total = report["parts"], report["seconds"]
     row = {
         "commit": commit_of(tree),
         "start": which,
-        "runs": found["runs"],
+        "runs": report["runs"],
         "s in all": total,
-        "CPU s": found["cpu"],
-        "peak MB": found["peak"],
-        "tracing programs compiled": found["compiled"].get("programs", 0),
-        "others compiled": found["compiled"].get("others", 0),
-        "loaded": found["compiled"].get("loaded", 0),
-        "parquet MB": found["bytes"] / 1e6,
+        "CPU s": report["cpu"],
+        "peak MB": report["peak"],
+        "tracing programs compiled": report["compiled"].get("programs", 0),
+        "others compiled": report["compiled"].get("others", 0),
+        "loaded": report["compiled"].get("loaded", 0),
+        "parquet MB": report["bytes"] / 1e6,
     }
     if timed_parts:
-        kept = timed_parts["store"] + timed_parts["manifest"] + timed_parts["frames"]
+        saving = timed_parts["store"] + timed_parts["manifest"] + timed_parts["frames"]
         row |= {
             "s measuring": timed_parts["measured"],
             "s store": timed_parts["store"] + timed_parts["manifest"],
             "s frames": timed_parts["frames"],
             "s figures": timed_parts["figures"],
-            "store and frames, %": 100 * kept / total,
-            "the same without figures, %": 100 * kept / (total - timed_parts["figures"]),
+            "store and frames, %": 100 * saving / total,
+            "the same without figures, %": 100 * saving / (total - timed_parts["figures"]),
         }
     return row
 
@@ -146,33 +146,33 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     parser.add_argument("--old", type=Path, help="the tree of another commit, measured in turn")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        child(asked.spec, asked.child)
+    args = parser.parse_args()
+    if args.child:
+        child(args.spec, args.child)
         return
     import bench
 
     load = os.getloadavg()[0]
-    trees = [tree for tree in (asked.old, Path(__file__).parents[1]) if tree is not None]
+    trees = [tree for tree in (args.old, Path(__file__).parents[1]) if tree is not None]
     with tempfile.TemporaryDirectory() as folder:
         places = [(tree, Path(folder) / str(i)) for i, tree in enumerate(trees)]
-        rows = [start(asked.spec, at, which, tree) for which in STARTS for tree, at in places]
+        rows = [start(args.spec, at, which, tree) for which in STARTS for tree, at in places]
     frame = pd.DataFrame(rows)
-    if asked.old:
+    if args.old:
         for name in ("s in all", "CPU s"):
             old = frame["start"].map(
                 frame[frame["commit"] == rows[0]["commit"]].set_index("start")[name]
             )
             frame.insert(frame.columns.get_loc(name) + 1, f"{name}, of the old", frame[name] / old)
     note = (
-        f"{asked.spec.name}. Tracing programs: one for each cell and shape. Others: what draws and "
+        f"{args.spec.name}. Tracing programs: one for each cell and shape. Others: what draws and "
         "audits. CPU s: of the sweep's process and those that it starts, with their imports. "
         f"peak MB: of the sweep's process. Load before: {load:.2f}."
     )
-    asked.out.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(asked.out / "starts.csv", index=False)
+    args.out.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(args.out / "starts.csv", index=False)
     page = f"# starts\n\n{note}\n\n{bench.markdown(frame)}\n\n{bench.machine()}\n"
-    (asked.out / "starts.md").write_text(page)
+    (args.out / "starts.md").write_text(page)
     print(page)
 
 

@@ -124,10 +124,10 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", default=list(bench.CELLS))
     parser.add_argument("--widths", nargs="*", type=int, default=list(WIDTHS))
     parser.add_argument("--old", type=Path, help="sweep.csv of another commit, of this machine")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     old = {}
-    if asked.old:
-        table = pd.read_csv(asked.old).set_index(list(HEAD))["ms per run"]
+    if args.old:
+        table = pd.read_csv(args.old).set_index(list(HEAD))["ms per run"]
         old = table.to_dict()
     use_cores()
     keep_memory()
@@ -140,19 +140,19 @@ def main() -> None:
         f"PyTorch with retain_grad() over the time per run here. Medians of {ROUNDS} rounds in "
         f"turn. by CPU: the same of processor time. Load before: {load:.2f}."
     )
-    asked.out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     rows = []
     try:
-        for row in itertools.chain(fractions(asked.cells, asked.widths), peers(asked.cells)):
-            if asked.old:
+        for row in itertools.chain(fractions(args.cells, args.widths), peers(args.cells)):
+            if args.old:
                 row["old ms per run"] = old.get(tuple(row[name] for name in HEAD), np.nan)
                 row["times the old"] = row["old ms per run"] / row["ms per run"]
             rows.append(row)
             print({name: x for name, x in row.items() if name not in ("q1", "q3")}, flush=True)
             frame = pd.DataFrame(rows)
             page = f"# sweep\n\n{note}\n\n{bench.markdown(frame)}\n\n{bench.machine()}\n"
-            frame.to_csv(asked.out / "sweep.csv", index=False)
-            (asked.out / "sweep.md").write_text(page)
+            frame.to_csv(args.out / "sweep.csv", index=False)
+            (args.out / "sweep.md").write_text(page)
     except ImportError:
         print("PyTorch left out: pip install torch==2.13.0", flush=True)
 

@@ -26,8 +26,8 @@ PATH = Path(__file__).parent.parent / "results" / "theory" / "exponent_coverage.
 @functools.partial(jax.vmap, in_axes=0)
 def exponent(growth: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The exponent of one orbit and its error, from ln|J_t|, (T,)."""
-    found = gl.spectrum.lyapunov(lambda h, g: jnp.exp(g) * h, jnp.zeros(()), growth, k=1)
-    return found.exponents[0], found.stderr[0]
+    spectrum = gl.spectrum.lyapunov(lambda h, g: jnp.exp(g) * h, jnp.zeros(()), growth, k=1)
+    return spectrum.exponents[0], spectrum.stderr[0]
 
 
 rows = []
@@ -36,9 +36,9 @@ for length in LENGTHS:
         noise = np.random.default_rng(length).standard_normal((ORBITS, length + 1000))
         growth = np.asarray(scipy.signal.lfilter([1.0], [1.0, -rho], noise, axis=1))[:, 1000:]
         # Small against the float's range: the scale does not matter to a share.
-        found, stderr = (np.asarray(x) for x in exponent(growth.astype(np.float32) / 10))
+        exponents, stderr = (np.asarray(x) for x in exponent(growth.astype(np.float32) / 10))
         known = np.isfinite(stderr)
-        covered = np.mean(np.abs(found[known]) < 2 * stderr[known]) if known.any() else np.nan
+        covered = np.mean(np.abs(exponents[known]) < 2 * stderr[known]) if known.any() else np.nan
         rows.append({"rho": rho, "length": length, "orbits": ORBITS, "meant": 0.95})
         rows[-1] |= {"with_error": known.mean(), "covered": covered}
 table = pd.DataFrame(rows).sort_values(["rho", "length"])

@@ -45,7 +45,7 @@ def flossed(gain: float, steps: int, seed: int) -> list[dict]:
     draw, run, look = jax.random.split(jax.random.key(seed), 3)
     cell = build(gain)
     params = {"cell": cell.init(draw, jnp.float32)}
-    made = gl.train(
+    training = gl.train(
         gl.remedies.flossing_penalty(cell, FLOSSED, burn_in=BURN_IN),
         params,
         lambda key, step: (jax.random.normal(key, (1, BURN_IN + steps, 1)), None),
@@ -53,12 +53,12 @@ def flossed(gain: float, steps: int, seed: int) -> list[dict]:
         steps=UPDATES,
         key=run,
     )
-    if made.failure:
-        raise ValueError(f"gain {gain}, seed {seed}: update {made.failure.step} is not finite")
+    if training.failure:
+        raise ValueError(f"gain {gain}, seed {seed}: update {training.failure.step} is not finite")
     point = {"gain": gain, "steps": steps, "flossed": FLOSSED, "seed": seed}
     rows = []
-    for stage, found in (("before", params), ("after", made.params)):
-        values = np.asarray(exponents(found["cell"], look, draw), float)
+    for stage, weights in (("before", params), ("after", training.params)):
+        values = np.asarray(exponents(weights["cell"], look, draw), float)
         rows += [
             point | {"stage": stage, "index": i + 1, "exponent": value}
             for i, value in enumerate(values)

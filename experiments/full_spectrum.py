@@ -36,9 +36,9 @@ def spectrum(seed: jax.Array, g: jax.Array, n: int) -> tuple[jax.Array, jax.Arra
         return cell.advance(params, h, jnp.zeros(n))
 
     state = jax.lax.fori_loop(0, 1000, lambda _, h: step(h), jax.random.normal(start, (n,)))
-    found = gl.spectrum.lyapunov(step, state, steps=STEPS, burn_in=BURN_IN)
-    order = jnp.argsort(found.exponents, descending=True)
-    return found.exponents[order], found.stderr[order]
+    estimate = gl.spectrum.lyapunov(step, state, steps=STEPS, burn_in=BURN_IN)
+    order = jnp.argsort(estimate.exponents, descending=True)
+    return estimate.exponents[order], estimate.stderr[order]
 
 
 path = deviations.HERE.parent / "tests" / "reference" / "references.json"

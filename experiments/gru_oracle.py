@@ -104,16 +104,16 @@ def states(
     step: Callable[..., Any], xs: Tensor, state: Any
 ) -> tuple[Tensor, Tensor | None, list[Any]]:
     """h (T+1, H), c where the cell has one, and the states whose gradients are kept."""
-    kept = [state]
+    history = [state]
     for x in xs:
         state = step(x, state)
         for leaf in state if isinstance(state, tuple) else (state,):
             if leaf.requires_grad:
                 leaf.retain_grad()
-        kept.append(state)
+        history.append(state)
     if isinstance(state, tuple):
-        return torch.stack([h for h, _ in kept]), torch.stack([c for _, c in kept]), kept
-    return torch.stack(kept), None, kept
+        return torch.stack([h for h, _ in history]), torch.stack([c for _, c in history]), history
+    return torch.stack(history), None, history
 
 
 def measured(step: Callable[..., Any], parameters: dict[str, Tensor]) -> dict[str, Any]:
@@ -121,17 +121,17 @@ def measured(step: Callable[..., Any], parameters: dict[str, Tensor]) -> dict[st
     xs = inputs().requires_grad_()
     h_0, c_0 = (leaf.requires_grad_() for leaf in starts())
     paired = isinstance(step, torch.nn.LSTMCell)
-    h, c, kept = states(step, xs, (h_0, c_0) if paired else h_0)
+    h, c, history = states(step, xs, (h_0, c_0) if paired else h_0)
     t, j = torch.arange(1, STEPS + 1)[:, None], torch.arange(HIDDEN)[None, :]
     loss = (torch.cos(0.7 * t + j) * h[1:]).sum()
     loss.backward()
     out = {"h": h, "loss": loss, "grad_x": xs.grad}
     if c is None:
-        out["grad_h"] = torch.stack([state.grad for state in kept])
+        out["grad_h"] = torch.stack([state.grad for state in history])
     else:
-        out |= {"c": c, "grad_h": torch.stack([state[0].grad for state in kept])}
+        out |= {"c": c, "grad_h": torch.stack([state[0].grad for state in history])}
         # No output reads c_T but through h_T of the same step, which its adjoint leaves out.
-        last = [torch.zeros(HIDDEN) if s[1].grad is None else s[1].grad for s in kept]
+        last = [torch.zeros(HIDDEN) if s[1].grad is None else s[1].grad for s in history]
         out["grad_c"] = torch.stack(last)
     out |= {f"grad_{name}": p.grad for name, p in parameters.items()}
     assert all(value.isfinite().all() for value in out.values())

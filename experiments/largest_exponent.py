@@ -40,7 +40,7 @@ def exponent(seed: jax.Array, g: jax.Array, delta: float, n: int) -> tuple[jax.A
     weights, start, tangent = jax.random.split(jax.random.key(seed), 3)
     params = cell.init(weights, jnp.float32)
     drive = jnp.zeros(n)
-    found = gl.spectrum.lyapunov(
+    spectrum = gl.spectrum.lyapunov(
         lambda h: cell.advance(params, h, drive),
         jax.random.normal(start, (n,)),
         steps=int(TIME / delta),
@@ -49,7 +49,7 @@ def exponent(seed: jax.Array, g: jax.Array, delta: float, n: int) -> tuple[jax.A
         dt=delta,
         key=tangent,
     )
-    return found.exponents[0], found.stderr[0]
+    return spectrum.exponents[0], spectrum.stderr[0]
 
 
 def predicted(delta: float, g: float) -> float:
@@ -88,12 +88,12 @@ rows = []
 for delta, gains in GAINS.items():
     for g in gains:
         seeds = {WIDTH: SEEDS} | ({WIDTH // 2: HALF_SEEDS} if g > 1 and delta < 1 else {})
-        found = {n: [exponent(np.uint32(s), g, delta, n) for s in range(m)]
+        exponents = {n: [exponent(np.uint32(s), g, delta, n) for s in range(m)]
                  for n, m in seeds.items()}  # fmt: skip
-        means = {n: float(np.mean([rate for rate, _ in values])) for n, values in found.items()}
+        means = {n: float(np.mean([rate for rate, _ in values])) for n, values in exponents.items()}
         bias = derived_bias(delta, g, WIDTH)
         effect, cause = suspected_effect(delta, g, WIDTH, means)
-        for seed, (rate, stderr) in enumerate(found[WIDTH]):
+        for seed, (rate, stderr) in enumerate(exponents[WIDTH]):
             rows.append(
                 dict(cell=f"leaky, δ = {delta:g}", gain=g, hidden=WIDTH, length=TIME, seed=seed,
                      rate=float(rate), rate_stderr=float(stderr),

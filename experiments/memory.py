@@ -33,15 +33,15 @@ COLUMNS += ["planned / measured"]
 
 def cases() -> list[dict[str, Any]]:
     """What is measured: gradients tied and untied, and the updates of a training."""
-    found = []
+    rows = []
     for cell in cells.names():
         shapes = (SHAPE, *MORE) if cell in ("elman", "lstm") else (SHAPE,)
-        found += [_case("tied", cell, *shape, 1) for shape in shapes]
-    found += [_case("untied", cell, 128, 1000, 16, 1) for cell in ("elman", "lstm", "gru")]
-    found += [_case("untied", "lstm", 512, 1000, 4, 1)]
+        rows += [_case("tied", cell, *shape, 1) for shape in shapes]
+    rows += [_case("untied", cell, 128, 1000, 16, 1) for cell in ("elman", "lstm", "gru")]
+    rows += [_case("untied", "lstm", 512, 1000, 4, 1)]
     for cell in ("elman", "lstm", "gru", "lru"):
-        found += [_case("trained", cell, 128, 1000, 2, 16)]
-    return [*found, _case("trained", "lstm", 128, 10_000, 2, 1)]
+        rows += [_case("trained", cell, 128, 1000, 2, 16)]
+    return [*rows, _case("trained", "lstm", 128, 10_000, 2, 1)]
 
 
 def _case(weights: str, cell: str, *numbers: int) -> dict[str, Any]:
@@ -105,11 +105,11 @@ def apart(case: dict[str, Any]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(case: dict[str, Any], found: dict[str, Any]) -> list[Any]:
+def row(case: dict[str, Any], bytes_by_name: dict[str, Any]) -> list[Any]:
     """One line of the table; what is too small to be measured is left out of it."""
-    large = found["measured"] > LEAST
-    sizes = [round(found[name] / 1e6, 1) for name in ("planned", "measured")]
-    ratio = round(found["planned"] / found["measured"], 2) if large else None
+    large = bytes_by_name["measured"] > LEAST
+    sizes = [round(bytes_by_name[name] / 1e6, 1) for name in ("planned", "measured")]
+    ratio = round(bytes_by_name["planned"] / bytes_by_name["measured"], 2) if large else None
     return [*case.values(), *sizes, ratio]
 
 

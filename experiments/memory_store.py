@@ -139,15 +139,15 @@ def consolidated(folder: Path) -> str:
 def part(folder: Path) -> str:
     """Read the norms of one initialization of one cell at one gain."""
     where = {"cell": "gru", "init": "orthogonal", "gain": 1.0, "length": 1000, "input": "gaussian"}
-    found = frames.read(folder, ["seed", "lag", "log_norm"], where)
-    return f"{len(found.runs):,} runs, {len(found.steps):,} step rows"
+    results = frames.read(folder, ["seed", "lag", "log_norm"], where)
+    return f"{len(results.runs):,} runs, {len(results.steps):,} step rows"
 
 
 def end(folder: Path) -> str:
     """Read the first and the last lag of the runs of two cells."""
     where = {"cell": ["gru", "lstm"], "lag": [0, 999]}
-    found = frames.read(folder, ["cell", "gain", "lag", "log_norm"], where)
-    return f"{len(found.runs):,} runs, {len(found.steps):,} step rows"
+    results = frames.read(folder, ["cell", "gain", "lag", "log_norm"], where)
+    return f"{len(results.runs):,} runs, {len(results.steps):,} step rows"
 
 
 def exported(folder: Path) -> str:
@@ -207,11 +207,11 @@ def main() -> None:
     records = []
     for order in ("in order", "shuffled"):
         with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / "results"
-            make(made, args.rows, args.chunk, order == "shuffled")
+            results = Path(folder) / "results"
+            make(results, args.rows, args.chunk, order == "shuffled")
             # The frames are the same for both, so one of them is read.
             for task in args.tasks if order == "in order" else args.tasks[:1]:
-                records.append({"chunks": order, **measure(task, made)})
+                records.append({"chunks": order, **measure(task, results)})
                 print(records[-1], flush=True)
     write(args, records)
 

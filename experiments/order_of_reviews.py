@@ -52,20 +52,20 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--fit", type=int, help="of the reviews of the part fit, so many")
     parser.add_argument("--test", type=int, help="of the reviews of the part test, so many")
-    given = parser.parse_args()
-    reviews = imdb.read(str(given.data))
-    fit_texts, fit_labels = some(reviews.part("fit"), given.fit)
-    test_texts, test_labels = some(reviews.part("test"), given.test)
+    args = parser.parse_args()
+    reviews = imdb.read(str(args.data))
+    fit_texts, fit_labels = some(reviews.part("fit"), args.fit)
+    test_texts, test_labels = some(reviews.part("test"), args.test)
     learnt = {order: arrange(fit_texts, order, 0) for order in ORDERS}
     judged = {order: arrange(test_texts, order, 1) for order in ORDERS}
     rows = []
-    for model in given.models.split(","):
+    for model in args.models.split(","):
         for order in ORDERS:
             began = time.process_time()
-            made = sentiment.train(sentiment.recipe(model), learnt[order], fit_labels)
+            classifier = sentiment.train(sentiment.recipe(model), learnt[order], fit_labels)
             seconds = round(time.process_time() - began, 1)
             for other in ORDERS if order == "in order" else (order,):
-                accuracy = sentiment.evaluate(made, judged[other], test_labels).accuracy
+                accuracy = sentiment.evaluate(classifier, judged[other], test_labels).accuracy
                 row = {"model": model, "learnt": order, "tested": other}
                 rows.append(row | {"accuracy": round(accuracy, 4), "cpu_seconds": seconds})
                 print(rows[-1], flush=True)

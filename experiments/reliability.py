@@ -70,12 +70,12 @@ def _ask(texts: list[bytes], place: Path) -> list[str]:
         for text in texts:
             path.write_bytes(text)
             begun = time.monotonic()
-            found = fuzzed.outcome(lambda: fuzzed.load_and_estimate(path))
+            outcome = fuzzed.outcome(lambda: fuzzed.load_and_estimate(path))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - start
             seconds = time.monotonic() - begun
-            found = f"memory: {peak / 1e6:.0f} MB" if peak > BYTES else found
-            found = f"time: {seconds:.1f} s" if seconds > SECONDS else found
-            os.write(writing, (json.dumps(found) + "\n").encode())
+            outcome = f"memory: {peak / 1e6:.0f} MB" if peak > BYTES else outcome
+            outcome = f"time: {seconds:.1f} s" if seconds > SECONDS else outcome
+            os.write(writing, (json.dumps(outcome) + "\n").encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as lines:
@@ -83,11 +83,11 @@ def _ask(texts: list[bytes], place: Path) -> list[str]:
         watch = subprocess.Popen(
             [sys.executable, "-c", _WATCH, str(pid), str(TOGETHER * SECONDS), str(6 * BYTES)]
         )
-        found = [json.loads(line) for line in lines]
+        outcomes = [json.loads(line) for line in lines]
     status = os.waitpid(pid, 0)[1]
     watch.kill()
     watch.wait()
-    return found if len(found) == len(texts) else [*found, f"abort: status {status}"]
+    return outcomes if len(outcomes) == len(texts) else [*outcomes, f"abort: status {status}"]
 
 
 _WATCH = """
@@ -152,17 +152,17 @@ def _models(place: Path) -> Case:
     texts, labels = ["good fine great", "bad awful poor"] * 6, np.array([True, False] * 6)
     whole = sentiment.train(recipe, texts, labels)
     sentiment.save(whole, place / "model")
-    content, wanted = (place / "model").read_bytes(), sentiment.predict(whole, "good film")
+    content, prediction = (place / "model").read_bytes(), sentiment.predict(whole, "good film")
 
     def case(rng: random.Random) -> tuple[Callable[[], Any], Any]:
         how = fuzzed.model(rng, content, place / "other")
 
         def load() -> None:
-            found = sentiment.predict(sentiment.load(place / "other"), "good film")
-            if how == "bytes" and found != wanted:
-                raise Different(f"{found} instead of {wanted}")
-            if not 0 <= found[1] <= 1:
-                raise Different(f"a probability of {found[1]}")
+            other = sentiment.predict(sentiment.load(place / "other"), "good film")
+            if how == "bytes" and other != prediction:
+                raise Different(f"{other} instead of {prediction}")
+            if not 0 <= other[1] <= 1:
+                raise Different(f"a probability of {other[1]}")
 
         return load, how
 
@@ -188,14 +188,14 @@ def _checkpoints(place: Path) -> Case:
         run = gl.train(loss, start, sample, optax.adam(0.1), steps=6, key=key, checkpoint=path)
         return np.asarray(run.params["w"])
 
-    wanted = train(place / "checkpoint")
+    weights = train(place / "checkpoint")
     content = (place / "checkpoint").read_bytes()
 
     def case(rng: random.Random) -> tuple[Callable[[], Any], Any]:
         (place / "copy").write_bytes(fuzzed.damaged(rng, content))
 
         def resume() -> None:
-            if not np.array_equal(train(place / "copy"), wanted):
+            if not np.array_equal(train(place / "copy"), weights):
                 raise Different("other parameters")
 
         return resume, "bytes"
@@ -226,9 +226,9 @@ def _manifests(place: Path) -> Case:
             fuzzed.SWEPT, it)])  # fmt: skip
 
         def look() -> None:
-            found = read(folder)
-            if isinstance(found, sweeps.Status) and min(found.done, found.missing) < 0:
-                raise Different(found.headline)
+            answer = read(folder)
+            if isinstance(answer, sweeps.Status) and min(answer.done, answer.missing) < 0:
+                raise Different(answer.headline)
 
         return look, (read, text[:200])
 
@@ -249,7 +249,7 @@ def bits(count: int, seed: int, place: Path) -> list[Row]:
         "summary.csv": lambda: frames.read_summary(folder),
         "manifest.json": lambda: gl.read(folder).runs,
     }
-    wanted = {name: read() for name, read in readers.items()}
+    originals = {name: read() for name, read in readers.items()}
     tally: collections.Counter[str] = collections.Counter()
     for _ in range(count):
         name = rng.choice([*readers])
@@ -258,7 +258,7 @@ def bits(count: int, seed: int, place: Path) -> list[Row]:
         (folder / name).write_bytes(content)
 
         def read(name: str = name) -> None:
-            pd.testing.assert_frame_equal(readers[name](), wanted[name], check_exact=True)
+            pd.testing.assert_frame_equal(readers[name](), originals[name], check_exact=True)
 
         result = fuzzed.outcome(read)
         tally["different" if "AssertionError" in result else _kind(result)] += 1
@@ -273,12 +273,12 @@ def disks(count: int, seed: int, place: Path) -> list[Row]:
     figures.draw, plain = fuzzed.draw_a_dot, figures.draw
     rows = []
     for kind in ("write", "fsync", "rename"):
-        found = fuzzed.fail_everywhere(kind, Path(tempfile.mkdtemp(dir=place)))
+        counts = fuzzed.fail_everywhere(kind, Path(tempfile.mkdtemp(dir=place)))
         tally = collections.Counter(
-            {"different": found["different"], "other": found["unclear"] + found["left"]}
+            {"different": counts["different"], "other": counts["unclear"] + counts["left"]}
         )
-        tally["refused"] = found["cases"] - found["unclear"]
-        rows.append(_row(f"each {kind} fails", found["cases"], tally))
+        tally["refused"] = counts["cases"] - counts["unclear"]
+        rows.append(_row(f"each {kind} fails", counts["cases"], tally))
     figures.draw = plain
     return rows
 

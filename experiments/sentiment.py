@@ -53,14 +53,14 @@ def run(name: str, recipe: sentiment.Recipe, reviews: imdb.Reviews, seed: int, t
     started, cpu = time.monotonic(), time.process_time()
     watching = 0.0
 
-    def watch(epoch: int, made: sentiment.Classifier, loss: float) -> None:
+    def watch(epoch: int, classifier: sentiment.Classifier, loss: float) -> None:
         nonlocal watching
         began = time.monotonic()
-        accuracy = sentiment.evaluate(made, held_out.texts, held_out.positive).accuracy
+        accuracy = sentiment.evaluate(classifier, held_out.texts, held_out.positive).accuracy
         row = key | {"epoch": epoch, "loss": loss, "validation_accuracy": accuracy}
         row["reached"] = math.nan
         if traced:
-            seen = sentiment.gradient(made, held_out.texts[:TRACED_REVIEWS])
+            seen = sentiment.gradient(classifier, held_out.texts[:TRACED_REVIEWS])
             row["reached"] = seen.reached
             curves.append(quartiles(seen.log_relative).assign(**key, epoch=epoch))
         epochs.append(row)
@@ -72,10 +72,10 @@ def run(name: str, recipe: sentiment.Recipe, reviews: imdb.Reviews, seed: int, t
             flush=True,
         )
 
-    made = sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
+    classifier = sentiment.train(recipe, fit.texts, fit.positive, seed=seed, watch=watch)
     seconds = time.monotonic() - started
     cpu = time.process_time() - cpu
-    tested = sentiment.evaluate(made, test.texts, test.positive)
+    tested = sentiment.evaluate(classifier, test.texts, test.positive)
     row = key | {
         "initialization": recipe.options.get("initialization", "orthogonal")
         if "cell" in recipe.options
@@ -87,11 +87,11 @@ def run(name: str, recipe: sentiment.Recipe, reviews: imdb.Reviews, seed: int, t
         "watching_seconds": round(watching, 1),
         "cpu_seconds": round(cpu, 1),
         "epochs": recipe.epochs,
-        "parameters": sum(x.size for x in jax.tree.leaves(made.params)),
+        "parameters": sum(x.size for x in jax.tree.leaves(classifier.params)),
     }
     print(f"{name:18} {recipe.unit:10} seed {seed}  test {tested.accuracy:.4f}", flush=True)
     frames = pd.DataFrame([row]), pd.DataFrame(epochs), pd.concat(curves) if curves else None
-    return *frames, made
+    return *frames, classifier
 
 
 def together(reviews: imdb.Reviews, seed: int, done: Path) -> pd.DataFrame | None:
@@ -108,7 +108,7 @@ def together(reviews: imdb.Reviews, seed: int, done: Path) -> pd.DataFrame | Non
     units = None  # one model says everything louder than the other: each by its own spread
     for part, column in (("held_out", "validation_accuracy"), ("test", "test_accuracy")):
         chosen = reviews.part(part)
-        scores = np.stack([sentiment.scores(made, chosen.texts) for made in both])
+        scores = np.stack([sentiment.scores(model, chosen.texts) for model in both])
         units = scores.std(1, keepdims=True) if units is None else units
         row[column] = float((((scores / units).sum(0) > 0) == chosen.positive).mean())
     print(row, flush=True)
@@ -178,16 +178,16 @@ def main() -> None:
     parser.add_argument("data", nargs="?", help="whole reviews; the package's snippets without it")
     parser.add_argument("--models", default="", help="recipes, with commas; all without it")
     parser.add_argument("--seeds", default="", help="seeds, with commas")
-    asked = parser.parse_args()
-    names = asked.models.split(",") if asked.models else []
+    args = parser.parse_args()
+    names = args.models.split(",") if args.models else []
     OUT.mkdir(parents=True, exist_ok=True)
-    if asked.data is None:
+    if args.data is None:
         snippets(names)
         return
 
-    reviews = imdb.read(asked.data)
+    reviews = imdb.read(args.data)
     print(reviews.describe())
-    seeds = [int(seed) for seed in asked.seeds.split(",")] if asked.seeds else SEEDS
+    seeds = [int(seed) for seed in args.seeds.split(",")] if args.seeds else SEEDS
     for seed in seeds:
         for name in names or sentiment.RECIPES:
             done = OUT / "accuracy.csv"
@@ -197,8 +197,8 @@ def main() -> None:
                     continue
             # The curves of one seed are enough, those of the others cost time.
             traced = name in TRACED and seed == 0
-            row, epochs, curves, made = run(name, sentiment.recipe(name), reviews, seed, traced)
-            sentiment.save(made, KEPT / f"{name}-{seed}.npz")
+            row, epochs, curves, model = run(name, sentiment.recipe(name), reviews, seed, traced)
+            sentiment.save(model, KEPT / f"{name}-{seed}.npz")
             add(OUT / "gradient.csv", curves)
             add(OUT / "epochs.csv", epochs)
             add(done, row)

@@ -35,10 +35,10 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true", help="train on fit, judge held_out")
     parser.add_argument("--first", help="the file of a model that judges the sentences")
     parser.add_argument("--out", type=Path, default=ROOT / sentiment.SHIPPED)
-    given = parser.parse_args()
-    reviews = imdb.read(given.data)
+    args = parser.parse_args()
+    reviews = imdb.read(args.data)
     print(reviews.describe())
-    part, other = ("fit", "held_out") if given.choose else ("train", "test")
+    part, other = ("fit", "held_out") if args.choose else ("train", "test")
     learnt, held_out = reviews.part(part), reviews.part(other)
     sentences = pd.read_csv(ROOT / "experiments" / "sentences.csv")
     is_positive = (sentences["sentiment"] == "positive").to_numpy()
@@ -62,8 +62,8 @@ def main() -> None:
         labels = np.concatenate([labels for _, labels in groups])
         return sentiment.train(chosen, texts, labels, watch=watch)
 
-    if given.first:
-        scores = partial(sentiment.scores, sentiment.load(given.first))
+    if args.first:
+        scores = partial(sentiment.scores, sentiment.load(args.first))
         cuts = sentiment.cuts(learnt.texts, learnt.positive, CUTS[1], scores=scores)
     else:
         cuts = sentiment.cuts(learnt.texts, learnt.positive, CUTS[0])
@@ -71,7 +71,7 @@ def main() -> None:
     classifier = train(cuts)
     seconds = time.monotonic() - began
     classifier = classifier._replace(seen=sentiment.hashes([*learnt.texts, *snippets[0]]))
-    path = given.out
+    path = args.out
     path.parent.mkdir(parents=True, exist_ok=True)
     sentiment.save(classifier, path, small=True)
     # What is measured is what is shipped: the file, with its rounded embedding.

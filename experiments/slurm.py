@@ -50,28 +50,28 @@ def main() -> None:
     parser.add_argument("--walltime", default="01:00:00")
     parser.add_argument("--gpus", type=int, default=0, help="of a job")
     parser.add_argument("--show", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError:
         sys.exit("this needs dask-jobqueue: pip install 'gradlab[dask]' dask-jobqueue")
     cluster = SLURMCluster(
-        queue=given.queue,
-        cores=given.cores,
+        queue=args.queue,
+        cores=args.cores,
         # One worker a job: JAX takes all the cores, and all the devices, of its process.
         processes=1,
-        memory=given.memory,
-        walltime=given.walltime,
-        job_extra_directives=[f"--gres=gpu:{given.gpus}"] if given.gpus else [],
+        memory=args.memory,
+        walltime=args.walltime,
+        job_extra_directives=[f"--gres=gpu:{args.gpus}"] if args.gpus else [],
         # A worker leaves before Slurm kills it, so that what it measures goes to another.
-        worker_extra_args=["--lifetime", f"{0.9 * seconds(given.walltime):.0f}s"],
+        worker_extra_args=["--lifetime", f"{0.9 * seconds(args.walltime):.0f}s"],
     )
-    if given.show:
+    if args.show:
         print(cluster.job_script())
         return
-    cluster.scale(jobs=given.jobs)
+    cluster.scale(jobs=args.jobs)
     say = lambda done, total, what: print(f"{done}/{total} runs: {what}", file=sys.stderr)  # noqa: E731
-    report = gl.sweep(given.spec, given.out, scheduler=cluster.scheduler_address, progress=say)
+    report = gl.sweep(args.spec, args.out, scheduler=cluster.scheduler_address, progress=say)
     print(f"{report.computed} of {report.total} runs measured, {len(report.failed)} failed")
 
 

@@ -16,9 +16,9 @@ def table(summary: pd.DataFrame) -> str:
     axes = [name for name in summary if name not in (*SHOWN, "baseline")]
     varying = [name for name in axes if summary[name].nunique(dropna=False) > 1]
     shown = [name for name in (*SHOWN, "baseline") if name in summary]
-    kept = summary[[*varying, *shown]]
-    lines = [kept.columns.str.replace("_", " "), ["---"] * kept.shape[1]]
-    lines += [[f"{v:.4g}" if isinstance(v, float) else v for v in row] for row in kept.values]
+    points = summary[[*varying, *shown]]
+    lines = [points.columns.str.replace("_", " "), ["---"] * points.shape[1]]
+    lines += [[f"{v:.4g}" if isinstance(v, float) else v for v in row] for row in points.values]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 

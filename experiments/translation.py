@@ -69,18 +69,18 @@ def run(name: str, recipe: translation.Recipe, pairs: translation.Pairs, languag
 def score(name: str, translator: translation.Translator, test: translation.Pairs) -> dict:
     """What the translator writes of the part test, printed and scored."""
     written = translation.translate(translator, test.sources)
-    found = translation.scores(written, test.targets)
-    if math.isnan(found.bleu):
+    scores = translation.scores(written, test.targets)
+    if math.isnan(scores.bleu):
         print("BLEU and chrF need sacrebleu: pip install 'gradlab[translation]'")
-    print(f"{name}: {found.exact:.4f} of {len(written):,} held out exactly right, ", end="")
-    print(f"BLEU {found.bleu:.2f}, chrF {found.chrf:.2f}")
-    for signature in found.signatures:
+    print(f"{name}: {scores.exact:.4f} of {len(written):,} held out exactly right, ", end="")
+    print(f"BLEU {scores.bleu:.2f}, chrF {scores.chrf:.2f}")
+    for signature in scores.signatures:
         print(f"  {signature}")
     for i in np.linspace(0, len(written) - 1, PRINTED).astype(int):
         mark = "" if written[i] == translation.normalize(test.targets[i]) else "   (wrong)"
         print(f"  {test.sources[i]}\n    {written[i]}{mark}", flush=True)
-    row = {"test_pairs": len(written)} | {key: round(getattr(found, key), 4) for key in SCORED}
-    return row | {"signature": " ".join(found.signatures)}
+    row = {"test_pairs": len(written)} | {key: round(getattr(scores, key), 4) for key in SCORED}
+    return row | {"signature": " ".join(scores.signatures)}
 
 
 def numbers() -> None:
@@ -105,14 +105,14 @@ def draw(panels: dict[str, dict[str, translation.Adjoints]]) -> None:
     """The adjoints as CSV, a row for each panel, t and s, and as a figure."""
     table = []
     for when, columns in panels.items():
-        for name, found in columns.items():
+        for name, adjoints in columns.items():
             facts = {"when": when, "model": name}
-            for (t, s), value in np.ndenumerate(found.log_norm):
+            for (t, s), value in np.ndenumerate(adjoints.log_norm):
                 place = {
                     "t": t + 1,
                     "s": s + 1,
-                    "target": found.target[t],
-                    "source": found.source[s],
+                    "target": adjoints.target[t],
+                    "source": adjoints.source[s],
                 }
                 table.append(facts | place | {"log_norm": round(float(value), 4)})
     OUT.mkdir(parents=True, exist_ok=True)
@@ -120,15 +120,15 @@ def draw(panels: dict[str, dict[str, translation.Adjoints]]) -> None:
     figures.save(figures.encoder_decoder(panels), OUT / "adjoints")
 
 
-def sentences(given: argparse.Namespace) -> None:
+def sentences(args: argparse.Namespace) -> None:
     """The recipes for sentences on a table of pairs."""
-    languages = given.source, given.target
-    pairs = translation.read([given.data], *languages)
+    languages = args.source, args.target
+    pairs = translation.read([args.data], *languages)
     print(pairs.describe(), flush=True)
-    for name in given.recipes.split(","):
+    for name in args.recipes.split(","):
         recipe = translation.recipe(name)
-        if given.epochs:
-            recipe = recipe._replace(epochs=given.epochs)
+        if args.epochs:
+            recipe = recipe._replace(epochs=args.epochs)
         model = KEPT / f"{name}-{'-'.join(languages)}.model"
         row, _, _ = run(name, recipe, pairs, languages, model)
         write([row], "sentences")
@@ -161,8 +161,8 @@ def main() -> None:
     parser.add_argument("--target", default="fr")
     parser.add_argument("--recipes", default="sentences")
     parser.add_argument("--epochs", type=int)
-    given = parser.parse_args()
-    sentences(given) if given.data else numbers()
+    args = parser.parse_args()
+    sentences(args) if args.data else numbers()
 
 
 if __name__ == "__main__":

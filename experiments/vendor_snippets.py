@@ -55,10 +55,10 @@ def main() -> None:
     print(f"{options.out}: {len(packed)} bytes, sha256 {reviews.SHA256}")
 
 
-def check(what: str, found: str, expected: str) -> None:
+def check(what: str, actual: str, expected: str) -> None:
     """Leaves with a message unless the two digests agree."""
-    if found != expected:
-        raise SystemExit(f"sha256 of the {what} is {found}, expected {expected}")
+    if actual != expected:
+        raise SystemExit(f"sha256 of the {what} is {actual}, expected {expected}")
 
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ def main() -> None:
     """Measure all cells and rules on the series that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", type=Path)
-    given = parser.parse_args()
-    series = weather.read(given.data) if given.data else weather.seattle()
-    out = OUT if given.data is None else ROOT / "build" / "weather"
+    args = parser.parse_args()
+    series = weather.read(args.data) if args.data else weather.seattle()
+    out = OUT if args.data is None else ROOT / "build" / "weather"
     print(series.describe())
     # Each value of the part is forecast, the first from what was before it.
     test = series.part("test", before=weather.RECIPES["gru"].length)
@@ -58,8 +58,8 @@ def main() -> None:
     for name in weather.RECIPES:
         for seed in SEEDS:
             before, after = run(name, series, seed)
-            found = weather.evaluate(after, test)
-            for model, values in found.items():
+            scores = weather.evaluate(after, test)
+            for model, values in scores.items():
                 # The rules have no seed: one row says it.
                 if model == name or (seed == SEEDS[0] and name == "elman"):
                     rows = {"model": model, "seed": seed, "horizon": 1 + np.arange(len(values))}
@@ -85,13 +85,13 @@ def reaches(forecaster: weather.Forecaster, test: weather.Series, trained: bool)
 
 def one_week(forecaster: weather.Forecaster, test: weather.Series) -> pd.DataFrame:
     """The first week of the test part that the longest forecast reaches, at two horizons."""
-    found, (first, last) = weather.forecasts(forecaster, test), (1, forecaster.recipe.horizon)
+    forecasts, (first, last) = weather.forecasts(forecaster, test), (1, forecaster.recipe.horizon)
     parts = []
     for horizon in (first, last):
         # Row i forecasts step length + i + horizon - 1: the same hours for both horizons.
         rows = slice(last - horizon, last - horizon + WEEK)
-        column = {"truth": found["truth"][rows, horizon - 1].round(3)}
-        column["forecast"] = found[forecaster.recipe.cell][rows, horizon - 1].round(3)
+        column = {"truth": forecasts["truth"][rows, horizon - 1].round(3)}
+        column["forecast"] = forecasts[forecaster.recipe.cell][rows, horizon - 1].round(3)
         facts = {"model": forecaster.recipe.cell, "horizon": horizon, "hour": np.arange(WEEK)}
         parts.append(pd.DataFrame(facts | column))
     return pd.concat(parts)

@@ -61,8 +61,8 @@ def reach(lam: float, dtype: jnp.dtype, length: int) -> tuple[float, float]:
         )[1]
         log_norm = gl.trace(loss)(zeros.astype(dtype), narrow).scans[0].log_norm
         start = (jnp.sign(truth[0]) * jnp.exp(log_norm[0].astype(jnp.float64))).astype(dtype)
-        found = forwards(start, states.astype(dtype)).astype(jnp.float64)
-        return jnp.abs(found - truth), jnp.abs(truth)
+        adjoints = forwards(start, states.astype(dtype)).astype(jnp.float64)
+        return jnp.abs(adjoints - truth), jnp.abs(truth)
 
     reaches, slopes = [], []
     for seed in range(SEQUENCES):
@@ -83,13 +83,13 @@ def measure(out: Path) -> list[Row]:
     """Reach and growth for each λ and float."""
     rows, curves = [], []
     for lam in LAMBDAS:
-        laws, found = [], []
+        laws, reaches = [], []
         for name, dtype in FLOATS.items():
             law = math.log(float(jnp.finfo(dtype).eps)) / math.log(lam)
             with jax.enable_x64(True):
                 steps, growth = reach(lam, dtype, int(1.5 * law) + 50)
             laws.append(law)
-            found.append(steps)
+            reaches.append(steps)
             rows.append(
                 Row(f"reach in steps, {name}, λ = {lam:g}", law, f"{SOURCE}: ln ε/ln λ", steps,
                     math.log(10) / -math.log(lam))
@@ -99,7 +99,7 @@ def measure(out: Path) -> list[Row]:
                     Row(f"growth of the error (nats/step), {name}, λ = {lam:g}", -math.log(lam),
                         f"{SOURCE}: λ^-T ε", growth, 0.1 * -math.log(lam))
                 )  # fmt: skip
-        curves.append(Curve(f"λ = {lam:g}", [8, 24, 53], laws, found))
+        curves.append(Curve(f"λ = {lam:g}", [8, 24, 53], laws, reaches))
     draw(out / "adjoint_precision", {"": curves}, xlabel="bits of precision",
          ylabel="reach (steps)", yscale="log")  # fmt: skip
     return rows

@@ -36,19 +36,19 @@ def measure(out: Path) -> list[Row]:
     def last(h: jax.Array, w: jax.Array) -> jax.Array:
         return jax.lax.scan(lambda h, _: (jnp.tanh(w * h), None), h, length=STEPS)[0]
 
-    rows, found = [], []
+    rows, pairs = [], []
     for w in WEIGHTS:
         out_ = gl.trace(last)(jnp.float32(0.5), jnp.float32(w))
         curve = out_.scans[0].log_norm
         # Back from the end; the first half of the orbit is the way into the attractor.
         rate = float(curve[STEPS // 2] - curve[-1]) / (STEPS - 1 - STEPS // 2)
         state, exponent = published(w)
-        found.append((rate, exponent))
+        pairs.append((rate, exponent))
         rows += [
             Row(f"attractor h*, w = {w:g}", state, SOURCE, float(out_.value), 1e-5),
             Row(f"rate (nats/step), w = {w:g}", exponent, SOURCE, rate, 1e-3),
         ]
-    rates, exponents = zip(*found, strict=True)
+    rates, exponents = zip(*pairs, strict=True)
     draw(out / "bengio_latch", {"": [Curve("rate", WEIGHTS, exponents, rates)]}, xlabel="w",
          ylabel="nats/step")  # fmt: skip
     return rows

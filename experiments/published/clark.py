@@ -24,10 +24,10 @@ def exponents(seed: jax.Array, gain: jax.Array, dt: float, n: int, k: int, time:
 
     settle = round(200 / dt)
     state = jax.lax.fori_loop(0, settle, lambda _, h: step(h), jax.random.normal(start, (n,)))
-    found = gl.spectrum.lyapunov(
+    spectrum = gl.spectrum.lyapunov(
         step, state, steps=round(time / dt), burn_in=round(50 / dt), k=k, dt=dt, key=tangents
     )
-    return jnp.sort(found.exponents, descending=True)
+    return jnp.sort(spectrum.exponents, descending=True)
 
 
 def share_above(gain: float, s: float) -> float:

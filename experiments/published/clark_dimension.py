@@ -39,7 +39,7 @@ DIMENSION, ENTROPY = 0.01, 0.0007
 
 def measure(out: Path) -> list[Row]:
     """Simulate the upper part of each spectrum."""
-    rows, found = [], {}
+    rows, points = [], {}
     for (dt, gain), (dimension, entropy, share) in PUBLISHED.items():
         k = round(share * WIDTH)
         first = clark.exponents(np.uint32(0), gain, dt, WIDTH, k, TIME)
@@ -47,7 +47,7 @@ def measure(out: Path) -> list[Row]:
             float(gl.spectrum.kaplan_yorke(first)) / WIDTH,
             float(gl.spectrum.entropy_rate(first)) / WIDTH,
         )
-        found[dt, gain] = measured
+        points[dt, gain] = measured
         source = "formula: free product of W and diag φ'" if dt == 1 else clark.SOURCE
         where = f"δ = {dt:g}, g = {gain:g}"
         rows += [
@@ -61,7 +61,7 @@ def measure(out: Path) -> list[Row]:
             gains = [g for d, g in PUBLISHED if d == dt]
             panels[title].append(
                 Curve(f"δ = {dt:g}", gains, [PUBLISHED[dt, g][i] for g in gains],
-                      [found[dt, g][i] for g in gains])
+                      [points[dt, g][i] for g in gains])
             )  # fmt: skip
     draw(out / "clark_dimension", panels, xlabel="g")
     return rows

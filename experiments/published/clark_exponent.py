@@ -35,12 +35,12 @@ def measure(out: Path) -> list[Row]:
     """Solve and compare."""
     rows, curves = [], []
     for dt, exponents in PUBLISHED.items():
-        found = [gl.meanfield.leaky(gain, dt, span=160 if gain < 2 else 60).rate
+        rates = [gl.meanfield.leaky(gain, dt, span=160 if gain < 2 else 60).rate
                  for gain in exponents]  # fmt: skip
-        curves.append(Curve(f"δ = {dt:g}", [*exponents], [*exponents.values()], found))
+        curves.append(Curve(f"δ = {dt:g}", [*exponents], [*exponents.values()], rates))
         rows += [
             Row(f"λ₁ per unit of time, δ = {dt:g}, g = {gain:g}", value, SOURCE, rate, TOLERANCE)
-            for (gain, value), rate in zip(exponents.items(), found, strict=True)
+            for (gain, value), rate in zip(exponents.items(), rates, strict=True)
         ]
     draw(out / "clark_exponent", {"": curves}, xlabel="g", ylabel="λ₁ per unit of time")
     return rows

@@ -34,8 +34,8 @@ def measure(out: Path) -> list[Row]:
     """Simulate a full spectrum for each δ."""
     rows, curves = [], []
     for dt, published in THRESHOLDS.items():
-        found = np.asarray(clark.exponents(np.uint32(0), GAIN, dt, WIDTH, WIDTH, TIME))
-        shares = [float(np.mean(found < s)) for s in published]
+        spectrum = np.asarray(clark.exponents(np.uint32(0), GAIN, dt, WIDTH, WIDTH, TIME))
+        shares = [float(np.mean(spectrum < s)) for s in published]
         curves.append(Curve(f"δ = {dt:g}", [*published], [*published.values()], shares))
         source = "formula: free product of W and diag φ'" if dt == 1 else clark.SOURCE
         rows += [

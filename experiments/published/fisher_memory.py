@@ -75,17 +75,17 @@ def measure(out: Path) -> list[Row]:
             W = make(jax.random.key(0), (WIDTH, WIDTH), jnp.float32)
         else:
             W = jnp.eye(WIDTH, k=-1)
-        found = curve(math.sqrt(alpha) * W)
-        curves.append(Curve(f"{kind}, α = {alpha:g}", k, law, found))
+        values = curve(math.sqrt(alpha) * W)
+        curves.append(Curve(f"{kind}, α = {alpha:g}", k, law, values))
         rows += [
-            Row(f"J({lag}), {kind}, α = {alpha:g}", law[lag], SOURCE, found[lag],
+            Row(f"J({lag}), {kind}, α = {alpha:g}", law[lag], SOURCE, values[lag],
                 RELATIVE * law[lag])
             for lag in LAGS
         ]  # fmt: skip
         # A normal network remembers beyond the lags that are summed.
         total = law.sum()
         rows.append(
-            Row(f"Σ of J(k) over {WIDTH} lags, {kind}, α = {alpha:g}", total, SOURCE, found.sum(),
+            Row(f"Σ of J(k) over {WIDTH} lags, {kind}, α = {alpha:g}", total, SOURCE, values.sum(),
                 RELATIVE * total)
         )  # fmt: skip
     n = 20

@@ -40,16 +40,16 @@ def measure(out: Path) -> list[Row]:
 
     @jax.jit
     def exponent(gain: jax.Array) -> jax.Array:
-        found = gl.spectrum.lyapunov(
+        spectrum = gl.spectrum.lyapunov(
             lambda h, x: step(h, x, gain), jnp.zeros(WIDTH), xs, burn_in=200, k=1
         )
-        return found.exponents[0]
+        return spectrum.exponents[0]
 
     def count(gain: float, length: int) -> int:
-        found = gl.spectrum.newton(
+        number = gl.spectrum.newton(
             lambda h, x: step(h, x, gain), jnp.zeros(WIDTH), xs[:length]
         ).steps
-        return int(found) if found > 0 else length
+        return int(number) if number > 0 else length
 
     exponents = [float(exponent(gain)) for gain in GAINS]
     steps = np.array([[count(gain, length) for length in LENGTHS] for gain in GAINS])

@@ -72,8 +72,8 @@ def measure(out: Path) -> list[Row]:
         "Lorenz' flow, D_KY": (2.06215, SPROTT, flow.kaplan_yorke, 0.002),
     }
     rows = [
-        Row(name, value, source, float(found), tolerance)
-        for name, (value, source, found, tolerance) in exponents.items()
+        Row(name, value, source, float(estimate), tolerance)
+        for name, (value, source, estimate, tolerance) in exponents.items()
     ]
     first = [row for row in rows if row.quantity.endswith("λ₁")]
     draw(out / "known_maps",

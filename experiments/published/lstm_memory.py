@@ -47,8 +47,8 @@ def measure(out: Path) -> list[Row]:
     rates = [rate(bias, 100) for bias in BIASES]
     laws = [-math.log1p(math.exp(-bias)) for bias in BIASES]
     rows = [
-        Row(f"rate (nats/step), forget bias {bias:g}", law, SOURCE, found, 1e-5)
-        for bias, law, found in zip(BIASES, laws, rates, strict=True)
+        Row(f"rate (nats/step), forget bias {bias:g}", law, SOURCE, slope, 1e-5)
+        for bias, law, slope in zip(BIASES, laws, rates, strict=True)
     ]
     for T in LENGTHS:
         left = math.exp(T * rate(math.log(T - 1), T))

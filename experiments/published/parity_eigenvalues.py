@@ -79,13 +79,13 @@ def measure(out: Path) -> list[Row]:
     rows, curves = [], []
     for signed, name in ((False, "[0, 1]"), (True, "[-1, 1]")):
         params = train(signed)
-        found = [accuracy(params, length, signed) for length in TESTED]
+        scores = [accuracy(params, length, signed) for length in TESTED]
         law = float(signed)
-        curves.append(Curve(name, TESTED, [law] * len(TESTED), found))
+        curves.append(Curve(name, TESTED, [law] * len(TESTED), scores))
         rows += [
             Row(f"scaled accuracy, eigenvalues in {name}, T = {length}", law, SOURCE, value,
                 TOLERANCE)
-            for length, value in zip(TESTED, found, strict=True)
+            for length, value in zip(TESTED, scores, strict=True)
         ]  # fmt: skip
         if signed:
             least = min(float(eigenvalue(params, jnp.array([x]), True).min()) for x in (-1.0, 1.0))

@@ -59,23 +59,23 @@ def measure(out: Path) -> list[Row]:
     rows, drawn = [], []
     for activation, gamma in SLOPE.items():
         for size in (0.95 / gamma, 1.5 / gamma):
-            found = curves(activation, "normal", size)
-            excess = float((found - lag * math.log(gamma * size)).max())
+            logs = curves(activation, "normal", size)
+            excess = float((logs - lag * math.log(gamma * size)).max())
             rows.append(
                 Row(f"excess over the bound (nats), {activation}, γ σ_1 = {gamma * size:.2f}", 0,
                     "section 2.1, equation 7", max(excess, 0), ROUNDING)
             )  # fmt: skip
             if size * gamma < 1:
-                share = float(np.mean(found[:, -1] < found[:, 0]))
+                share = float(np.mean(logs[:, -1] < logs[:, 0]))
                 rows.append(
                     Row(f"share that vanishes, {activation}, γ σ_1 = {gamma * size:.2f}", 1,
                         "section 2.1: sufficient to vanish", share, 0)
                 )  # fmt: skip
                 label = f"{activation}, γ σ_1 = {gamma * size:.2f}"
-                drawn.append(Curve(label, lag, lag * math.log(gamma * size), found.max(0)))
+                drawn.append(Curve(label, lag, lag * math.log(gamma * size), logs.max(0)))
     for activation in ("linear", "relu"):
-        found = curves(activation, "orthogonal", 1.0)
-        excess = float(np.abs(found).max()) if activation == "linear" else float(found.max())
+        logs = curves(activation, "orthogonal", 1.0)
+        excess = float(np.abs(logs).max()) if activation == "linear" else float(logs.max())
         what = "|ln‖λ_t‖|" if activation == "linear" else "growth of ‖λ_t‖ (nats)"
         rows.append(
             Row(f"largest {what}, {activation}, orthogonal W", 0, "Arjovsky et al., equation 4",

@@ -57,7 +57,7 @@ def measure(out: Path) -> list[Row]:
             Row(f"largest |ln s|, orthogonal, L = {depth}", 0, "section 2: dynamical isometry",
                 isometric, ISOMETRY),
         ]  # fmt: skip
-    laws, found = zip(*edges, strict=True)
-    draw(out / "pennington_isometry", {"": [Curve("s_max², Gaussian", DEPTHS, laws, found)]},
+    laws, maxima = zip(*edges, strict=True)
+    draw(out / "pennington_isometry", {"": [Curve("s_max², Gaussian", DEPTHS, laws, maxima)]},
          xlabel="depth L", ylabel="s_max²", xscale="log")  # fmt: skip
     return rows

@@ -51,12 +51,12 @@ def measure(out: Path) -> list[Row]:
     for n in WIDTHS:
         i = np.arange(1, n + 1)
         law = 0.5 * (digamma((n - i + 1) / 2) + np.log(2 / n))
-        found = np.sort(exponents("normal", n))[::-1]
-        curves.append(Curve(f"Gaussian, n = {n}", i / n, law, found))
+        values = np.sort(exponents("normal", n))[::-1]
+        curves.append(Curve(f"Gaussian, n = {n}", i / n, law, values))
         worst = np.abs(exponents("orthogonal", n)).max()
         rows += [
-            Row(f"first exponent, Gaussian, n = {n}", law[0], SOURCE, found[0], TOLERANCE),
-            Row(f"last exponent, Gaussian, n = {n}", law[-1], SOURCE, found[-1], TOLERANCE),
+            Row(f"first exponent, Gaussian, n = {n}", law[0], SOURCE, values[0], TOLERANCE),
+            Row(f"last exponent, Gaussian, n = {n}", law[-1], SOURCE, values[-1], TOLERANCE),
             Row(f"largest |exponent|, orthogonal, n = {n}", 0, "section 3", worst, EXACT),
         ]
     draw(out / "saxe_depth", {"": curves}, xlabel="i/n", ylabel="nats per layer")

@@ -72,12 +72,12 @@ def measure(out: Path) -> list[Row]:
         gap = np.log(np.abs(cosine - pair.c_star))
         # 16 networks of this width leave fluctuations of 0.008 in the mean correlation.
         fit = slice(1, max(4, int(np.sum(gap > np.log(0.03)))))
-        found = -1 / np.polyfit(np.arange(depth)[fit], gap[fit], 1)[0]
+        scale = -1 / np.polyfit(np.arange(depth)[fit], gap[fit], 1)[0]
         back = -1 / np.polyfit(np.arange(depth), log, 1)[0]
-        drawn["ξ_c"].append((gain, pair.xi_c, found))
+        drawn["ξ_c"].append((gain, pair.xi_c, scale))
         drawn["ξ_∇"].append((gain, theory.xi_grad, back))
         rows += [
-            Row(f"ξ_c, σ_w = {gain:g}", pair.xi_c, "formula: -1/ln χ_c*", found,
+            Row(f"ξ_c, σ_w = {gain:g}", pair.xi_c, "formula: -1/ln χ_c*", scale,
                 RELATIVE * abs(pair.xi_c)),
             Row(f"ξ_∇, σ_w = {gain:g}", theory.xi_grad, "formula: -1/ln χ_1", back,
                 RELATIVE * abs(theory.xi_grad)),

@@ -74,10 +74,10 @@ def frame(name: str, module: Any, rows: Iterable[Row], minutes: float) -> pd.Dat
                   error, tolerance, error <= tolerance, f"make published FIGURE={name}",
                   round(minutes, 2))  # fmt: skip
         records.append(dict(zip(COLUMNS, values, strict=True)))
-    found = pd.DataFrame(records, columns=list(COLUMNS))
-    if found["quantity"].duplicated().any():
+    table = pd.DataFrame(records, columns=list(COLUMNS))
+    if table["quantity"].duplicated().any():
         raise ValueError(f"{name}: two rows of one quantity")
-    return found
+    return table
 
 
 def _round(value: float) -> float:
@@ -118,13 +118,13 @@ def run(
         rows = list(module.measure(out))
         took = (time.monotonic() - began) / 60
         minutes = max(took, module.minutes()) if hasattr(module, "minutes") else took
-        found = frame(name, module, rows, minutes)
+        new = frame(name, module, rows, minutes)
         # Another process may have measured another figure meanwhile.
         with FileLock(path.with_suffix(".lock")):
-            table = _replace(read(path), name, found, list(figures))
+            table = _replace(read(path), name, new, list(figures))
             _write(path, table)
             write_page(table, figures, results)
-        say(f"{name}: {found['within'].sum()} of {len(found)} rows within, {minutes:.1f} minutes")
+        say(f"{name}: {new['within'].sum()} of {len(new)} rows within, {minutes:.1f} minutes")
     table = read(path)
     write_page(table, figures, results)
     return table

@@ -58,21 +58,21 @@ def simulate(lam: float) -> tuple[float, float]:
         return plain, gl.trace(normalized)(nu, xs).grads
 
     keys = jax.random.split(jax.random.key(1), SAMPLES)
-    found = jax.lax.map(one, keys, batch_size=1024)
-    return tuple(float(np.mean(np.square(np.asarray(x, float)))) for x in found)
+    gradients = jax.lax.map(one, keys, batch_size=1024)
+    return tuple(float(np.mean(np.square(np.asarray(x, float)))) for x in gradients)
 
 
 def measure(out: Path) -> list[Row]:
     """Both students at each λ."""
     laws = [published(lam) for lam in LAMBDAS]
-    found = [simulate(lam) for lam in LAMBDAS]
+    squares = [simulate(lam) for lam in LAMBDAS]
     rows, curves = [], []
     for i, name in enumerate(("plain, d²L/dλ²", "LRU, d²L/dν²")):
         curves.append(Curve(name, [1 / (1 - lam) for lam in LAMBDAS], [law[i] for law in laws],
-                            [value[i] for value in found]))  # fmt: skip
+                            [value[i] for value in squares]))  # fmt: skip
         rows += [
             Row(f"{name}, λ = {lam:g}", law[i], SOURCE, value[i], RELATIVE * law[i])
-            for lam, law, value in zip(LAMBDAS, laws, found, strict=True)
+            for lam, law, value in zip(LAMBDAS, laws, squares, strict=True)
         ]
     draw(out / "zucchet_hessian", {"": curves}, xlabel="1/(1 - λ)", xscale="log", yscale="log")
     return rows

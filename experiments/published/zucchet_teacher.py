@@ -81,9 +81,9 @@ def final_loss(name: str, radius: float) -> float:
 
     def loss(params: dict, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         xs, targets = batch
-        found = jax.vmap(lambda x: outputs(params, x))(xs)
+        ys = jax.vmap(lambda x: outputs(params, x))(xs)
         # The first steps have not seen what the target remembers.
-        return jnp.mean((found - targets)[:, STEPS // 3 :] ** 2)
+        return jnp.mean((ys - targets)[:, STEPS // 3 :] ** 2)
 
     run = gl.train(loss, params, sample, optax.adam(RATE), steps=UPDATES, key=jax.random.key(2))
     if run.failure:

@@ -54,8 +54,8 @@ def simulate(lam: float, rho: float) -> tuple[float, float]:
 
         # The first input has the stationary law already.
         xs = jax.lax.scan(follow, noise[0], noise[1:])[1]
-        found = gl.trace(state)(jnp.float32(lam), xs)
-        return found.value, found.grads
+        out = gl.trace(state)(jnp.float32(lam), xs)
+        return out.value, out.grads
 
     keys = jax.random.split(jax.random.key(0), SAMPLES)
     h, dh = jax.lax.map(one, keys, batch_size=2048)
@@ -68,15 +68,15 @@ def measure(out: Path) -> list[Row]:
     panels = {"E h²": [], "E (dh/dλ)²": []}
     for rho in RHOS:
         theory = [published(lam, rho) for lam in LAMBDAS]
-        found = [simulate(lam, rho) for lam in LAMBDAS]
+        moments = [simulate(lam, rho) for lam in LAMBDAS]
         memory = [1 / (1 - lam) for lam in LAMBDAS]
         for i, (title, curves) in enumerate(panels.items()):
             curves.append(
-                Curve(f"ρ = {rho:g}", memory, [t[i] for t in theory], [f[i] for f in found])
+                Curve(f"ρ = {rho:g}", memory, [t[i] for t in theory], [f[i] for f in moments])
             )
             rows += [
                 Row(f"{title}, λ = {lam:g}, ρ = {rho:g}", t[i], SOURCE, f[i], RELATIVE * t[i])
-                for lam, t, f in zip(LAMBDAS, theory, found, strict=True)
+                for lam, t, f in zip(LAMBDAS, theory, moments, strict=True)
             ]
     draw(out / "zucchet_variance", panels, xlabel="1/(1 - λ)", xscale="log", yscale="log")
     return rows
