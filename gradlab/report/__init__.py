@@ -29,7 +29,7 @@ import tomli_w
 from gradlab import _files, frames
 from gradlab._format import format_duration
 from gradlab.report._captions import CAPTIONS, Caption
-from gradlab.report._tables import axes, failures, points, trained, verdicts
+from gradlab.report._tables import axes, failures, points, training_points, verdicts
 
 # The columns of runs that the page needs: a million runs with all columns do not fit in memory.
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -184,7 +184,7 @@ def _is_png(content: bytes) -> bool:
     return content[:8] == b"\x89PNG\r\n\x1a\n" and kind == b"IEND" and place == len(content)
 
 
-_TABLES = {"training": trained, "gradients": verdicts}
+_TABLES = {"training": training_points, "gradients": verdicts}
 
 
 def _title(runs: pd.DataFrame, kind: str) -> str:

@@ -136,7 +136,7 @@ def verdicts(runs: pd.DataFrame, _: frames.Schema) -> Table | None:
     return Table(heads, rows)
 
 
-def trained(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
+def training_points(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
     """`frames.trained_summary` for the page, without the axes that all points share."""
     if runs.empty:
         return None
