@@ -129,7 +129,8 @@ def singular_values(matrix: Function) -> Function:
         params -> s, (..., min(m, n)). NaN for a matrix that is not finite.
 
     >>> f = singular_values(lambda params: params["w"])
-    >>> f({"w": jnp.array([[0.0, 2.0], [-3.0, 0.0]])}).round(3).tolist()
+    >>> s = f({"w": jnp.array([[0.0, 2.0], [-3.0, 0.0]])})
+    >>> [round(float(value), 3) for value in s]
     [3.0, 2.0]
 
     Source: Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in
