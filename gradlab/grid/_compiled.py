@@ -15,28 +15,27 @@ from gradlab import _files
 
 
 @contextlib.contextmanager
-def cached(folder: str | Path | None = None) -> Iterator[None]:
-    """Keep every program that is compiled inside, and take those that were kept before.
+def use_cache(folder: str | Path | None = None) -> Iterator[None]:
+    """Use JAX's persistent compilation cache inside the block, and restore its settings after.
 
-    A cache that the user has set up already is left as it is. Otherwise JAX's settings come back
-    at the end. The folder is gradlab's own in the user's cache, one for each kind of processor:
-    a program made for another one might not run.
+    A cache that the user has set up already stays as it is. The folder is gradlab's own in the
+    user's cache, one for each kind of processor: a program compiled for another one might not run.
     """
     if jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         yield
         return
-    wanted = {
+    settings = {
         "jax_compilation_cache_dir": str(folder or _files.cache() / "compiled" / processor()),
-        # JAX leaves out what compiles within a second, and all of these do somewhere.
+        # By default JAX skips programs that compile within a second: on some machines all do.
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
-        # Kernels tuned for a GPU are JAX's own to keep; their folder would become part of the key.
+        # JAX stores kernels tuned for a GPU itself; their folder would become part of the key.
         "jax_persistent_cache_enable_xla_caches": "none",
     }
-    before = {name: getattr(jax.config, name) for name in wanted}
-    # JAX decides once, at its first program, whether and where it keeps them.
+    before = {name: getattr(jax.config, name) for name in settings}
+    # JAX reads these settings once, at its first program.
     compilation_cache.reset_cache()
-    for name, value in wanted.items():
+    for name, value in settings.items():
         jax.config.update(name, value)
     try:
         yield

@@ -28,8 +28,8 @@ _DEPENDS_ON = ("gradlab", "jax", "jaxlib", "numpy")
 
 
 @contextlib.contextmanager
-def connected(scheduler: str | None, workers: int | None) -> Iterator[Any]:
-    """A client of the scheduler at an address, or of as many workers of this machine's own.
+def connect(scheduler: str | None, workers: int | None) -> Iterator[Any]:
+    """Connect to the scheduler at an address, or start so many workers on this machine.
 
     Raises:
         ValueError: where dask is not installed, or there is no scheduler at the address.
@@ -91,12 +91,12 @@ class _Workers:
         self.client, self.idle, self.warned = client, 0.0, False
 
     def count(self) -> int:
-        found = len(self.client.nthreads())
-        self.idle = 0.0 if found else self.idle + LOOK
+        number = len(self.client.nthreads())
+        self.idle = 0.0 if number else self.idle + LOOK
         if self.idle > PATIENCE and not self.warned:
             self.warned = True
             print("no workers at the scheduler; waiting for some", file=sys.stderr)
-        return found
+        return number
 
 
 def fit_remotely(
@@ -104,24 +104,24 @@ def fit_remotely(
     stopping: Callable[[], bool],
     measurement: Measurement,
     run: Run,
-    wanted: int,
+    number: int,
     memory: int | None,
     share: int,
 ) -> Fit:
-    """What `work.try_fit` says on a client's worker, or single runs where `stopping()`.
+    """Call `work.try_fit` on a client's worker; fall back to single runs where `stopping()`.
 
-    A worker that dies of it leaves single runs to be tried.
+    It falls back to single runs as well where the worker dies of it.
     """
     import distributed
 
     workers = _Workers(client)
-    content = _pack(try_fit, measurement, tuple(run), wanted, memory, share)
+    content = _pack(try_fit, measurement, tuple(run), number, memory, share)
     future = client.submit(_remote, content, _versions(), pure=False, priority=1)
     while not future.done():
         with contextlib.suppress(TimeoutError):
             distributed.wait([future], timeout=LOOK)
-        found = workers.count()
-        if stopping() and not found:
+        worker_count = workers.count()
+        if stopping() and not worker_count:
             future.cancel()
             return Fit(1, 1)
     try:
@@ -150,10 +150,10 @@ def measure(
     workers = _Workers(client)
     try:
         while True:
-            found = workers.count()
-            if stopping() and not found:
+            worker_count = workers.count()
+            if stopping() and not worker_count:
                 return
-            idle = max(1, found) - len(running)
+            idle = max(1, worker_count) - len(running)
             for chunk in itertools.islice(chunks, max(0, idle)):
                 future = client.submit(_remote, _pack(compute, chunk), _versions(), pure=False)
                 running[future] = chunk
@@ -213,9 +213,9 @@ def _remote(content: bytes, versions: dict[str, str]) -> Any:
 
     other = {name: _version(name) for name in versions if _version(name) != versions[name]}
     if other:
-        wanted = ", ".join(f"{name} {versions[name]}" for name in other)
-        has = ", ".join(f"{name} {found}" for name, found in other.items())
-        raise ValueError(f"a worker has {has}, where the sweep has {wanted}: numbers could differ")
+        ours = ", ".join(f"{name} {versions[name]}" for name in other)
+        theirs = ", ".join(f"{name} {version}" for name, version in other.items())
+        raise ValueError(f"a worker has {theirs}, where the sweep has {ours}: numbers could differ")
     function, args = loads(content)
-    with _compiled.cached():
+    with _compiled.use_cache():
         return function(*args)

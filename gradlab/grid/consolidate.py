@@ -36,10 +36,11 @@ BLOCK, PIECE = 2**24, 2**20
 # Rows of a row group: what reading a part of a frame takes at least.
 GROUPS = {"runs": 2**14}
 GROUP = 2**20
-# Runs that are summarized at a time, whole points only.
-SUMMARIZED = 2**15
+# Runs that are summarized at a time; a point is never split.
+SUMMARY_BATCH = 2**15
 
-COUNTED = ("status", "device", "precision")
+# Columns of runs whose values are counted for the manifest.
+CATEGORIES = ("status", "device", "precision")
 
 CHUNK = re.compile(r"chunks/([0-9a-f]{16})-([0-9a-f]{16})\.parquet")
 """The name of a chunk: KEY-SUM, as `store` says."""
@@ -80,25 +81,25 @@ def consolidate(
     names = sorted(names)
     if not names:
         raise ValueError(f"{folder} holds no chunks to make frames of")
-    schema = _completed(folder, names, schema)
+    schema = _widen(folder, names, schema)
     index, counts = _index(folder, names, schema)
     schemas = {name: frames.arrow_schema(fields) for name, fields in schema.frames.items()}
     files = [*(f"{name}.parquet" for name in schemas), "summary.csv"]
 
-    def fill(*opened: Any) -> None:
+    def fill(*outputs: Any) -> None:
         tables = [
             _Parquet(file, schema, GROUPS.get(name, GROUP))
-            for file, (name, schema) in zip(opened[:-1], schemas.items(), strict=True)
+            for file, (name, schema) in zip(outputs[:-1], schemas.items(), strict=True)
         ]
-        points = _Points(opened[-1], schema)
-        done = 0
+        points = _Points(outputs[-1], schema)
+        start = 0
         try:
-            for rows in _ordered(folder, names, schema, index):
+            for rows in _sort_rows(folder, names, schema, index):
                 runs = rows.select(schemas["runs"].names)
                 for table, name in zip(tables, schemas, strict=True):
                     table.add(runs if name == "runs" else _unfold(rows, name, schema.others[name]))
-                points.add(runs, index.points[done : done + len(rows)])
-                done += len(rows)
+                points.add(runs, index.points[start : start + len(rows)])
+                start += len(rows)
             for table in tables:
                 table.close()
             points.close()
@@ -107,7 +108,7 @@ def consolidate(
                 table.abandon()
             raise
 
-    _together(into or folder, files, fill)
+    _write_all(into or folder, files, fill)
     return schema, counts
 
 
@@ -122,11 +123,11 @@ def chunk_schema(schema: Schema) -> pa.Schema:
     return pa.schema([*runs, *lists], runs.metadata)
 
 
-def _completed(folder: Folder, names: Sequence[str], schema: Schema) -> Schema:
-    """An open schema with the columns of the chunks, in their order where all agree on it."""
+def _widen(folder: Folder, names: Sequence[str], schema: Schema) -> Schema:
+    """Add the columns of the chunks to an open schema, in their order where all agree on it."""
     if not schema.is_open:
         return schema
-    found = []
+    rows = []
     for name in names:
         with _readable(folder, name) as parquet:
             row: dict[str, Any] = {}
@@ -136,10 +137,10 @@ def _completed(folder: Folder, names: Sequence[str], schema: Schema) -> Schema:
                     row.setdefault(frame, {})[rest] = None
                 else:
                     row[column] = None
-            found.append(row)
-    if len({tuple(row) for row in found}) > 1:
-        found = [dict(sorted(row.items())) for row in found]
-    return schema.widen(found)
+            rows.append(row)
+    if len({tuple(row) for row in rows}) > 1:
+        rows = [dict(sorted(row.items())) for row in rows]
+    return schema.widen(rows)
 
 
 def _unfold(rows: pa.Table, frame: str, fields: frames.Columns) -> pa.Table:
@@ -161,15 +162,15 @@ def _unfold(rows: pa.Table, frame: str, fields: frames.Columns) -> pa.Table:
     return pa.table(columns)
 
 
-def _together(
-    folder: Folder, names: Sequence[str], fill: Callable[..., None], opened: tuple[Any, ...] = ()
+def _write_all(
+    folder: Folder, names: Sequence[str], fill: Callable[..., None], outputs: tuple[Any, ...] = ()
 ) -> None:
-    """`Folder.write` of several files at once; the first one takes its name last."""
+    """Write several files at once with `Folder.write`; the first one gets its name last."""
     if not names:
-        fill(*opened)
+        fill(*outputs)
         return
     rest = names[1:]
-    folder.write(names[0], lambda file: _together(folder, rest, fill, (*opened, file)))
+    folder.write(names[0], lambda file: _write_all(folder, rest, fill, (*outputs, file)))
 
 
 class _Index(NamedTuple):
@@ -189,33 +190,33 @@ def _index(
 ) -> tuple[_Index, dict[str, collections.Counter[str]]]:
     axes = schema.order
     runs = frames.arrow_schema(schema.runs)
-    counted = [name for name in COUNTED if name in runs.names]
-    wanted = dict.fromkeys(("run_id", *axes, "seed", *counted))
-    shape = pa.schema([runs.field(name) for name in wanted])
-    values = {name: _Values(field.type) for name, field in zip(wanted, shape, strict=True)}
+    categories = [name for name in CATEGORIES if name in runs.names]
+    columns = dict.fromkeys(("run_id", *axes, "seed", *categories))
+    shape = pa.schema([runs.field(name) for name in columns])
+    values = {name: _Values(field.type) for name, field in zip(columns, shape, strict=True)}
     ids, sizes = [], []
     for name in names:
         table = _chunk(folder, name, schema, shape)
         sizes.append(len(table))
         ids.append(table["run_id"].combine_chunks())
-        for column, found in values.items():
+        for column, column_values in values.items():
             if column != "run_id":
-                found.add(table[column])
+                column_values.add(table[column])
     ids = pa.chunked_array(ids, pa.large_string()).combine_chunks()
     names_ = pc.rank(ids, tiebreaker="dense").to_numpy().astype(np.int64)
     del ids
     failed = values["status"].equal("failed")
-    # The first of each name, one that did not fail if there is one.
+    # The first row of each run_id, one that did not fail if there is one.
     order = np.lexsort((failed, names_))
-    chosen = order[np.diff(names_[order], prepend=-1) > 0]
-    counts = {name: values[name].counts(chosen) for name in counted}
-    point = np.zeros(len(chosen), np.int64)
+    rows = order[np.diff(names_[order], prepend=-1) > 0]
+    counts = {name: values[name].counts(rows) for name in categories}
+    point = np.zeros(len(rows), np.int64)
     for axis in axes:
-        rank = values[axis].ranks(chosen)
+        rank = values[axis].ranks(rows)
         _, point = np.unique(point * (rank.max(initial=0) + 1) + rank, return_inverse=True)
-    order = np.lexsort((names_[chosen], values["seed"].ranks(chosen), point))
+    order = np.lexsort((names_[rows], values["seed"].ranks(rows), point))
     places = np.full(sum(sizes), -1, np.int64)
-    places[chosen[order]] = np.arange(len(chosen))
+    places[rows[order]] = np.arange(len(rows))
     return _Index(np.split(places, np.cumsum(sizes)[:-1]), point[order]), counts
 
 
@@ -231,10 +232,10 @@ class _Values:
         if self._strings is None:
             self._parts.append(values.cast(pa.float64()).to_numpy(zero_copy_only=False))
             return
-        encoded = values.dictionary_encode()
-        known = self._strings
-        codes = [known.setdefault(value, len(known)) for value in encoded.dictionary.to_pylist()]
-        indices = encoded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
+        encoding = values.dictionary_encode()
+        strings = self._strings
+        codes = [strings.setdefault(text, len(strings)) for text in encoding.dictionary.to_pylist()]
+        indices = encoding.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
         self._parts.append(np.array([*codes, -1], np.int32)[indices])
 
     def _all(self) -> np.ndarray:
@@ -245,15 +246,15 @@ class _Values:
         assert self._strings is not None
         return self._all() == self._strings.get(value, -2)
 
-    def counts(self, chosen: np.ndarray) -> collections.Counter[str]:
+    def counts(self, rows: np.ndarray) -> collections.Counter[str]:
         assert self._strings is not None
-        found = np.bincount(self._all()[chosen] + 1, minlength=len(self._strings) + 1)[1:]
-        pairs = zip(self._strings, found.tolist(), strict=True)
+        numbers = np.bincount(self._all()[rows] + 1, minlength=len(self._strings) + 1)[1:]
+        pairs = zip(self._strings, numbers.tolist(), strict=True)
         return collections.Counter({value: count for value, count in sorted(pairs) if count})
 
-    def ranks(self, chosen: np.ndarray) -> np.ndarray:
+    def ranks(self, rows: np.ndarray) -> np.ndarray:
         """The place of each value among the different ones; a missing one is the last."""
-        values = self._all()[chosen]
+        values = self._all()[rows]
         if self._strings is None:
             return np.unique(values, return_inverse=True)[1]
         places = np.empty(len(self._strings) + 1, np.int64)
@@ -318,10 +319,10 @@ class _Source:
         return pieces
 
 
-def _ordered(
+def _sort_rows(
     folder: Folder, names: Sequence[str], schema: Schema, index: _Index
 ) -> Iterator[pa.Table]:
-    """All rows in their order, a block at a time."""
+    """Yield all rows sorted, a block at a time."""
     shape = chunk_schema(schema)
     total = len(index.points)
     starts = np.array([places[places >= 0].min(initial=total) for places in index.places])
@@ -329,24 +330,24 @@ def _ordered(
     ends = [*starts[queue[1:]].tolist(), total]
     waiting: list[_Source] = []
     aside: list[_Source] = []
-    done = 0
+    start = 0
     with tempfile.TemporaryDirectory() as temporary:
         for chunk, end in zip(queue, ends, strict=True):
             table = _chunk(folder, names[chunk], schema, shape)
             size = table.nbytes
             block = max(1, BLOCK * len(table) // size)
-            piece = _sorted([(index.places[chunk], table)])
+            piece = _merge([(index.places[chunk], table)])
             del table
             waiting.append(_Source(iter([piece]), size))
             del piece
-            while done < end and (end == total or end - done >= block):
-                below = min(done + block, end)
-                yield _sorted([p for s in (*waiting, *aside) for p in s.take(below)])[1]
-                done = below
+            while start < end and (end == total or end - start >= block):
+                below = min(start + block, end)
+                yield _merge([p for s in (*waiting, *aside) for p in s.take(below)])[1]
+                start = below
                 waiting = [source for source in waiting if not source.empty()]
                 aside = [source for source in aside if not source.empty()]
             if sum(source.size for source in waiting) > WAITING:
-                rest = _sorted([piece for source in waiting for piece in source.take(total)])
+                rest = _merge([piece for source in waiting for piece in source.take(total)])
                 waiting.clear()
                 path = Path(temporary) / f"{len(aside)}-{chunk}.arrow"
                 _put_aside(path, rest, max(1, PIECE * len(rest[1]) // rest[1].nbytes))
@@ -354,8 +355,8 @@ def _ordered(
                 aside.append(_Source(_read_back(path)))
 
 
-def _sorted(pieces: Sequence[Piece]) -> Piece:
-    """The rows of several pieces in their order, without those that have no place."""
+def _merge(pieces: Sequence[Piece]) -> Piece:
+    """Sort the rows of several pieces by place, and drop those that have none."""
     places = np.concatenate([places for places, _ in pieces])
     table = pa.concat_tables([table for _, table in pieces])
     if len(places) and places[0] >= 0 and (np.diff(places) > 0).all():
@@ -385,27 +386,27 @@ class _Parquet:
 
     def __init__(self, file: Any, schema: pa.Schema, rows: int) -> None:
         self._schema, self._rows = schema, rows
-        # A norm is its own value nearly always: its bytes are packed, not looked up.
-        packed = [name for name in schema.names if name == "log_norm"]
+        # Norms hardly ever repeat: a dictionary would not pay, so pack their bytes.
+        norms = [name for name in schema.names if name == "log_norm"]
         self._writer = pq.ParquetWriter(
             file,
             schema,
             compression="zstd",
-            use_dictionary=[name for name in schema.names if name not in packed],
-            column_encoding=dict.fromkeys(packed, "BYTE_STREAM_SPLIT") or None,
+            use_dictionary=[name for name in schema.names if name not in norms],
+            column_encoding=dict.fromkeys(norms, "BYTE_STREAM_SPLIT") or None,
         )
         self._parts: list[pa.Table] = []
-        self._held = 0
+        self._size = 0
 
     def add(self, table: pa.Table) -> None:
         self._parts.append(table.cast(self._schema))
-        self._held += len(table)
-        while self._held >= self._rows:
+        self._size += len(table)
+        while self._size >= self._rows:
             self._write(self._rows)
 
     def close(self) -> None:
-        if self._held:
-            self._write(self._held)
+        if self._size:
+            self._write(self._size)
         self._writer.close()
 
     def abandon(self) -> None:
@@ -417,7 +418,7 @@ class _Parquet:
         # One piece for each column: how the rows came must not show in the file's pages.
         group = whole.slice(0, rows).combine_chunks()
         self._parts = [whole.slice(rows)]
-        self._held -= rows
+        self._size -= rows
         self._writer.write_table(group, row_group_size=rows)
 
 
@@ -433,10 +434,10 @@ class _Points:
     def add(self, runs: pa.Table, points: np.ndarray) -> None:
         self._parts.append(runs)
         self._points.append(points)
-        while sum(map(len, self._points)) > SUMMARIZED:
+        while sum(map(len, self._points)) > SUMMARY_BATCH:
             points = np.concatenate(self._points)
             # The points that end within the batch; if none does, the first one when it ends.
-            rows = int(np.searchsorted(points, points[SUMMARIZED]))
+            rows = int(np.searchsorted(points, points[SUMMARY_BATCH]))
             rows = rows or int(np.searchsorted(points, points[0], side="right"))
             if rows == len(points):
                 return

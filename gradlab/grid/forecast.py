@@ -67,7 +67,7 @@ class Estimate(NamedTuple):
             f"runs                {self.runs:,}",
             *([f"stored already      {self.stored:,}"] if self.stored else []),
             f"compiled programs   {self.programs:,}",
-            f"arithmetic          {format_si(self.flops, 'FLOP')}{self._guessed}",
+            f"arithmetic          {format_si(self.flops, 'FLOP')}{self._guess_note}",
             f"bytes to be written {format_bytes(self.bytes)}",
             f"estimated time      {format_duration(self.seconds)} at "
             f"{format_si(self.speed, 'FLOP/s')}, {self.source}",
@@ -80,7 +80,7 @@ class Estimate(NamedTuple):
         return "\n".join(lines)
 
     @property
-    def _guessed(self) -> str:
+    def _guess_note(self) -> str:
         return f", of {self.guessed:,} programs by their sizes" if self.guessed else ""
 
 
@@ -113,35 +113,35 @@ def estimate(
     measurement = plan.measurement
     measurement.check(plan)
     unused.warn(spec, plan, overrides, stacklevel=4)
-    known = times()
+    history = times()
     limit = None if memory is None else parse_bytes(memory) // max(workers, 1)
-    flops, written, seconds, sources = 0.0, 0, 0.0, {}
+    flops, disk_bytes, seconds, sources = 0.0, 0, 0.0, {}
     programs: dict[Any, None] = {}
     groups = plan.programs()
     numbers = [(next(plan.runs(grids[0])), count(grids)) for grids in groups.values()]
-    arithmetic, guessed = _arithmetic(measurement.cost, [run for run, _ in numbers])
+    arithmetic, guesses = _arithmetic(measurement.cost, [run for run, _ in numbers])
     for (run, number), each in zip(numbers, arithmetic, strict=True):
-        each_seconds, source = _seconds(measurement, run, each, known.runs)
+        each_seconds, source = _seconds(measurement, run, each, history.runs)
         programs[measurement.cost.compiled(run)] = None
         flops += number * each
-        written += measurement.cost.written(run, number)
+        disk_bytes += measurement.cost.written(run, number)
         seconds += number * each_seconds
         sources[source] = sources.get(source, 0.0) + number * each
-    stored = _stored(out, plan)
-    share = 1 - min(stored / max(len(plan), 1), 1)
+    present = _count_stored(out, plan)
+    share = 1 - min(present / max(len(plan), 1), 1)
     # Of a program there are as many beginnings as initializers.
-    rest = known.start * len(groups) + known.finish
+    rest = history.start * len(groups) + history.finish
     return Estimate(
         runs=len(plan),
-        stored=stored,
+        stored=present,
         programs=len(programs),
         flops=flops,
-        bytes=written,
+        bytes=disk_bytes,
         seconds=seconds * share + rest if share else 0.0,
         speed=flops / seconds if seconds else math.inf,
         source=max(sources, key=lambda name: sources[name], default="nothing to do"),
         too_large=0 if limit is None else _too_large(measurement, numbers, limit),
-        guessed=guessed,
+        guessed=guesses,
     )
 
 
@@ -154,44 +154,44 @@ def _arithmetic(cost: Cost, runs: list[Run]) -> tuple[list[float], int]:
     firsts: dict[Any, int] = {}
     for place, (kind, _) in enumerate(works):
         firsts.setdefault(kind, place)
-    found: dict[int, float] = {}
+    counts: dict[int, float] = {}
     start = time.monotonic()
     for place in dict.fromkeys([*firsts.values(), *range(len(runs))]):
         if time.monotonic() - start > PATIENCE:
             break
-        found[place] = float(cost.flops(runs[place]))
-    ratios = {works[place][0]: flops / works[place][1] for place, flops in found.items()}
+        counts[place] = float(cost.flops(runs[place]))
+    ratios = {works[place][0]: flops / works[place][1] for place, flops in counts.items()}
     usual = sum(ratios.values()) / max(len(ratios), 1)
     every = [
-        found[place] if place in found else work * ratios.get(kind, usual)
+        counts[place] if place in counts else work * ratios.get(kind, usual)
         for place, (kind, work) in enumerate(works)
     ]
-    return every, len(runs) - len(found)
+    return every, len(runs) - len(counts)
 
 
 def _too_large(measurement: Measurement, numbers: list[tuple[Run, int]], limit: int) -> int:
-    """How many runs need more than so many bytes; given is one of each program, and their number.
+    """Count the runs that need more than `limit` bytes, from one run of each program.
 
     Each question compiles a program. So the longest come first: a shorter one needs no more. And
     where one takes a small part of the memory, another initializer or input will not take it all.
     """
-    cost, found = measurement.cost, 0
+    cost, total = measurement.cost, 0
     fitting, ample = set(), set()
-    with _compiled.cached():
+    with _compiled.use_cache():
         for run, number in sorted(numbers, key=lambda each: _length(each[0]), reverse=True):
             short = run._replace(length=0) if _length(run) else run
             if short.program in fitting or cost.compiled(short) in ample:
                 continue
             # What cannot fit at all must not reach the compiler.
-            needed = cost.needed(run)
-            needed = needed if needed > limit else cost.peak(run, 1)
-            if needed > limit:
-                found += number
+            need = cost.needed(run)
+            need = need if need > limit else cost.peak(run, 1)
+            if need > limit:
+                total += number
                 continue
             fitting.add(short.program)
-            if needed <= limit // AMPLE:
+            if need <= limit // AMPLE:
                 ample.add(cost.compiled(short))
-    return found
+    return total
 
 
 def _length(run: Run) -> int:
@@ -200,16 +200,16 @@ def _length(run: Run) -> int:
     return length if isinstance(length, int) else 0
 
 
-def _stored(out: str | Path | None, plan: Plan) -> int:
+def _count_stored(out: str | Path | None, plan: Plan) -> int:
     if out is None:
         return 0
     folder = Folder(out)
     _manifest.find(folder)
-    found, _ = stored_runs(folder, [], plan)
-    ids = set(found["run_id"])
-    # Those that stand there come first as a rule, so that few runs are looked at.
-    known = itertools.islice((run for run in plan if run.run_id in ids), len(ids))
-    if ids and sum(1 for _ in known) < len(ids):
+    rows, _ = stored_runs(folder, [], plan)
+    ids = set(rows["run_id"])
+    # The stored runs come first as a rule, so that the search ends early.
+    runs = itertools.islice((run for run in plan if run.run_id in ids), len(ids))
+    if ids and sum(1 for _ in runs) < len(ids):
         raise ValueError(f"{out} holds results of another spec; give another folder with --out")
     return len(ids)
 
@@ -239,9 +239,9 @@ def _device() -> str:
 
 def times() -> Times:
     """What sweeps took on this device, as far as any did."""
-    found = _files.recall(TIMES).get(_device())
+    record = _files.recall(TIMES).get(_device())
     try:
-        return Times(**found) if isinstance(found, dict) else Times()
+        return Times(**record) if isinstance(record, dict) else Times()
     except TypeError:
         return Times()
 
@@ -256,7 +256,7 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self.starts: dict[Any, set[Any]] = {}  # compiled program: what is drawn for it
+        self.starts: dict[Any, set[Any]] = {}  # compiled program: `Run.program` of its runs
         self.firsts: list[tuple[str, int, float]] = []  # key, runs, seconds
         self.later: dict[str, tuple[float, float]] = {}  # key: as in `Times`, the fastest chunk's
         self.finish: float | None = None
@@ -267,17 +267,17 @@ class Watch:
         if cost.family is None or chunk.refusal or chunk.halved:
             return
         _, key = cost.family(run)
-        begun_for = self.starts.setdefault(cost.compiled(run), set())
-        if run.program not in begun_for:
+        programs = self.starts.setdefault(cost.compiled(run), set())
+        if run.program not in programs:
             self.firsts.append((key, count, seconds))
-        if begun_for:
+        if programs:
             each = seconds / count, float(max(cost.flops(run), 1))
             self.later[key] = min(each, self.later.get(key, each))
-        begun_for.add(run.program)
+        programs.add(run.program)
 
-    def times(self, known: Times) -> Times:
-        """What is known now. The first runs of a program tell what it is to begin one."""
-        runs = known.runs | self.later
+    def times(self, history: Times) -> Times:
+        """The history with what was seen since; first runs of a program show its start-up time."""
+        runs = history.runs | self.later
         starts = [
             max(0.0, seconds - count * runs[key][0])
             for key, count, seconds in self.firsts
@@ -285,8 +285,8 @@ class Watch:
         ]
         return Times(
             runs,
-            sum(starts) / len(starts) if starts else known.start,
-            known.finish if self.finish is None else self.finish,
+            sum(starts) / len(starts) if starts else history.start,
+            history.finish if self.finish is None else self.finish,
         )
 
     def remember(self) -> None:
@@ -296,19 +296,19 @@ class Watch:
 
 
 def _seconds(
-    measurement: Measurement, run: Run, flops: float, known: dict[str, tuple[float, float]]
+    measurement: Measurement, run: Run, flops: float, history: dict[str, tuple[float, float]]
 ) -> tuple[float, str]:
-    """Seconds of a run, from what is known of the most similar one, and where that is from."""
+    """Seconds of a run, from the history of the most similar one, and where that is from."""
     usual = SHARE * _products()
     if measurement.cost.family is None:
         return flops / usual, _USUAL
     family, key = measurement.cost.family(run)
-    if key in known:
-        return known[key][0], "as sweeps of the same shapes ran here"
-    alike = [found for name, found in known.items() if name.startswith(f"{family} ")]
+    if key in history:
+        return history[key][0], "as sweeps of the same shapes ran here"
+    alike = [record for name, record in history.items() if name.startswith(f"{family} ")]
     if not alike:
         return flops / usual, _USUAL
-    seconds, others = min(alike, key=lambda found: abs(math.log(found[1] / max(flops, 1))))
+    seconds, others = min(alike, key=lambda record: abs(math.log(record[1] / max(flops, 1))))
     if flops <= others:
         return seconds * flops / others, _ALIKE
     # Charge the extra FLOPs at the usual speed: a small run takes as long as its overhead.
@@ -321,15 +321,15 @@ _ALIKE = "as similar sweeps ran here"
 
 def _products() -> float:
     """Floating-point operations per second of a matrix product."""
-    if not _TIMED:
+    if not _SPEEDS:
         a = np.ones((1024, 1024), np.float32)
         times = []
         for _ in range(3):
             start = time.perf_counter()
             np.matmul(a, a)
             times.append(time.perf_counter() - start)
-        _TIMED.append(2 * 1024**3 / min(times))
-    return _TIMED[0]
+        _SPEEDS.append(2 * 1024**3 / min(times))
+    return _SPEEDS[0]
 
 
-_TIMED: list[float] = []
+_SPEEDS: list[float] = []

@@ -61,21 +61,21 @@ def _hold_remote(folder: Folder) -> Iterator[None]:
             return False
 
     try:
-        held = is_held(folder)
-        if not held:
+        busy = is_held(folder)
+        if not busy:
             renew(0)
             # Of two that begin at once, the one that wrote last has it.
             time.sleep(BEAT / 2)
-            held = not is_mine()
+            busy = not is_mine()
     except OSError as error:
         raise Unwritable(f"cannot write to {folder}: {error.strerror or error}") from None
-    if held:
+    if busy:
         raise ValueError(f"{folder} is in use by another sweep")
-    ended = threading.Event()
+    stop = threading.Event()
 
     def beat() -> None:
         count = 1
-        while not ended.wait(BEAT):
+        while not stop.wait(BEAT):
             # A backend that is away for a moment, with whatever error of its own, may come back.
             with contextlib.suppress(Exception):
                 renew(count)
@@ -86,7 +86,7 @@ def _hold_remote(folder: Folder) -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()
+        stop.set()
         thread.join()
         if is_mine():
             folder.remove(lock)

@@ -62,10 +62,10 @@ def _git() -> dict[str, Any] | None:
         return None
 
     def ask(*words: str) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(where), *words], capture_output=True, text=True, check=True
         )
-        return done.stdout.strip()
+        return process.stdout.strip()
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "clean": not ask("status", "--porcelain")}

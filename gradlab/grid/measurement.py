@@ -32,7 +32,7 @@ class Cost(NamedTuple):
             end the process at numbers that no machine has.
         peak: (run, size) -> bytes that `size` runs at once need on every device.
         written: (run, count) -> bytes that so many runs like this one leave on the disk.
-        most: (run, wanted) -> the most runs that are of use at once on every device.
+        most: (run, number) -> the most of so many runs that are of use at once on every device.
         per_chunk: (run, size) -> how many runs make one chunk; None where measured times decide.
         compiled: a run -> what decides its compiled program, for counting them.
         family: a run -> two names, the first for runs that take about the same time per operation,
@@ -44,7 +44,7 @@ class Cost(NamedTuple):
     needed: Callable[[Run], int] = lambda run: 0
     peak: Callable[[Run, int], int] = lambda run, size: 0
     written: Callable[[Run, int], int] = lambda run, count: 1000 * count
-    most: Callable[[Run, int], int] = lambda run, wanted: 1
+    most: Callable[[Run, int], int] = lambda run, number: 1
     per_chunk: Callable[[Run, int], int] | None = None
     compiled: Callable[[Run], Any] = lambda run: ()
     family: Callable[[Run], tuple[str, str]] | None = None
@@ -114,18 +114,18 @@ class Measurement:
 
     def arguments(self, axes: Axes) -> tuple[str, ...]:
         """The axes of a grid whose values make no other program."""
-        used = {n for (a, v), names in self.uses.items() if v in axes[a] for n in names}
-        return tuple(a.name for a in self.schema.axes if not a.program and a.name not in used)
+        extra = {n for (a, v), names in self.uses.items() if v in axes[a] for n in names}
+        return tuple(a.name for a in self.schema.axes if not a.program and a.name not in extra)
 
 
 def run_type(measurement: Measurement) -> Any:
     """A named tuple of the axes and "code", with a name and the program of each run."""
     schema = measurement.schema
     names = [axis.name for axis in schema.axes]
-    # What is measured belongs to the name: with another column a run is another one.
+    # Hash the columns into the run_id: a run that measures another column is another run.
     columns = [*schema.measured, *itertools.chain.from_iterable(schema.others.values())]
-    known = repr((schema.kind, schema.version, *(columns if schema.version else ())))
-    version = hashlib.sha256(known.encode()).hexdigest()[:8]
+    identity = repr((schema.kind, schema.version, *(columns if schema.version else ())))
+    version = hashlib.sha256(identity.encode()).hexdigest()[:8]
     off = {axis.name: axis.default for axis in schema.axes if axis.switch}
     plain = [a.name for a in schema.axes if a.program and not a.switch]
 
@@ -149,9 +149,9 @@ def run_type(measurement: Measurement) -> Any:
         def program(self) -> tuple[Any, ...]:
             """Runs that agree on this differ in arguments only, so they share compiled programs."""
             uses = measurement.uses.items()
-            used = [name for (a, v), names in uses if getattr(self, a) == v for name in names]
+            extra = [name for (a, v), names in uses if getattr(self, a) == v for name in names]
             return (
-                *(getattr(self, name) for name in (*plain, *used)),
+                *(getattr(self, name) for name in (*plain, *extra)),
                 *(getattr(self, name) not in (value, None) for name, value in off.items()),
                 self.code,
             )

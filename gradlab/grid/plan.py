@@ -49,7 +49,7 @@ class Plan:
     def add(self, spec: Any) -> None:
         """Take in the runs of one more spec."""
         for grid in spec.grids():
-            for part in _conditioned(grid, grid.values()):
+            for part in _apply_conditions(grid, grid.values()):
                 for axes in self.measurement.parts(part):
                     self._union.add(axes if "code" in axes else axes | {"code": ("",)})
                 check_number("grids", [len(self.grids)], 2 * MOST_GRIDS)
@@ -58,14 +58,14 @@ class Plan:
         """The values of each axis that decides a program, those of one program together."""
         off = {axis.name: axis.default for axis in self.measurement.schema.axes if axis.switch}
         arguments = self.measurement.arguments(axes)
-        found = {}
+        choices = {}
         for name, values in axes.items():
             if name in off:
                 sides = (tuple(v for v in values if (v in (off[name], None)) is o) for o in _SIDES)
-                found[name] = [side for side in sides if side]
+                choices[name] = [side for side in sides if side]
             elif name not in arguments:
-                found[name] = [(value,) for value in values]
-        return found
+                choices[name] = [(value,) for value in values]
+        return choices
 
     @property
     def grids(self) -> list[Axes]:
@@ -84,25 +84,25 @@ class Plan:
 
     def values(self) -> dict[str, set[Any]]:
         """The values that the runs have on each axis."""
-        found: dict[str, set[Any]] = collections.defaultdict(set)
+        sets: dict[str, set[Any]] = collections.defaultdict(set)
         for grid in self.grids:
             for name, values in grid.items():
-                found[name].update(values)
-        return found
+                sets[name].update(values)
+        return sets
 
     def programs(self) -> dict[Any, list[Axes]]:
         """The grids of the runs that share a program, by what `Run.program` says of it.
 
         Those of one cell and shape stand together.
         """
-        found: dict[Any, list[Axes]] = {}
+        groups: dict[Any, list[Axes]] = {}
         for axes in self.grids:
             choices = self._choices(axes)
             for choice in itertools.product(*choices.values()):
                 one = axes | dict(zip(choices, choice, strict=True))
                 first = self.measurement.run(*(values[0] for values in one.values()))
-                found.setdefault(first.program, []).append(one)
-        return dict(sorted(found.items(), key=lambda item: tuple(map(str, item[0]))))
+                groups.setdefault(first.program, []).append(one)
+        return dict(sorted(groups.items(), key=lambda item: tuple(map(str, item[0]))))
 
     def covers(self, other: Plan) -> bool:
         """Whether every run of another plan is one of this plan."""
@@ -114,19 +114,19 @@ def count(grids: Iterable[Axes]) -> int:
     return sum(math.prod(map(len, axes.values())) for axes in grids)
 
 
-def _conditioned(grid: Any, axes: Axes) -> list[Axes]:
-    """The axes cut by the conditions under which they are varied."""
+def _apply_conditions(grid: Any, axes: Axes) -> list[Axes]:
+    """Split the axes by the conditions of `when`: an axis varies only where its own holds."""
     parts = [axes]
-    # An axis is settled before the conditions that are about it.
-    ordered = graphlib.TopologicalSorter(grid.when).static_order()
-    for axis in [axis for axis in ordered if axis in grid.when]:
+    # Split by the condition of an axis before the conditions that refer to this axis.
+    order = graphlib.TopologicalSorter(grid.when).static_order()
+    for axis in [axis for axis in order if axis in grid.when]:
         condition = {k: set(values) for k, values in grid.when[axis].items()}
         otherwise = tuple(grid.otherwise(axis))
         cut = []
         for part in parts:
-            met = part | {k: tuple(v for v in part[k] if v in condition[k]) for k in condition}
-            cut += [met] if count([met]) else []
-            cut += [rest | {axis: otherwise} for rest in _outside(part, [met])]
+            inside = part | {k: tuple(v for v in part[k] if v in condition[k]) for k in condition}
+            cut += [inside] if count([inside]) else []
+            cut += [rest | {axis: otherwise} for rest in _outside(part, [inside])]
         parts = cut
     return parts
 
@@ -151,17 +151,17 @@ class _Union:
 
     def outside(self, axes: Axes) -> list[Axes]:
         """Disjoint grids of the points of a grid that lie in none of these."""
-        shared = [
+        candidates = [
             [places[value] for value in axes[name] if value in places]
             for name, places in self._places.items()
         ]
-        fewest = min(shared, key=lambda lists: sum(map(len, lists)))
+        fewest = min(candidates, key=lambda lists: sum(map(len, lists)))
         near = sorted(set(itertools.chain.from_iterable(fewest)))
         return _outside(axes, [self.grids[place] for place in near if self._meets(place, axes)])
 
     def _meets(self, place: int, axes: Axes) -> bool:
-        known = self._sets[place]
-        return not any(known[name].isdisjoint(values) for name, values in axes.items())
+        sets = self._sets[place]
+        return not any(sets[name].isdisjoint(values) for name, values in axes.items())
 
 
 def _outside(axes: Axes, others: Iterable[Axes]) -> list[Axes]:
@@ -173,17 +173,17 @@ def _outside(axes: Axes, others: Iterable[Axes]) -> list[Axes]:
 
 
 def _difference(axes: Axes, other: Axes) -> list[Axes]:
-    shared = {}
+    overlap = {}
     for name, values in axes.items():
-        known = set(other[name])
-        shared[name] = tuple(value for value in values if value in known)
-        if not shared[name]:
+        members = set(other[name])
+        overlap[name] = tuple(value for value in values if value in members)
+        if not overlap[name]:
             return [axes]
     parts, inside = [], dict(axes)
     for name, values in axes.items():
-        known = set(shared[name])
-        left = tuple(value for value in values if value not in known)
-        if left:
-            parts.append(inside | {name: left})
-        inside[name] = shared[name]
+        members = set(overlap[name])
+        rest = tuple(value for value in values if value not in members)
+        if rest:
+            parts.append(inside | {name: rest})
+        inside[name] = overlap[name]
     return parts

@@ -27,7 +27,7 @@ from gradlab.grid.consolidate import consolidate
 from gradlab.grid.locks import is_held
 from gradlab.grid.measurement import Measurement, code_in
 from gradlab.grid.plan import Plan
-from gradlab.grid.store import chunk_names, decode, is_whole, written_by
+from gradlab.grid.store import chunk_names, decode, is_whole, read_facts
 
 
 def read(
@@ -64,27 +64,27 @@ def read(
         schema, counts = consolidate(folder, names, schema, there)
         plain = {k: v for k, v in manifest.items() if k not in ("sum", "blocks", "files", "status")}
         there.put("manifest.json", json.dumps(plain | frames.describe(schema)).encode())
-        done, planned = sum(counts["status"].values()), manifest.get("runs", "an unknown number")
+        count, total = sum(counts["status"].values()), manifest.get("runs", "an unknown number")
         warnings.warn(
-            f"the sweep in {str(folder)!r} has not ended: these are {done} of its {planned} runs",
+            f"the sweep in {str(folder)!r} has not ended: these are {count} of its {total} runs",
             stacklevel=3,
         )
-        found = frames.read(there, columns, where, names_of=names_of)
-        return found._replace(manifest=manifest)
+        results = frames.read(there, columns, where, names_of=names_of)
+        return results._replace(manifest=manifest)
 
 
 def _chunks_of(folder: Folder, manifest: Mapping[str, Any]) -> list[str]:
     """The whole chunks of the runs that a manifest is about."""
     code = manifest.get("code")
     codes = {"", *(code.values() if isinstance(code, Mapping) else ())}
-    found = []
+    names = []
     for name in chunk_names(folder):
         content = folder.read(name)
         # Of the user's code that has changed since, a manifest does not know.
         if is_whole(name, content):
             ids = decode(pa.BufferReader(content), folder).run_ids
-            found += [name] if codes.issuperset(map(code_in, ids)) else []
-    return found
+            names += [name] if codes.issuperset(map(code_in, ids)) else []
+    return names
 
 
 class Status(NamedTuple):
@@ -152,32 +152,32 @@ def status(dir: str | Path, measurement_of: Callable[[Mapping[str, Any]], Measur
             f"{shorten(' '.join(str(error).split()), 300)}"
         ) from None
     by = [axis.name for axis in measurement.schema.axes if axis.by]
-    planned: collections.Counter[Any] = collections.Counter()
+    totals: collections.Counter[Any] = collections.Counter()
     for axes in plan.grids:
         each = math.prod(len(v) for k, v in axes.items() if k not in by)
         for point in itertools.product(*(axes[name] for name in by)):
-            planned[point] += each
-    stored, damaged = stored_runs(folder, by, plan)
+            totals[point] += each
+    runs, bad_chunks = stored_runs(folder, by, plan)
     # A folder may hold runs of another spec, where somebody changed its manifest.
-    ids = set(stored["run_id"])
+    ids = set(runs["run_id"])
     ours = {run.run_id for run in plan if run.run_id in ids} if ids else ids
-    stored = stored[stored["run_id"].isin(ours)]
-    bad = stored["status"] == "failed"
-    counts = pd.DataFrame([dict(zip(by, point, strict=True)) for point in planned]).fillna("none")
-    counts["planned"] = list(planned.values())
-    for name, rows in (("done", stored[~bad]), ("failed", stored[bad])):
-        found = collections.Counter(map(tuple, rows[by].to_numpy().tolist()))
-        counts[name] = [found[tuple(point)] for point in counts[by].to_numpy().tolist()]
+    runs = runs[runs["run_id"].isin(ours)]
+    bad = runs["status"] == "failed"
+    counts = pd.DataFrame([dict(zip(by, point, strict=True)) for point in totals]).fillna("none")
+    counts["planned"] = list(totals.values())
+    for name, rows in (("done", runs[~bad]), ("failed", runs[bad])):
+        numbers = collections.Counter(map(tuple, rows[by].to_numpy().tolist()))
+        counts[name] = [numbers[tuple(point)] for point in counts[by].to_numpy().tolist()]
     counts["missing"] = counts["planned"] - counts["done"] - counts["failed"]
-    reasons = stored.loc[bad, "reason"].value_counts()
+    reasons = runs.loc[bad, "reason"].value_counts()
     return Status(
         planned=len(plan),
         done=int((~bad).sum()),
         failed=int(bad.sum()),
-        missing=len(plan) - len(stored),
-        damaged=damaged,
+        missing=len(plan) - len(runs),
+        damaged=bad_chunks,
         running=is_held(folder),
-        finished=manifest.get("status") == "complete" and len(stored) == len(plan),
+        finished=manifest.get("status") == "complete" and len(runs) == len(plan),
         counts=counts.sort_values(by, ignore_index=True) if by else counts,
         reasons={str(reason): int(n) for reason, n in reasons.items()},
     )
@@ -192,27 +192,27 @@ def stored_runs(folder: Folder, by: list[str], plan: Plan) -> tuple[pd.DataFrame
         ValueError: where a newer gradlab wrote one.
     """
     columns = ["run_id", "status", "reason", *by]
-    parts, damaged = [], 0
+    parts, bad_chunks = [], 0
     for name in chunk_names(folder):
         try:
             content = folder.read(name)
             if not is_whole(name, content):
-                damaged += 1
+                bad_chunks += 1
                 continue
             file = pq.ParquetFile(pa.BufferReader(content))
-            written_by(file, folder)
-            known = [column for column in columns if column in file.schema_arrow.names]
-            parts.append(file.read(columns=known).to_pandas())
+            read_facts(file, folder)
+            present = [column for column in columns if column in file.schema_arrow.names]
+            parts.append(file.read(columns=present).to_pandas())
         except Newer:
             raise
         except (pa.ArrowException, OSError, ValueError):
-            damaged += 1
-    stored = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
-    stored = stored.reindex(columns=columns)
+            bad_chunks += 1
+    runs = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
+    runs = runs.reindex(columns=columns)
     # Of a run that was tried again, the numbers count.
-    stored = stored.sort_values("status", key=lambda s: s == "failed", kind="stable")
-    stored = stored.drop_duplicates("run_id")
-    code = stored["run_id"].map(code_in)
+    runs = runs.sort_values("status", key=lambda s: s == "failed", kind="stable")
+    runs = runs.drop_duplicates("run_id")
+    code = runs["run_id"].map(code_in)
     codes = {"", *(code for axes in plan.grids for code in axes["code"])}
-    stored = stored.loc[code.isin(codes)]
-    return stored.fillna({name: "none" for name in by}), damaged
+    runs = runs.loc[code.isin(codes)]
+    return runs.fillna({name: "none" for name in by}), bad_chunks

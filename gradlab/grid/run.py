@@ -122,21 +122,21 @@ def sweep(
         if retry:
             store.forget_failures()
         total = len(plan)
-        finished = sum(run.run_id in store.done for run in plan) if store.done else 0
-        computed = total - finished
-        complete = not computed and store.is_complete(spec.model_dump(mode="json"))
+        present = sum(run.run_id in store.run_ids for run in plan) if store.run_ids else 0
+        missing = total - present
+        complete = not missing and store.is_complete(spec.model_dump(mode="json"))
         if not complete:
             store.write_manifest(spec.model_dump(), status="running", runs=total)
-        teller = _Teller(progress, finished, total)
-        if computed:
+        teller = _Teller(progress, present, total)
+        if missing:
             watch = forecast.Watch()
             pace = sizes.Pace()
             place = _place(plan.measurement, scheduler, workers, limit, teller, watch)
             try:
                 with (
-                    _compiled.cached(),
+                    _compiled.use_cache(),
                     place as (measure, fits),
-                    contextlib.closing(_chunks(plan, store.done, fits, pace)) as chunks,
+                    contextlib.closing(_chunks(plan, store.run_ids, fits, pace)) as chunks,
                 ):
                     _run(measure, chunks, plan.measurement.label, store, teller, pace)
                 before = time.perf_counter()
@@ -148,13 +148,13 @@ def sweep(
             _finish(store, spec, start, teller)
     pictures = [name for name in store.folder.names("figures") if name.endswith(".png")]
     return Report(
-        computed=computed,
+        computed=missing,
         total=total,
         failed=store.failed,
         seconds=time.perf_counter() - start,
         damaged=tuple(name.removeprefix("chunks/") for name in store.damaged),
         folder=str(out),
-        paths=tuple(f"{out}/{name}" for name in (*store.derived, "manifest.json", *pictures)),
+        paths=tuple(f"{out}/{name}" for name in (*store.outputs, "manifest.json", *pictures)),
     )
 
 
@@ -180,19 +180,19 @@ def _check(out: str | Path, workers: int, scheduler: str | None) -> None:
         )
 
 
-def _chunks(plan: Plan, done: set[str], fits: Fits, pace: sizes.Pace) -> Generator[Chunk]:
+def _chunks(plan: Plan, stored_ids: set[str], fits: Fits, pace: sizes.Pace) -> Generator[Chunk]:
     """The missing runs, those that share a program together."""
-    with contextlib.closing(fits(_groups(plan, done))) as groups:
+    with contextlib.closing(fits(_groups(plan, stored_ids))) as groups:
         for (missing, _), (size, per_chunk, refusal) in groups:
             while batch := tuple(itertools.islice(missing, per_chunk or pace.next())):
                 yield Chunk(plan.measurement, batch, size, refusal=refusal)
 
 
-def _groups(plan: Plan, done: set[str]) -> Iterator[Group]:
+def _groups(plan: Plan, stored_ids: set[str]) -> Iterator[Group]:
     """The missing runs of each program."""
     for grids in plan.programs().values():
         runs = (run for axes in grids for run in plan.runs(axes))
-        missing = (tuple(run) for run in runs if run.run_id not in done)
+        missing = (tuple(run) for run in runs if run.run_id not in stored_ids)
         first = next(missing, None)
         if first is not None:
             example = plan.measurement.run(*first), count(grids)
@@ -237,9 +237,9 @@ def _await(
 class _Teller:
     """Tells the progress, and takes a KeyboardInterrupt there as the wish to stop after a chunk."""
 
-    def __init__(self, progress: Progress | None, finished: int, total: int) -> None:
+    def __init__(self, progress: Progress | None, position: int, total: int) -> None:
         self.progress = progress
-        self.finished = finished
+        self.position = position
         self.total = total
         self.stopping = False
         self.label = ""
@@ -253,7 +253,7 @@ class _Teller:
         self.label = label
         if self.progress is not None and not self.stopping:
             try:
-                self.progress(self.finished, self.total, label)
+                self.progress(self.position, self.total, label)
             except KeyboardInterrupt:
                 self.stopping = True
 
@@ -270,8 +270,8 @@ def _place(
     """What measures chunks, and says what fits one: this process, or workers of a scheduler."""
     if scheduler is None and not workers:
 
-        def fit_here(run: Run, wanted: int) -> Fit:
-            return try_fit(measurement, tuple(run), wanted, memory, 1)
+        def fit_here(run: Run, number: int) -> Fit:
+            return try_fit(measurement, tuple(run), number, memory, 1)
 
         def tell(run: Run) -> None:
             teller(f"compiling {measurement.label(run)}")
@@ -281,15 +281,15 @@ def _place(
         return
     from gradlab.grid import cluster
 
-    with cluster.connected(scheduler, workers) as client:
+    with cluster.connect(scheduler, workers) as client:
 
-        def fit(run: Run, wanted: int) -> Fit:
+        def fit(run: Run, number: int) -> Fit:
             # Something for every worker there is by now.
-            share = -(-wanted // max(1, len(client.nthreads())))
-            found = cluster.fit_remotely(
+            share = -(-number // max(1, len(client.nthreads())))
+            remote = cluster.fit_remotely(
                 client, teller.repeat, measurement, run, share, memory, max(workers, 1)
             )
-            return found._replace(per_chunk=found.per_chunk and min(found.per_chunk, share))
+            return remote._replace(per_chunk=remote.per_chunk and min(remote.per_chunk, share))
 
         measure = functools.partial(cluster.measure, client, teller.repeat)
         yield measure, functools.partial(_fit_each, fit)
@@ -315,21 +315,21 @@ def _run(
 ) -> None:
     """Store every chunk as it ends; where it is to stop, those that run now end first."""
 
-    def wanted() -> Iterator[Chunk]:
+    def announce() -> Iterator[Chunk]:
         for chunk in chunks:
             teller(label(chunk.runs[0]))
             if teller.stopping:
                 return
             yield chunk
 
-    with contextlib.closing(measure(wanted())) as results:
+    with contextlib.closing(measure(announce())) as results:
         for chunk, parts in results:
             for part in parts:
                 store.add(part.run_ids, part.content)
             pace.note(len(chunk.coordinates), max(part.seconds for part in parts))
-            teller.finished += len(chunk.coordinates)
+            teller.position += len(chunk.coordinates)
             teller(label(chunk.runs[0]))
-    if teller.stopping and teller.finished < teller.total:
+    if teller.stopping and teller.position < teller.total:
         raise KeyboardInterrupt
 
 

@@ -37,37 +37,37 @@ class Fit(NamedTuple):
     refusal: str | None = None
 
 
-def fit(measurement: Measurement, run: Run, wanted: int, memory: int | None, share: int) -> Fit:
-    """What fits this machine's devices of runs like this one, of which `wanted` are to be measured.
+def fit(measurement: Measurement, run: Run, number: int, memory: int | None, share: int) -> Fit:
+    """Decide how many of `number` runs like this one go at once on this machine's devices.
 
     Args:
         measurement: what is measured.
         run: one of the runs.
-        wanted: how many there are.
+        number: how many runs there are.
         memory: bytes, above which a single run is refused; if None, `budget` and no refusal.
         share: how many processes have this memory between them.
     """
     cost = measurement.cost
     capacity = total_memory()
-    if (needed := cost.needed(run)) > capacity:
+    if (need := cost.needed(run)) > capacity:
         # XLA would end the process at such sizes.
-        return Fit(1, MOST, _refusal(needed, "this machine has", capacity))
+        return Fit(1, MOST, _refusal(need, "this machine has", capacity))
     limit = (budget() if memory is None else memory) // share
-    size = size_of(measurement, run, wanted, limit)
+    size = size_of(measurement, run, number, limit)
     per_chunk = None if cost.per_chunk is None else cost.per_chunk(run, size)
     refusal = None
-    needed = cost.peak(run, size)
-    if memory is not None and needed > limit:
-        refusal = _refusal(needed, "--memory leaves", limit)
-    elif needed > capacity:
+    need = cost.peak(run, size)
+    if memory is not None and need > limit:
+        refusal = _refusal(need, "--memory leaves", limit)
+    elif need > capacity:
         # Linux would kill the process once it uses what it was granted.
-        refusal = _refusal(needed, "this machine has", capacity)
+        refusal = _refusal(need, "this machine has", capacity)
     return Fit(size, per_chunk, refusal)
 
 
-def _refusal(needed: int, who: str, limit: int) -> str:
+def _refusal(need: int, who: str, limit: int) -> str:
     return (
-        f"MemoryError: needs about {format_bytes(needed)} on {jax.local_device_count()} "
+        f"MemoryError: needs about {format_bytes(need)} on {jax.local_device_count()} "
         f"devices, and {who} {format_bytes(limit)}; fewer devices need less "
         "(JAX_NUM_CPU_DEVICES=1)"
     )
@@ -95,16 +95,14 @@ class Pace:
         self._each = seconds / max(count, 1)
 
 
-def size_of(measurement: Measurement, run: Run, wanted: int, limit: int) -> int:
+def size_of(measurement: Measurement, run: Run, number: int, limit: int) -> int:
     """How many runs at once on every device, for programs like this run's.
 
-    As many as are of use, of which so many are `wanted`, as long as the peak of memory is below the
-    `limit` of bytes.
+    As many of `number` runs as are of use, as long as peak memory stays below `limit` bytes.
     """
     cost = measurement.cost
-    # Asked for its memory, a program is compiled: the first one is the one that will run, unless
-    # it takes too much.
-    return fits(lambda size: cost.peak(run, size), cost.most(run, wanted), limit)
+    # Each call of `peak` compiles a program; the first one will run, unless it takes too much.
+    return fits(lambda size: cost.peak(run, size), cost.most(run, number), limit)
 
 
 def use_cores() -> None:
@@ -113,8 +111,8 @@ def use_cores() -> None:
     It must come before anything of JAX runs; later, and where the user has chosen a number of
     devices already, nothing happens. Numbers are the same either way.
     """
-    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if chosen or jax.config.jax_num_cpu_devices > 0:  # pyright: ignore[reportAttributeAccessIssue]
+    has_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if has_flag or jax.config.jax_num_cpu_devices > 0:  # pyright: ignore[reportAttributeAccessIssue]
         return
     with contextlib.suppress(RuntimeError):  # JAX has started
         jax.config.update("jax_num_cpu_devices", cores())
@@ -134,24 +132,24 @@ def keep_memory() -> None:
         library.mallopt(MALLOC_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def fits(use: Callable[[int], int], wanted: int, budget: int) -> int:
-    """The largest count of runs, from 1 to `wanted`, whose use stays within a budget.
+def fits(use: Callable[[int], int], most: int, budget: int) -> int:
+    """The largest count of runs, from 1 to `most`, whose use stays within a budget.
 
     Args:
         use: the bytes that a count needs, such as `lambda n: peak(run, n)`; growing, and nearly
             proportional to it. Each call compiles a program, so few are made.
-        wanted: the most runs that are of use.
+        most: the most runs that are of use.
         budget: bytes.
 
     Returns:
         A count that fits, or 1 where none does.
 
-    >>> fits(lambda count: 7 * count, wanted=64, budget=300)
+    >>> fits(lambda count: 7 * count, most=64, budget=300)
     42
     """
-    count = max(1, wanted)
-    while count > 1 and (needed := use(count)) > budget:
-        count = max(1, min(count - 1, count * budget // needed))
+    count = max(1, most)
+    while count > 1 and (need := use(count)) > budget:
+        count = max(1, min(count - 1, count * budget // need))
     return count
 
 

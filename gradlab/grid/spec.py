@@ -127,7 +127,7 @@ class Grid(pydantic.BaseModel):
     def parts(self) -> list[Self]:
         """The grid of each block; none where there are no blocks."""
         whole = self.model_dump(exclude={"blocks"}, exclude_unset=True)
-        return [type(self)(**_merged(whole, block)) for block in self.blocks]
+        return [type(self)(**_merge(whole, block)) for block in self.blocks]
 
     def grids(self) -> list[Self]:
         """The grids, without blocks and zipped axes: their union is what the spec asks for."""
@@ -177,17 +177,17 @@ class Grid(pydantic.BaseModel):
         _check_tables("zip", values["zip"])
         for i, group in enumerate(values["zip"]):
             lists = {}
-            for axis, given in group.items():
+            for axis, entry in group.items():
                 choose(f"axis in zip[{i}]", axis, cls.axes())
                 if any(axis in other for other in groups):
                     raise ValueError(f"{axis} is zipped twice")
-                lists[axis] = _values(given, cls.is_integer(axis))
+                lists[axis] = _values(entry, cls.is_integer(axis))
             sizes = {axis: len(v) if isinstance(v, list) else None for axis, v in lists.items()}
             if len(set(sizes.values())) != 1 or not all(sizes.values()):
                 text = ", ".join(f"{axis}: {_length(n)}" for axis, n in sizes.items())
                 raise ValueError(f"axes zipped with each other need lists of one length; {text}")
-            for axis, given in lists.items():
-                if axis in values and values[axis] != given[:1]:
+            for axis, entry in lists.items():
+                if axis in values and values[axis] != entry[:1]:
                     raise ValueError(f"{axis} is an axis of its own and zipped as well")
             rows = collections.Counter(map(show, zip(*lists.values(), strict=True)))
             if twice := [row for row, n in rows.items() if n > 1]:
@@ -201,27 +201,27 @@ class Grid(pydantic.BaseModel):
     def _check_when(cls, when: Any) -> Any:
         if not isinstance(when, dict):
             return when
-        checked: dict[str, dict[str, list[Any]]] = {}
+        conditions: dict[str, dict[str, list[Any]]] = {}
         for axis, condition in when.items():
             choose("axis in when", axis, cls.axes())
             if not isinstance(condition, dict) or not condition:
                 raise ValueError(f"when.{axis} maps other axes to values, got {show(condition)}")
-            checked[axis] = {}
-            for other, wanted in condition.items():
+            conditions[axis] = {}
+            for other, entries in condition.items():
                 choose(f"axis in when.{axis}", other, tuple(n for n in cls.axes() if n != axis))
-                wanted = wanted if isinstance(wanted, list) else [wanted]
+                entries = entries if isinstance(entries, list) else [entries]
                 try:
-                    checked[axis][other] = cls.checked(other, wanted)
+                    conditions[axis][other] = cls.checked(other, entries)
                 except pydantic.ValidationError as error:
                     what = _reason(error.errors()[0])
                     raise ValueError(f"when.{axis}.{other}{what}") from None
         try:
-            graphlib.TopologicalSorter(checked).prepare()
+            graphlib.TopologicalSorter(conditions).prepare()
         except graphlib.CycleError as error:
             raise ValueError(
                 f"when: conditions go around in a circle: {', '.join(error.args[1])}"
             ) from None
-        return checked
+        return conditions
 
     @classmethod
     def is_integer(cls, axis: str) -> bool:
@@ -231,7 +231,7 @@ class Grid(pydantic.BaseModel):
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
-    def _spaced(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
+    def _expand_spacings(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
         name = str(info.field_name)
         return values if name in _SHAPING else _values(values, cls.is_integer(name))
 
@@ -285,19 +285,19 @@ def _value_of(axis: Axis, measurement: Measurement) -> Any:
     return Annotated[str, pydantic.AfterValidator(check)]
 
 
-def _merged(whole: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
-    """A grid's values with those of a block in their place, itself or in its zipped axes."""
-    given = {*block, *(axis for group in block.get("zip", ()) for axis in group)}
+def _merge(whole: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
+    """Replace a grid's values by those of a block, whether plain or zipped."""
+    block_axes = {*block, *(axis for group in block.get("zip", ()) for axis in group)}
     groups = []
     for group in whole.get("zip", ()):
-        shared = given.intersection(group)
-        if shared and shared != set(group):
+        overlap = block_axes.intersection(group)
+        if overlap and overlap != set(group):
             raise ValueError(
-                f"a block gives {', '.join(sorted(shared))}, which is zipped with "
-                f"{', '.join(sorted(set(group) - shared))} outside of it"
+                f"a block gives {', '.join(sorted(overlap))}, which is zipped with "
+                f"{', '.join(sorted(set(group) - overlap))} outside of it"
             )
-        groups += [] if shared else [group]
-    rest = {name: value for name, value in whole.items() if name not in given}
+        groups += [] if overlap else [group]
+    rest = {name: value for name, value in whole.items() if name not in block_axes}
     return rest | block | {"zip": [*groups, *block.get("zip", ())]}
 
 
@@ -393,12 +393,12 @@ def parse(
     model = measurement.model
     _check_shape(table)
     shaping = {name: value for name, value in table.items() if name in _SHAPING}
-    blocks, zipped = shaping.get("blocks", []), shaping.get("zip", [])
+    blocks, zips = shaping.get("blocks", []), shaping.get("zip", [])
     overrides = dict(overrides or {})
     fields = {_field(model, key, "key to set") for key in overrides}
-    zipped = _unzipped(zipped, fields)
+    zips = _drop_overrides(zips, fields)
     blocks = [
-        block | ({"zip": _unzipped(block["zip"], fields)} if "zip" in block else {})
+        block | ({"zip": _drop_overrides(block["zip"], fields)} if "zip" in block else {})
         for block in blocks
     ]
     values: dict[str, Any] = {}
@@ -416,44 +416,44 @@ def parse(
                 raise ValueError(f"axes.{key} must be a list; one value belongs into [fixed]")
             if section == "fixed" and several:
                 raise ValueError(f"fixed.{key} must be one value; a list belongs into [axes]")
-            values[field] = _listed(model, key, value)
+            values[field] = _to_list(model, key, value)
             places[field] = place
     blocks = [_block(model, i, block) for i, block in enumerate(blocks)]
     for key, value in overrides.items():
         field = _field(model, key, "key to set")
         for block in blocks:
             block.pop(field, None)
-        values[field] = _listed(model, key, value)
+        values[field] = _to_list(model, key, value)
         places[field] = key
     values |= {name: value for name, value in shaping.items() if name != "blocks"}
-    values |= {"zip": zipped} if "zip" in shaping else {}
+    values |= {"zip": zips} if "zip" in shaping else {}
     if not blocks:
-        return _checked(model, values, places)
+        return _to_spec(model, values, places)
     for i, block in enumerate(blocks):
-        named = {field: f"blocks[{i}].{field}" for field in block}
-        _checked(model, _merged(values, block), places | named)
-    # What only blocks give has to stand somewhere outside as well: no block leaves it as it is.
+        block_places = {field: f"blocks[{i}].{field}" for field in block}
+        _to_spec(model, _merge(values, block), places | block_places)
+    # The model requires axes that only the blocks give: fill in values that every block replaces.
     first = {
         axis: _values(v, model.is_integer(axis))[:1]
         for group in blocks[0].get("zip", ())
         for axis, v in group.items()
     }
-    needed = {k: v for k, v in (first | blocks[0]).items() if k in model.axes()}
-    needed = {k: v for k, v in needed.items() if model.default(k) is None}
-    return _checked(model, needed | values | {"blocks": blocks}, places)
+    first_values = {k: v for k, v in (first | blocks[0]).items() if k in model.axes()}
+    first_values = {k: v for k, v in first_values.items() if model.default(k) is None}
+    return _to_spec(model, first_values | values | {"blocks": blocks}, places)
 
 
-def _unzipped(groups: list[dict[str, Any]], fields: set[str]) -> list[dict[str, Any]]:
-    """The zipped axes but for those that are set, all of a group or none."""
+def _drop_overrides(groups: list[dict[str, Any]], fields: set[str]) -> list[dict[str, Any]]:
+    """Drop the zipped groups whose axes `fields` overrides; it must override all of a group."""
     rest = []
     for group in groups:
-        shared = sorted(fields.intersection(group))
-        if shared and len(shared) < len(group):
+        overlap = sorted(fields.intersection(group))
+        if overlap and len(overlap) < len(group):
             others = sorted(set(group) - fields)
             raise ValueError(
-                f"{', '.join(shared)} is zipped with {', '.join(others)}; set all of them, or none"
+                f"{', '.join(overlap)} is zipped with {', '.join(others)}; set all of them, or none"
             )
-        rest += [] if shared else [group]
+        rest += [] if overlap else [group]
     return rest
 
 
@@ -528,8 +528,8 @@ def _field(model: type[Grid], key: str, what: str) -> str:
     return field
 
 
-def _listed(model: type[Grid], key: str, value: Any) -> Any:
-    """One value of an axis as a list; a number of seeds and what is no axis stay as they are."""
+def _to_list(model: type[Grid], key: str, value: Any) -> Any:
+    """Wrap one value of an axis in a list; leave a number of seeds and what is no axis alone."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, tuple | range):
@@ -546,11 +546,11 @@ def _block(model: type[Grid], i: int, block: dict[str, Any]) -> dict[str, Any]:
             result[key] = value
             continue
         field = _field(model, key, f"key in blocks[{i}]")
-        result[field] = _listed(model, key, value)
+        result[field] = _to_list(model, key, value)
     return result
 
 
-def _checked(model: type[Grid], values: dict[str, Any], places: dict[str, str]) -> Any:
+def _to_spec(model: type[Grid], values: dict[str, Any], places: dict[str, str]) -> Any:
     try:
         spec = model(**values)
         # Blocks were checked one by one.
@@ -574,14 +574,14 @@ def _explain(error: pydantic.ValidationError, places: dict[str, str]) -> str:
         return what
     if not place.startswith("fixed."):
         place += "".join(f"[{i}]" for i in index)
-    return f"{place}: {what}{_got(first)}"
+    return f"{place}: {what}{_describe_input(first)}"
 
 
-def _got(error: Any) -> str:
+def _describe_input(error: Any) -> str:
     return "" if error["type"] == "value_error" else f", got {show(error['input'])}"
 
 
 def _reason(error: Any) -> str:
     """What pydantic says of a list of values, with the place in it."""
     place = "".join(f"[{i}]" for i in error["loc"])
-    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}{_got(error)}"
+    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}{_describe_input(error)}"

@@ -91,17 +91,17 @@ def decode(source: Any, folder: Any = "this folder") -> Chunk:
         ValueError: where a newer gradlab wrote it.
     """
     file = pq.ParquetFile(source)
-    facts = written_by(file, folder)
+    facts = read_facts(file, folder)
     names = [n for n in ("run_id", "status", "reason") if n in file.schema_arrow.names]
     table = file.read(columns=names).to_pydict()
     reasons = table.get("reason", [None] * len(table["run_id"]))
     rows = zip(table["run_id"], table["status"], reasons, strict=True)
-    failed = {name: str(reason) for name, status, reason in rows if status == "failed"}
-    return Chunk(table["run_id"], failed, facts)
+    failures = {name: str(reason) for name, status, reason in rows if status == "failed"}
+    return Chunk(table["run_id"], failures, facts)
 
 
-def written_by(file: pq.ParquetFile, folder: Any = "this folder") -> dict[str, Any]:
-    """The metadata of a chunk's file.
+def read_facts(file: pq.ParquetFile, folder: Any = "this folder") -> dict[str, Any]:
+    """Read the metadata of a chunk's file.
 
     Raises:
         ValueError: where a newer gradlab wrote it.
@@ -120,7 +120,7 @@ class Store:
         self.schema = plan.measurement.schema
         self._code = self.measurement.code(plan.values())
         self._codes = {"", *(code for axes in plan.grids for code in axes["code"])}
-        self.done: set[str] = set()  # ids of the runs that are stored
+        self.run_ids: set[str] = set()  # ids of the runs that are stored
         self.failed: dict[str, str] = {}  # those of them that have only a reason
         self.damaged: list[str] = []  # chunks that are not what their name says
         self.chunks: dict[str, dict[str, Any]] = {}  # what the others say of themselves
@@ -139,11 +139,11 @@ class Store:
             # Measured with code of the user's that has changed since. Should it change back, the
             # chunk counts again.
             return
-        again = self.done.intersection(chunk.run_ids)
+        again = self.run_ids.intersection(chunk.run_ids)
         # Of a run that was tried again, the numbers count.
         self.failed = {k: v for k, v in self.failed.items() if k not in again - chunk.failed.keys()}
         self.failed |= {k: v for k, v in chunk.failed.items() if k not in again}
-        self.done.update(chunk.run_ids)
+        self.run_ids.update(chunk.run_ids)
         self.chunks[name] = {"runs": len(chunk.run_ids), **chunk.facts}
 
     def add(self, run_ids: Sequence[str], content: bytes) -> None:
@@ -158,20 +158,20 @@ class Store:
         for name in [n for n in self.chunks if self.chunks[n].get("failed")]:
             self.folder.remove(name)
             del self.chunks[name]
-        self.done -= self.failed.keys()
+        self.run_ids -= self.failed.keys()
         self.failed = {}
 
     def consolidate(self) -> dict[str, collections.Counter[str]]:
         """Write the frames and the summary from the chunks; see `consolidate`."""
         self.schema, counts = consolidate.consolidate(self.folder, self.chunks, self.schema)
         self.blocks = {}
-        for name in self.derived:
+        for name in self.outputs:
             with self.folder.open(name) as file:
                 self.blocks[name] = _sums.of_blocks(file)
         return counts
 
     @property
-    def derived(self) -> tuple[str, ...]:
+    def outputs(self) -> tuple[str, ...]:
         """The files that are made from the chunks."""
         return (*(f"{name}.parquet" for name in self.schema.frames), "summary.csv")
 
@@ -194,7 +194,7 @@ class Store:
     def checksums(self) -> dict[str, str]:
         """What `is_complete` compares with: the frames, the summary and the figures."""
         pictures = self.folder.names("figures")
-        return {name: self._checksum(name) for name in (*self.derived, *pictures)}
+        return {name: self._checksum(name) for name in (*self.outputs, *pictures)}
 
     def _checksum(self, name: str) -> str:
         with self.folder.open(name) as file:
@@ -262,9 +262,9 @@ def open_store(address: str | Path, plan: Plan) -> Iterator[Store]:
         try:
             stack.enter_context(hold(folder))
         except Unwritable:
-            # All that is wanted may stand there, on a disk that is mounted for reading alone.
+            # On a read-only disk, all the runs of the plan may be there already.
             store = Store(folder, plan)
-            if store.damaged or any(run.run_id not in store.done for run in plan):
+            if store.damaged or any(run.run_id not in store.run_ids for run in plan):
                 raise
             _refuse_others(store, manifest, plan)
             yield store
@@ -305,7 +305,7 @@ def _refuse_others(store: Store, manifest: dict[str, Any], plan: Plan) -> None:
             f"{kind}); give another folder with --out"
         )
     foreign = 0
-    if "spec" in manifest and not store.done and manifest.get("status") == "complete":
+    if "spec" in manifest and not store.run_ids and manifest.get("status") == "complete":
         try:
             before = Plan(plan.measurement.model(**manifest["spec"]))
         except (TypeError, ValueError, AttributeError):
@@ -314,13 +314,13 @@ def _refuse_others(store: Store, manifest: dict[str, Any], plan: Plan) -> None:
                 "--out"
             ) from None
         foreign = len(before) if not plan.covers(before) else 0
-    stored = set(store.done)
+    ids = set(store.run_ids)
     if not manifest:
         with contextlib.suppress(pa.ArrowException, OSError, KeyError):
             content = store.folder.read("runs.parquet")
-            stored.update(decode(pa.BufferReader(content)).run_ids)
-    if stored and not foreign:
-        foreign = len(stored) - sum(run.run_id in stored for run in plan)
+            ids.update(decode(pa.BufferReader(content)).run_ids)
+    if ids and not foreign:
+        foreign = len(ids) - sum(run.run_id in ids for run in plan)
     if foreign:
         raise ValueError(
             f"{folder} holds results of another spec ({foreign} runs that this one has not); give "

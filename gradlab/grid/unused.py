@@ -32,65 +32,65 @@ def messages(spec: Any, plan: Plan, overrides: Mapping[str, Any]) -> list[str]:
     ['forget_bias = 0.0, 1.0 is in no run: gru has no such option; leave it out']
     """
     overridden = {"seed" if axis == "seeds" else axis for axis in overrides}
-    named = spec.model_fields_set & {*spec.axes()}
+    axes = spec.model_fields_set & {*spec.axes()}
     if spec.model_fields_set == type(spec).model_fields.keys():
-        # As a manifest has it, with all that the spec left out.
-        named = {axis for axis in named if _given(spec, axis) != spec.default(axis)} | overridden
-    found = list(_lost(spec, plan, "", named, overridden))
-    found += _unmet(spec, plan, "", spec.when)
+        # A spec from a manifest has every field set, also those left at their default.
+        axes = {axis for axis in axes if _values_of(spec, axis) != spec.default(axis)} | overridden
+    texts = list(_check_values(spec, plan, "", axes, overridden))
+    texts += _check_conditions(spec, plan, "", spec.when)
     parts = spec.parts()
     before: Plan | None = None
     for i, (block, part) in enumerate(zip(spec.blocks, parts, strict=True)):
         own = Plan(part)
         inside = {*block, *(axis for group in block.get("zip", ()) for axis in group)}
-        found += _lost(part, own, f"blocks[{i}].", inside & {*spec.axes()}, set())
-        found += _unmet(part, own, f"blocks[{i}].", block.get("when", {}))
+        texts += _check_values(part, own, f"blocks[{i}].", inside & {*spec.axes()}, set())
+        texts += _check_conditions(part, own, f"blocks[{i}].", block.get("when", {}))
         if before is None:
             before = own
         elif before.covers(own):
-            found.append(f"blocks[{i}] adds no run: those before it have them all; leave it out")
+            texts.append(f"blocks[{i}] adds no run: those before it have them all; leave it out")
         else:
             before.add(part)
     for grid in parts or [spec]:
-        found += _partly(grid, plan, overridden)
+        texts += _check_overrides(grid, plan, overridden)
     idle = plan.measurement.idle(plan.values())
-    found += [f"{axis} {why}" for axis, why in idle if _is_meant(spec, axis, overridden)]
-    return list(dict.fromkeys(found))
+    texts += [f"{axis} {why}" for axis, why in idle if _is_meant(spec, axis, overridden)]
+    return list(dict.fromkeys(texts))
 
 
-def _given(spec: Any, axis: str) -> list[Any]:
+def _values_of(spec: Any, axis: str) -> list[Any]:
     """What a spec gives an axis, zipped or not."""
-    zipped = [group[axis] for group in spec.zip if axis in group]
-    return type(spec).checked(axis, zipped[0]) if zipped else getattr(spec, axis)
+    zips = [group[axis] for group in spec.zip if axis in group]
+    return type(spec).checked(axis, zips[0]) if zips else getattr(spec, axis)
 
 
-def _lost(
-    grid: Any, plan: Plan, place: str, named: set[str], overridden: set[str]
+def _check_values(
+    grid: Any, plan: Plan, place: str, axes: set[str], overridden: set[str]
 ) -> Iterator[str]:
-    """The named axes with values that no run of the plan has."""
+    """Report those of `axes` with values that no run of the plan has."""
     values = plan.values()
     for axis in grid.axes():
-        given = _given(grid, axis) if axis in named else []
-        lost = [value for value in given if value not in values[axis]]
+        choices = _values_of(grid, axis) if axis in axes else []
+        idle = [value for value in choices if value not in values[axis]]
         # A spec has to name some axes, whether its cells and tasks have them or not.
-        required = grid.default(axis) is None and values[axis] == {None} and len(given) == 1
-        if lost and not (required and axis not in overridden):
-            what = f"{'set ' if axis in overridden else place}{axis} = {_listed(lost)}"
+        required = grid.default(axis) is None and values[axis] == {None} and len(choices) == 1
+        if idle and not (required and axis not in overridden):
+            what = f"{'set ' if axis in overridden else place}{axis} = {_to_text(idle)}"
             yield f"{what} is in no run: {_reason(grid, values, axis)}"
 
 
-def _unmet(
+def _check_conditions(
     grid: Any, plan: Plan, place: str, conditions: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[str]:
-    """The conditions that no run meets, of axes that have lost nothing by it."""
+    """Report conditions that no run meets, unless `_check_values` reports their axis."""
     for axis in conditions:
-        wanted = grid.when[axis]
-        met = any(all({*part[k]} & {*wanted[k]} for k in wanted) for part in plan.grids)
-        lost = axis in grid.model_fields_set and {*_given(grid, axis)} - plan.values()[axis]
-        if not met and not lost:
+        condition = grid.when[axis]
+        is_met = any(all({*part[k]} & {*condition[k]} for k in condition) for part in plan.grids)
+        idle = axis in grid.model_fields_set and {*_values_of(grid, axis)} - plan.values()[axis]
+        if not is_met and not idle:
             yield (
-                f"{place}when.{axis} asks for {_condition(wanted)}, which no run meets; leave it "
-                "out, or give the axis that value"
+                f"{place}when.{axis} asks for {_condition(condition)}, which no run meets; leave "
+                "it out, or give the axis that value"
             )
 
 
@@ -101,7 +101,7 @@ def _reason(grid: Any, values: Values, axis: str) -> str:
         if axis in when and values[axis] != {None}:
             return (
                 f"{place}when.{axis} asks for {_condition(when[axis])}, and where a run does not "
-                f"meet that it has {_listed(values[axis])}; leave that condition out, or set what "
+                f"meet that it has {_to_text(values[axis])}; leave that condition out, or set what "
                 "it asks for"
             )
     own = [axis in block or any(axis in g for g in block.get("zip", ())) for block in grid.blocks]
@@ -115,29 +115,29 @@ def _reason(grid: Any, values: Values, axis: str) -> str:
     return f"{whose} has no such option; leave it out"
 
 
-def _partly(grid: Any, plan: Plan, overridden: set[str]) -> Iterator[str]:
-    """Set axes that a condition keeps at another value in some of the runs."""
+def _check_overrides(grid: Any, plan: Plan, overridden: set[str]) -> Iterator[str]:
+    """Report axes that were set, but that a condition keeps at another value in some runs."""
     for axis in overridden & grid.when.keys():
-        given = set(_given(grid, axis))
-        others = [v for v in plan.values()[axis] if v is not None and v not in given]
-        if not others or not given & plan.values()[axis]:
+        choices = set(_values_of(grid, axis))
+        others = [v for v in plan.values()[axis] if v is not None and v not in choices]
+        if not others or not choices & plan.values()[axis]:
             continue
-        part = f"{count(_restricted(plan.grids, axis, others))} of {len(plan)}"
+        part = f"{count(_restrict(plan.grids, axis, others))} of {len(plan)}"
         yield (
-            f"set {axis} = {_listed(given)} holds in a part of the runs: {part} have "
-            f"{_listed(others)}, since when.{axis} asks for {_condition(grid.when[axis])}; leave "
+            f"set {axis} = {_to_text(choices)} holds in a part of the runs: {part} have "
+            f"{_to_text(others)}, since when.{axis} asks for {_condition(grid.when[axis])}; leave "
             "that condition out, or set what it asks for"
         )
 
 
-def _restricted(grids: Iterable[Axes], axis: str, values: list[Any]) -> Iterator[Axes]:
+def _restrict(grids: Iterable[Axes], axis: str, values: list[Any]) -> Iterator[Axes]:
     for grid in grids:
         yield grid | {axis: tuple(value for value in grid[axis] if value in values)}
 
 
 def _is_meant(spec: Any, axis: str, overridden: set[str]) -> bool:
     """Whether a spec wants an axis to make a difference: it varies it, or it was set."""
-    values = _given(spec, axis)
+    values = _values_of(spec, axis)
     return axis in overridden or len(values) > 1 or values != (spec.default(axis) or values)
 
 
@@ -145,7 +145,7 @@ def _condition(condition: Mapping[str, Any]) -> str:
     def several(values: Any) -> list[Any]:
         return values if isinstance(values, list) else [values]
 
-    return " and ".join(f"{axis} = {_listed(several(v))}" for axis, v in condition.items())
+    return " and ".join(f"{axis} = {_to_text(several(v))}" for axis, v in condition.items())
 
 
 def _place(value: Any) -> tuple[bool, str, Any]:
@@ -153,6 +153,6 @@ def _place(value: Any) -> tuple[bool, str, Any]:
     return value is None, str(type(value)), repr(value) if isinstance(value, tuple) else value or 0
 
 
-def _listed(values: Iterable[Any], most: int = 5) -> str:
+def _to_text(values: Iterable[Any], most: int = 5) -> str:
     texts = [show(v) if isinstance(v, tuple) else str(v) for v in sorted(values, key=_place)]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

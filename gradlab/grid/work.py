@@ -65,11 +65,11 @@ def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
     Where memory runs out, calls of half the size are tried, down to single runs. Whatever
     else goes wrong is the reason in the rows of its runs.
     """
-    started, start = now(), time.perf_counter()
+    timestamp, start = now(), time.perf_counter()
     # Threads of a small factorization wait for each other, for long where a core is taken.
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         rows = _rows(chunk, tell)
-    facts = {"started": started, "seconds": round(time.perf_counter() - start, 4)}
+    facts = {"started": timestamp, "seconds": round(time.perf_counter() - start, 4)}
     split = ([row for row in rows if (row["status"] == "failed") == bad] for bad in (False, True))
     return [_part(chunk, part, facts) for part in split if part]
 
@@ -81,10 +81,10 @@ def failed_part(chunk: Chunk, error: Exception) -> Part:
 
 def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Part:
     facts = facts | {"host": socket.gethostname(), "size": chunk.size}
-    failed = sum(row["status"] == "failed" for row in rows)
-    facts |= {"failed": failed} if failed else {}
+    failures = sum(row["status"] == "failed" for row in rows)
+    facts |= {"failed": failures} if failures else {}
     content = encode(chunk.measurement.schema, rows, facts)
-    return Part([row["run_id"] for row in rows], content, facts.get("seconds", 0.0), failed > 0)
+    return Part([row["run_id"] for row in rows], content, facts.get("seconds", 0.0), failures > 0)
 
 
 def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ jax.monitoring.register_event_listener(
     lambda name, **_: compiled.append(name) if name.endswith("cache_misses") else None
 )
 found = []
-with _compiled.cached(sys.argv[2]):
+with _compiled.use_cache(sys.argv[2]):
     for name, batch in (("elman", 1), ("gru", 3)):
         runs = [
             Run(
@@ -230,13 +230,13 @@ def test_the_users_own_cache_is_left_alone(tmp_path):
         "jax_persistent_cache_enable_xla_caches",
     )
     before = {name: getattr(jax.config, name) for name in names}
-    with pytest.raises(KeyError), _compiled.cached(tmp_path / "a"):
+    with pytest.raises(KeyError), _compiled.use_cache(tmp_path / "a"):
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "a")
         raise KeyError
     assert {name: getattr(jax.config, name) for name in names} == before
     try:
         jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
-        with _compiled.cached(tmp_path / "a"):
+        with _compiled.use_cache(tmp_path / "a"):
             assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
     finally:

@@ -156,7 +156,7 @@ def test_tiny_limits_put_rows_aside(rows, tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [3, 32])
 def test_summary_is_made_a_batch_at_a_time(results, rows, tmp_path, monkeypatch, size):
     """There are 5 runs to a point: less than a point at a time, and some of them."""
-    monkeypatch.setattr(module, "SUMMARIZED", size)
+    monkeypatch.setattr(module, "SUMMARY_BATCH", size)
     rows = rows.filter(pa.compute.equal(rows["cell"], "gru"))
     rows = rows.filter(pa.compute.equal(rows["input"], "gaussian"))
     runs = results.runs.query("cell == 'gru' and input == 'gaussian'")
