@@ -69,7 +69,7 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
     with jax.default_matmul_precision("highest"):
         calls = (training if case["weights"] == "trained" else gradients).calls
         call = calls(run(case), case["runs"])[-1]
-        planned = peak([call._replace(held=0)])
+        planned = peak([call._replace(extra_bytes=0)])
         compiled = call.function.lower(*call.args).compile()
     jax.block_until_ready(jax.jit(lambda x: x + 1)(1.0))
     before = _peak(reset=True)

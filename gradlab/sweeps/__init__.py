@@ -86,9 +86,9 @@ def parse(
         specs.check_content(table)
         specs.check_content(overrides or {})
         name, own = table.pop("measurement", None), table.pop("imports", ())
-        loaded = (*plugins.load(own, folder), *plugins.load(imports))
+        modules = (*plugins.load(own, folder), *plugins.load(imports))
         content = [*specs.tables(table), *(overrides or {}).items()]
-        return specs.parse(measurement_of(name, content, loaded), table, overrides)
+        return specs.parse(measurement_of(name, content, modules), table, overrides)
 
 
 def load(
@@ -108,20 +108,20 @@ def load(
             raise ValueError(f"{shorten(str(path), 150)}: {error}") from None
 
 
-def _spec_of(given: Any, overrides: Mapping[str, Any] | None, imports: Any) -> Grid:
+def _spec_of(source: Any, overrides: Mapping[str, Any] | None, imports: Any) -> Grid:
     """A spec from a TOML file, from its content or its axes as a mapping, or from a spec."""
-    if isinstance(given, str | Path):
-        return load(given, overrides, imports=imports)
-    if isinstance(given, Mapping):
-        return parse(given, overrides, imports=imports)
-    if not isinstance(given, Grid):
-        raise ValueError(f"a spec is a TOML file or its content as a mapping; got {show(given)}")
-    loaded = plugins.load(imports)
-    if not overrides and not loaded:
-        return given
-    kind, before = given.measurement.kind, given.measurement.imports
-    content = given.model_dump(exclude_unset=True)
-    about = {"measurement": kind, "imports": [*before, *loaded]}
+    if isinstance(source, str | Path):
+        return load(source, overrides, imports=imports)
+    if isinstance(source, Mapping):
+        return parse(source, overrides, imports=imports)
+    if not isinstance(source, Grid):
+        raise ValueError(f"a spec is a TOML file or its content as a mapping; got {show(source)}")
+    modules = plugins.load(imports)
+    if not overrides and not modules:
+        return source
+    kind, before = source.measurement.kind, source.measurement.imports
+    content = source.model_dump(exclude_unset=True)
+    about = {"measurement": kind, "imports": [*before, *modules]}
     return parse(content | about, overrides)
 
 

@@ -24,11 +24,14 @@ _ROW, _RUN, _CHUNK, _FRAMES = 12.4, 180, 22_700, 24_500
 
 
 class Call(NamedTuple):
-    """A compiled function that a sweep calls: its abstract arguments, and what else is held."""
+    """A compiled function that a sweep calls, with abstract arguments; called so many `times`.
+
+    `extra_bytes` are those of arrays that live meanwhile, besides the arguments.
+    """
 
     function: Any
     args: tuple[Any, ...]
-    held: int = 0
+    extra_bytes: int = 0
     times: int = 1
 
 
@@ -43,22 +46,22 @@ def peak(calls: Iterable[Call]) -> int:
     Each function is compiled as it will be run; the call that follows does not compile it again.
 
     >>> x = jax.ShapeDtypeStruct((1000,), "float32")
-    >>> peak([Call(jax.jit(lambda x: x + 1), (x,), held=500)])
+    >>> peak([Call(jax.jit(lambda x: x + 1), (x,), extra_bytes=500)])
     8500
     """
-    return max(call.held + _plan_bytes(call) for call in calls)
+    return max(call.extra_bytes + _plan_bytes(call) for call in calls)
 
 
 def _plan_bytes(call: Call) -> int:
     """Bytes of arguments, results and temporaries, as XLA plans them."""
-    compiled = call.function.lower(*call.args).compile()
-    plan = compiled.memory_analysis()
+    program = call.function.lower(*call.args).compile()
+    plan = program.memory_analysis()
     if plan is None:
-        # A backend may not tell. Then only what goes in and comes out is known.
+        # Some backends have no memory analysis: count arguments and results alone.
         return bytes_of((call.args, jax.eval_shape(call.function, *call.args)))
     one = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-    # The plan is that of one device, and a result may lie in the place of an argument.
-    devices = [len(place.device_set) for place in jax.tree.leaves(compiled.output_shardings)]
+    # The plan is for one device; aliased bytes are counted as argument and as result.
+    devices = [len(place.device_set) for place in jax.tree.leaves(program.output_shardings)]
     return max(devices, default=1) * (one - plan.alias_size_in_bytes)
 
 
@@ -72,7 +75,7 @@ def _rows(length: int) -> int:
     return len(frames.lags(length))
 
 
-def written(length: int | None, count: int, per_chunk: int = 64) -> int:
+def disk_bytes(length: int | None, count: int, per_chunk: int = 64) -> int:
     """Bytes that runs of T steps leave on the disk: their chunks and the frames made of them.
 
     Args:
@@ -83,7 +86,7 @@ def written(length: int | None, count: int, per_chunk: int = 64) -> int:
     Returns:
         An estimate, within a factor of 1.5 of what a sweep of gradients writes as parquet.
 
-    >>> written(1000, count=100, per_chunk=50)
+    >>> disk_bytes(1000, count=100, per_chunk=50)
     247860
     """
     rows = _rows(length or 1)

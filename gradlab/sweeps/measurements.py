@@ -80,7 +80,7 @@ def measurement_of(
     name: str | None,
     content: Iterable[tuple[str, Any]],
     imports: tuple[str, ...] = (),
-    named: Iterable[str] | None = None,
+    axis_names: Iterable[str] | None = None,
 ) -> Measurement:
     """The measurement that a spec asks for.
 
@@ -88,23 +88,23 @@ def measurement_of(
         name: what it calls it; None for training where it names a task, for gradients elsewhere.
         content: every key of the spec that may name an axis, with its value.
         imports: files and modules that another process has to import first.
-        named: the axes that the spec names, where the content has those that it does not as well.
+        axis_names: the axes that the spec names; the keys of the content by default.
     """
     content = list(content)
-    names = frozenset(named if named is not None else (key for key, _ in content))
+    names = frozenset(axis_names if axis_names is not None else (key for key, _ in content))
     if name is None:
         name = "training" if any(key == "task" for key, _ in content) else "gradients"
     if not isinstance(name, str) or name not in OWN and name not in REGISTRY.names():
         choose("measurement", name, (*OWN, *REGISTRY.names()))
     if name in OWN:
         axes = options.more_axes(KINDS[name], content)
-        found = OWN[name](axes, names)
+        base = OWN[name](axes, names)
     else:
         axes = _axes(REGISTRY.builder(name), content)
-        found = of_function(name, axes)
-    foreign = [*options.foreign_names(found.schema, content), *([] if name in OWN else [name])]
+        base = of_function(name, axes)
+    foreign = [*options.foreign_names(base.schema, content), *([] if name in OWN else [name])]
     source = (remake, (imports, _Foreign(foreign), name, axes, names))
-    return dataclasses.replace(found, imports=imports, source=source, named=tuple(sorted(names)))
+    return dataclasses.replace(base, imports=imports, source=source, named=tuple(sorted(names)))
 
 
 class _Foreign:
@@ -119,7 +119,7 @@ class _Foreign:
     def __reduce__(self) -> Any:
         from distributed.protocol.pickle import dumps
 
-        found = []
+        builders = []
         for kind, registry in _REGISTRIES.items():
             for name in self.names:
                 if name in registry.names() and registry.is_foreign(name):
@@ -130,8 +130,8 @@ class _Foreign:
                             f"the {registry.kind} {name} cannot be sent to workers: {error}; put "
                             'it into a file: imports = ["my_cells.py"] in the spec, or --import'
                         ) from None
-                    found.append((kind, name, builder, registry.fingerprint(name)))
-        return list, (found,)
+                    builders.append((kind, name, builder, registry.fingerprint(name)))
+        return list, (builders,)
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {
@@ -146,7 +146,7 @@ def remake(
     foreign: Iterable[tuple[str, str, bytes, str]],
     name: str,
     axes: tuple[Axis, ...],
-    named: frozenset[str],
+    axis_names: frozenset[str],
 ) -> Measurement:
     """A measurement in another process, with the user's code that it uses.
 
@@ -158,19 +158,19 @@ def remake(
     plugins.load(imports)
     for kind, builder_name, content, fingerprint in foreign:
         registry = _REGISTRIES[kind]
-        if _RECEIVED.get((kind, builder_name)) == fingerprint:
+        if _DIGESTS.get((kind, builder_name)) == fingerprint:
             continue
-        if builder_name not in registry.names() or (kind, builder_name) in _RECEIVED:
+        if builder_name not in registry.names() or (kind, builder_name) in _DIGESTS:
             registry.register(loads(content))
-            _RECEIVED[kind, builder_name] = fingerprint
+            _DIGESTS[kind, builder_name] = fingerprint
         elif registry.fingerprint(builder_name) != fingerprint:
             raise ValueError(f"a worker has other code for the {registry.kind} {builder_name}")
-    found = OWN[name](axes, named) if name in OWN else of_function(name, axes)
-    return dataclasses.replace(found, imports=imports)
+    base = OWN[name](axes, axis_names) if name in OWN else of_function(name, axes)
+    return dataclasses.replace(base, imports=imports)
 
 
-# What another process has sent to this one: kind and name, and the digest of the code.
-_RECEIVED: dict[tuple[str, str], str] = {}
+# The digests of the code that another process sent to this one, by kind and name.
+_DIGESTS: dict[tuple[str, str], str] = {}
 
 
 def of_function(name: str, axes: tuple[Axis, ...]) -> Measurement:
@@ -199,15 +199,15 @@ def of_function(name: str, axes: tuple[Axis, ...]) -> Measurement:
 
 def _axes(function: Callable[..., Any], content: Iterable[tuple[str, Any]]) -> tuple[Axis, ...]:
     """An axis for each argument. Its type follows from the values that a spec gives it."""
-    given: dict[str, list[Any]] = {}
+    entries: dict[str, list[Any]] = {}
     for key, value in content:
-        given.setdefault(key, []).extend(options.listed(value))
+        entries.setdefault(key, []).extend(options.to_list(value))
     axes = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name == _SEED:
             continue
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
-        values = [*given.get(parameter.name, []), *([] if default is REQUIRED else [default])]
+        values = [*entries.get(parameter.name, []), *([] if default is REQUIRED else [default])]
         dtype, kind = options.type_of(values)
         meaning = f"argument of {getattr(function, '__name__', 'the measurement')}"
         axes.append(Axis(parameter.name, dtype, "", meaning, kind, default, optional=True))
@@ -229,7 +229,7 @@ def _measure(
         except Exception as error:
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             row = {"status": "failed", "reason": text}
-        # A column of runs holds a list or a table as text.
+        # Columns of runs store lists and tables as JSON text.
         texts = {k: json.dumps(v) for k, v in arguments.items() if isinstance(v, list | dict)}
         rows.append(texts | row)
     return rows

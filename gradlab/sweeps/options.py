@@ -31,45 +31,45 @@ CHOICES = {
     "task": tasks.names,
     "activation": lambda: tuple(ACTIVATIONS),
 }
-# What a run gives a builder by axes of other names.
-_GIVEN = {"inputs", "hidden", "recurrent", "input", "bias", "key", "shape", "dtype", "features"}
+# Arguments of builders that a run passes from axes of other names, or without an axis.
+_ARGUMENTS = {"inputs", "hidden", "recurrent", "input", "bias", "key", "shape", "dtype", "features"}
 
 
-def parts(schema: Schema, named: frozenset[str], axes: Axes) -> list[Axes]:
+def parts(schema: Schema, axis_names: frozenset[str], axes: Axes) -> list[Axes]:
     """The axes of disjoint grids with the same runs, without what builders do not take.
 
     An axis that a cell or a task has no option for does not multiply its runs. A builder that takes
-    `**options` takes those whose axes are `named` by the spec. "code" is the digest of the user's
-    code that the runs of a part use, "" where all of it is gradlab's.
+    `**options` takes those among `axis_names`, which the spec names. "code" is the digest of the
+    user's code that the runs of a part use, "" where all of it is gradlab's.
     """
     groups = {
-        owner: _groups(schema, named, owner, axes[owner]) for owner in OWNERS if owner in axes
+        owner: _groups(schema, axis_names, owner, axes[owner]) for owner in OWNERS if owner in axes
     }
     groups |= {
         axis.name: _on_and_off(axis, axes[axis.name])
         for axis in schema.axes
         if axis.switch and remedies.is_foreign(axis.name)
     }
-    found = []
+    grids = []
     for choice in itertools.product(*groups.values()):
         part = axes | dict(zip(groups, choice, strict=True))
         # An axis may need one that was left out just before: a gain needs an initializer.
         for axis in schema.axes:
-            if not all(_takes(axis, owner, part[owner][0], named) for owner in axis.needs):
+            if not all(_takes(axis, owner, part[owner][0], axis_names) for owner in axis.needs):
                 part[axis.name] = (axis.absent,)
-        found.append(part | {"code": (_code(schema, part),)})
-    return found
+        grids.append(part | {"code": (_code(schema, part),)})
+    return grids
 
 
 def _groups(
-    schema: Schema, named: frozenset[str], owner: str, names: tuple[Any, ...]
+    schema: Schema, axis_names: frozenset[str], owner: str, names: tuple[Any, ...]
 ) -> list[tuple[Any, ...]]:
     """The names of builders, apart where they take other options or have code of the user's."""
-    wanted = [axis for axis in schema.axes if owner in axis.needs]
+    axes = [axis for axis in schema.axes if owner in axis.needs]
     groups: dict[Any, list[Any]] = {}
     for name in names:
         alone = owner in ("cell", "task") or (name is not None and OWNERS[owner].is_foreign(name))
-        key = name if alone else tuple(_takes(axis, owner, name, named) for axis in wanted)
+        key = name if alone else tuple(_takes(axis, owner, name, axis_names) for axis in axes)
         groups.setdefault(key, []).append(name)
     return [tuple(group) for group in groups.values()]
 
@@ -79,13 +79,13 @@ def _on_and_off(axis: Axis, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     return [side for side in sides if side]
 
 
-def _takes(axis: Axis, owner: str, name: str | None, named: frozenset[str]) -> bool:
+def _takes(axis: Axis, owner: str, name: str | None, axis_names: frozenset[str]) -> bool:
     if name is None:
         return False
     registry, options = OWNERS[owner], axis.needs[owner]
     if {*options} & {*registry.options(name)}:
         return True
-    return axis.name in named and registry.takes(name, options[0])
+    return axis.name in axis_names and registry.takes(name, options[0])
 
 
 def _code(schema: Schema, part: Axes) -> str:
@@ -131,15 +131,15 @@ def _foreign(
 
 def code_of(schema: Schema, axes: Mapping[str, set[Any]]) -> dict[str, str]:
     """The user's code that runs with these values use: its kind and name, and its digest."""
-    ordered = {axis: sorted(values, key=str) for axis, values in axes.items()}
-    return {f"{r.kind} {name}": r.fingerprint(name) for r, name in _foreign(schema, ordered)}
+    lists = {axis: sorted(values, key=str) for axis, values in axes.items()}
+    return {f"{r.kind} {name}": r.fingerprint(name) for r, name in _foreign(schema, lists)}
 
 
 def foreign_names(schema: Schema, content: Iterable[tuple[str, Any]]) -> list[str]:
     """The names of the user's code that a spec names."""
     values: dict[str, list[Any]] = {}
     for key, value in content:
-        values.setdefault(key, []).extend(listed(value))
+        values.setdefault(key, []).extend(to_list(value))
     return list(dict.fromkeys(name for _, name in _foreign(schema, values)))
 
 
@@ -163,34 +163,34 @@ def more_axes(schema: Schema, content: Iterable[tuple[str, Any]]) -> tuple[Axis,
     [('dt', 'float64')]
     """
     content = list(content)
-    known = {axis.name for axis in schema.axes} | {"seeds"} | _GIVEN
+    own = {axis.name for axis in schema.axes} | {"seeds"} | _ARGUMENTS
     values: dict[str, list[Any]] = {}
     for key, value in content:
-        if key not in known:
-            values.setdefault(key, []).extend(listed(value))
-    found = []
+        if key not in own:
+            values.setdefault(key, []).extend(to_list(value))
+    axes = []
     owners = {axis.name for axis in schema.axes} & OWNERS.keys()
     names = {
         (owner, name)
         for owner in owners
         for key, value in content
         if key == owner
-        for name in (*listed(value), *_default(schema, owner))
+        for name in (*to_list(value), *_default(schema, owner))
         if name in OWNERS[owner].names()
     }
-    for key, given in values.items():
+    for key, entries in values.items():
         if any(axis.name == "task" for axis in schema.axes) and remedies.is_foreign(key):
-            found.append(_remedy_axis(key))
+            axes.append(_remedy_axis(key))
             continue
         needs = {o: (key,) for o, name in sorted(names) if key in OWNERS[o].options(name)}
         if needs:
             whose = ", ".join(sorted(n for o, n in names if key in OWNERS[o].options(n)))
-            dtype, kind = type_of(given)
+            dtype, kind = type_of(entries)
             meaning = f"option of {whose}; missing where there is none"
-            found.append(
+            axes.append(
                 Axis(key, dtype, "", meaning, kind, None, needs=_one_owner(needs), optional=True)
             )
-    return tuple(found)
+    return tuple(axes)
 
 
 def _remedy_axis(name: str) -> Axis:
@@ -207,8 +207,8 @@ def _one_owner(needs: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return dict(sorted(needs.items(), key=lambda item: list(OWNERS).index(item[0]))[:1])
 
 
-def listed(value: Any) -> list[Any]:
-    """The values that a spec gives an axis, in whatever form; a spacing is numbers."""
+def to_list(value: Any) -> list[Any]:
+    """Convert the values that a spec gives an axis to a list; a spacing stands for numbers."""
     if hasattr(value, "tolist"):  # an array or a number of NumPy's
         value = value.tolist()
     if isinstance(value, Mapping):  # a spacing

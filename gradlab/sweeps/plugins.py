@@ -79,22 +79,22 @@ def _load_one(name: Any, folder: Path) -> str:
         raise ValueError(f"imports: {name}: {type(error).__name__}: {error}") from error
 
 
-# What stood in each file when it was imported.
+# The digest of each file's content when it was imported.
 _CONTENTS: dict[Path, str] = {}
 
 
 def _load_file(path: Path) -> types.ModuleType:
     content = hashlib.sha256(path.read_bytes()).hexdigest()
-    found = sys.modules.get(path.stem)
-    origin = getattr(found, "__file__", None)
-    if found is not None and (origin is None or Path(origin).resolve() != path):
+    old = sys.modules.get(path.stem)
+    origin = getattr(old, "__file__", None)
+    if old is not None and (origin is None or Path(origin).resolve() != path):
         raise ValueError(
             f"another module is named {path.stem} already ({origin or 'built in'}); give the file "
             "another name"
         )
-    if found is not None and _CONTENTS.get(path) in (None, content):
+    if old is not None and _CONTENTS.get(path) in (None, content):
         _CONTENTS[path] = content
-        return found
+        return old
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

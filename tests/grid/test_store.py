@@ -324,7 +324,7 @@ def test_an_estimate_is_of_what_sweeps_took(tmp_path, monkeypatch):
 
     def slow(runs, size, tell):
         clock[0] += 1e-7 * sum(map(cost.flops, runs))
-        for new in {(cost.compiled(run), run.init) for run in runs} - begun:
+        for new in {(cost.program_key(run), run.init) for run in runs} - begun:
             begun.add(new)
             clock[0] += 2.0
         return rows(runs, size, tell)

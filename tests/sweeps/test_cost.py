@@ -14,9 +14,9 @@ import pytest
 from gradlab import sweeps
 from gradlab.grid import Plan, sizes
 from gradlab.sweeps import parse, sweep
-from gradlab.sweeps.cost import Call, arithmetic, peak, written
+from gradlab.sweeps.cost import Call, arithmetic, disk_bytes, peak
 from gradlab.sweeps.gradients import cost, curves
-from gradlab.sweeps.gradients.curves import pinned
+from gradlab.sweeps.gradients.curves import pin_settings
 from gradlab.sweeps.training import cost as training_cost
 from gradlab.sweeps.training.programs import kind_of
 
@@ -74,7 +74,7 @@ def test_bytes_are_within_the_factor_of_measured_peaks():
 def test_bytes_are_those_of_the_dearest_call():
     array = jax.ShapeDtypeStruct((1000,), jnp.float32)
     # An argument and a result; what is between is one loop.
-    small = Call(jax.jit(lambda x: jnp.exp(x * 2 + 1) - 3), (array,), held=100)
+    small = Call(jax.jit(lambda x: jnp.exp(x * 2 + 1) - 3), (array,), extra_bytes=100)
     # Two devices, a half on each.
     spread = jax.sharding.NamedSharding(jax.make_mesh((2,), ("runs",)), jax.P("runs"))
     halves = jax.jit(lambda x: x + 1, in_shardings=spread, out_shardings=spread)
@@ -134,23 +134,23 @@ def test_bytes_written_are_within_the_factor_of_a_sweeps_files(tmp_path, length,
     sweep(parse(table), tmp_path)
     size = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
     chunks = len(list((tmp_path / "chunks").glob("*.parquet")))
-    assert size / FACTOR < written(length, seeds, -(-seeds // chunks)) < size * FACTOR
+    assert size / FACTOR < disk_bytes(length, seeds, -(-seeds // chunks)) < size * FACTOR
 
 
 def test_the_arithmetic_of_many_programs_takes_no_trace_of_each():
-    cost._traced.cache_clear()
+    cost._trace_step.cache_clear()
     point = run("gru")
     for hidden in range(8, 400):
         for length in (10, 1000):
             assert cost.flops(point._replace(hidden=hidden, length=length)) > 0
-    assert cost._traced.cache_info().misses == 1
+    assert cost._trace_step.cache_info().misses == 1
 
 
 def test_a_width_is_read_off_like_digits():
     for cell in ("lstm", "orthogonal", "fastgrnn"):
         shape = curves.shape_of(run(cell, hidden=24, inputs=5))
         once, forward, backward = cost.step_of(shape)
-        assert (once, forward, backward) == tuple(cost._traced(shape))
+        assert (once, forward, backward) == tuple(cost._trace_step(shape))
     shape = curves.shape_of(run("indrnn", hidden=24, inputs=5))
     assert np.all(np.array(cost.step_of(shape)) >= 0)
 
@@ -160,6 +160,6 @@ def test_flops_of_a_training_are_near_to_those_of_its_programs(remedy):
     table = {"task": "copying", "cell": "lstm", "length": 10, "hidden": 16, "batch": 8}
     table |= {"updates": 100, "evaluate_every": 50, "evaluation": 20, "learning_rate": 0.1}
     (run,) = Plan(parse(table | remedy))
-    with pinned():
+    with pin_settings():
         counted = arithmetic(training_cost.calls(kind_of(run), 1))
     assert training_cost.flops(run) == pytest.approx(counted, rel=0.3 if remedy else 0.05)

@@ -138,11 +138,11 @@ def test_the_last_point_of_a_failed_run_is_that_of_its_last_update(monkeypatch, 
         return advance
 
     monkeypatch.setattr(programs.training, "advance", fail(programs.training.advance))
-    programs.compiled.cache_clear()
+    programs.compile_programs.cache_clear()
     try:
         (row,) = rows.train([run], lambda _: None)
     finally:
-        programs.compiled.cache_clear()
+        programs.compile_programs.cache_clear()
     assert (row["first_nonfinite_step"], row["trained"]) == (failing, failing - 1)
     made = failing - 1
     times = [step for step in (0, 2) if step < made] + [made]
@@ -201,7 +201,7 @@ def test_sweeps_of_two_kinds_do_not_share_a_folder(swept):
 def _text(**changes):
     """The programs that start a run and advance it, as JAX prints them."""
     (run,) = planned(spec(cell="gru", **changes))
-    compiled = programs.compiled(programs.kind_of(run))
+    compiled = programs.compile_programs(programs.kind_of(run))
     scalars = {name: jnp.ones(1, jnp.float32) for name in programs.scalars_of(run)}
     start = jax.make_jaxpr(compiled.start, return_shape=True)
     first, state = start(jnp.zeros(1, jnp.uint32), scalars)

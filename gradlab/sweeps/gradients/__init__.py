@@ -22,7 +22,7 @@ def label(run: AnyRun) -> str:
     return f"{run.cell} {run.init or ''} {run.weights} {run.input} T={run.length}"
 
 
-def measurement(axes: tuple[Axis, ...] = (), named: frozenset[str] = frozenset()) -> Measurement:
+def measurement(axes: tuple[Axis, ...] = (), names: frozenset[str] = frozenset()) -> Measurement:
     """The measurement, with more axes than its own, and the axes that a spec names.
 
     See `options.more_axes` and `options.parts`.
@@ -31,8 +31,8 @@ def measurement(axes: tuple[Axis, ...] = (), named: frozenset[str] = frozenset()
     return Measurement(
         schema=schema,
         measure=rows.measure,
-        source=(measurement, (axes, named)),
-        parts=functools.partial(options.parts, schema, named),
+        source=(measurement, (axes, names)),
+        parts=functools.partial(options.parts, schema, names),
         choices=options.CHOICES,
         label=label,
         idle=options.idle,

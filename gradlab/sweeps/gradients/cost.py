@@ -12,7 +12,7 @@ import numpy as np
 from gradlab import tracing
 from gradlab.grid import Cost, Run
 from gradlab.sweeps import cost
-from gradlab.sweeps.cost import Call, bytes_of, written
+from gradlab.sweeps.cost import Call, bytes_of, disk_bytes
 from gradlab.sweeps.gradients import curves
 from gradlab.sweeps.gradients.curves import Shape
 
@@ -60,23 +60,23 @@ class Step(NamedTuple):
 
 @functools.cache
 def step_of(shape: Shape) -> Step:
-    """The arithmetic at a width: polynomials in it, whose coefficients one trace of types tells."""
-    found = []
-    for value in _traced(shape._replace(hidden=_BASE)):
+    """The arithmetic at a width: polynomials in it, with coefficients from one abstract trace."""
+    counts = []
+    for value in _trace_step(shape._replace(hidden=_BASE)):
         coefficients = []
         while value:
             value, coefficient = divmod(value, _BASE)
             coefficients.append(coefficient)
         if any(coefficient > _BASE // 4 for coefficient in coefficients):
-            # Too large to be told from a borrow of the next power.
-            return _traced(shape)
-        found.append(sum(c * shape.hidden**i for i, c in enumerate(coefficients)))
-    return Step(*found)
+            # Ambiguous: it may be a negative coefficient, which borrows from the next power.
+            return _trace_step(shape)
+        counts.append(sum(c * shape.hidden**i for i, c in enumerate(coefficients)))
+    return Step(*counts)
 
 
 @functools.cache
-def _traced(shape: Shape) -> Step:
-    # What is drawn does not matter, only its shape: zeros are traced the fastest.
+def _trace_step(shape: Shape) -> Step:
+    # Only shapes matter, not the numbers that are drawn: zeros trace fastest.
     draws = dict.fromkeys(shape.draws, jax.nn.initializers.zeros)
     cell = curves.cell_of(
         shape, **(draws | ({"forget_bias": 0.0} if "forget_bias" in draws else {}))
@@ -90,10 +90,10 @@ def _traced(shape: Shape) -> Step:
     params, state = jax.eval_shape(
         lambda key: (cell.init(key, jnp.float32), cell.start(jnp.float32)), key
     )
-    prepared = jax.eval_shape(cell.prepare, params)
+    step_params = jax.eval_shape(cell.prepare, params)
     x = jax.ShapeDtypeStruct((cell.inputs,), jnp.float32)
-    forward = tracing.flops(cell.step, prepared, state, x)
-    backward = tracing.flops(both, prepared, state, x) - forward
+    forward = tracing.flops(cell.step, step_params, state, x)
+    backward = tracing.flops(both, step_params, state, x) - forward
     return Step(tracing.flops(cell.prepare, params), forward, backward)
 
 
@@ -124,11 +124,11 @@ def work(run: Run) -> tuple[Any, float]:
     return (run.cell, run.weights, run.activation), run.batch * run.length * width
 
 
-def needed(run: Run) -> int:
-    """Bytes of a run's parameters and inputs, which no program can do without."""
-    with curves.pinned():
+def min_bytes(run: Run) -> int:
+    """A lower bound of the bytes that a run needs: those of its parameters and inputs."""
+    with curves.pin_settings():
         xs = 4 * run.batch * run.length * run.inputs
-        # Before its parameters are drawn, even without numbers: some are made of NumPy's arrays.
+        # Estimate huge runs: even the abstract draw of some parameters builds NumPy arrays.
         if xs > 2**48 or run.hidden > 2**24:
             return xs + 4 * run.hidden * max(run.hidden, run.inputs)
         return xs + bytes_of(params_of(run))
@@ -146,21 +146,21 @@ def peak(run: Run, size: int) -> int:
 
     At the smallest size, 1, runs of one sequence go by two all the same: see `curves.minimum_of`.
     """
-    with curves.pinned():
+    with curves.pin_settings():
         return cost.peak(calls(run, size))
 
 
-def most(run: Run, wanted: int) -> int:
-    """How many runs like this one are of use at once on every device, of which so many are wanted.
+def most(run: Run, number: int) -> int:
+    """How many of `number` runs like this one are of use at once on every device.
 
     A GPU takes as many as its memory holds.
     """
-    share = -(-wanted // jax.local_device_count())
+    share = -(-number // jax.local_device_count())
     if curves.is_alone(run):
         return 1
     if jax.default_backend() != "cpu":
         return share
-    with curves.pinned():
+    with curves.pin_settings():
         weights = bytes_of(params_of(run))
     quick = min(CORE_CACHE // max(weights, 1), SEQUENCES // run.batch)
     return min(share, max(curves.minimum_of(run), quick))
@@ -172,7 +172,7 @@ def per_chunk(run: Run, size: int) -> int:
     return count * max(1, min(MOST // count, round(WORK / (count * flops(run)))))
 
 
-def compiled(run: Run) -> tuple[Any, ...]:
+def program_key(run: Run) -> tuple[Any, ...]:
     """Runs that agree on this share the program that traces them, whatever is drawn for them."""
     initializer = (run.init,) if run.weights == "untied" else ()
     return (run.weights, *curves.shape_of(run), run.length, run.batch, *initializer)
@@ -187,11 +187,11 @@ def family(run: Run) -> tuple[str, str]:
 COST = Cost(
     flops=flops,
     work=work,
-    needed=needed,
+    needed=min_bytes,
     peak=peak,
-    written=lambda run, count: written(run.length, count),
+    written=lambda run, count: disk_bytes(run.length, count),
     most=most,
     per_chunk=per_chunk,
-    compiled=compiled,
+    compiled=program_key,
     family=family,
 )

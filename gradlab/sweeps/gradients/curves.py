@@ -129,10 +129,10 @@ def weights(runs: Sequence[Run], *, size: int = 1) -> Weights:
 def _in_calls(call: Callable[[Sequence[Run]], Any], runs: Sequence[Run], size: int) -> Any:
     """Two arrays with a row per run, or None, from calls of as many runs as a program takes."""
     count = runs_per_call(runs[0], size)
-    padded = [*runs, *[runs[-1]] * (-len(runs) % count)]
-    with pinned():
-        # No call waits for the one before it.
-        parts = [call(padded[place : place + count]) for place in range(0, len(padded), count)]
+    all_runs = [*runs, *[runs[-1]] * (-len(runs) % count)]
+    with pin_settings():
+        # Dispatch all calls before waiting for the first.
+        parts = [call(all_runs[place : place + count]) for place in range(0, len(all_runs), count)]
         return [
             None if some[0] is None else np.concatenate([np.asarray(x) for x in some])[: len(runs)]
             for some in zip(*parts, strict=True)
@@ -162,25 +162,25 @@ def runs_per_call(run: Run, size: int) -> int:
 
 
 @contextlib.contextmanager
-def pinned() -> Iterator[None]:
-    """The settings of JAX that decide numbers, as a sweep needs them; a user's own come back."""
+def pin_settings() -> Iterator[None]:
+    """Set the options of JAX that decide numbers as a sweep needs them, and restore them after."""
     with (
         jax.enable_x64(False),
         jax.threefry_partitionable(True),
-        # Recent GPUs multiply float32 matrices in TF32 unless told otherwise.
+        # By default recent GPUs multiply float32 matrices in TF32.
         jax.default_matmul_precision("highest"),
     ):
         yield
 
 
 def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
-    """The program for one call of these runs: their curves, not waited for."""
+    """The program for one call of these runs: a function of their curves, dispatched async."""
     first = runs[0]
     shape, init = shape_of(first), init_of(first)
     seeds, scalars = arguments(runs)
-    # Of many runs there are few seeds. Arrays of the host go to all devices without a program.
-    drawn = {seed: np.asarray(inputs_of(first)(seed)) for seed in dict.fromkeys(seeds)}
-    xs = np.stack([drawn[seed] for seed in seeds])
+    # Many runs share few seeds. NumPy arrays go to all devices without a program.
+    sequences = {seed: np.asarray(inputs_of(first)(seed)) for seed in dict.fromkeys(seeds)}
+    xs = np.stack([sequences[seed] for seed in seeds])
     if first.weights == "tied":
         params = jax.tree.map(np.asarray, draw_of(init, shape)(seeds, scalars)[0])
         return functools.partial(tied_program(shape, first.batch), params, xs, seeds)
@@ -227,8 +227,8 @@ def cell_of(shape: Shape, **options: Any) -> Any:
     return cells.make(shape.cell, inputs=shape.inputs, hidden=shape.hidden, **options)
 
 
-def _drawn(init: Init, shape: Shape, scalars: dict[str, jax.Array]) -> Any:
-    """The cell whose `init` draws what a run says, as far as the cell has it to draw."""
+def _cell_with_init(init: Init, shape: Shape, scalars: dict[str, jax.Array]) -> Any:
+    """The cell whose `init` draws its parameters as the run says."""
     draws: dict[str, Any] = {
         "input": initializers.normal(scalars["input_scale"]),
         "bias": lambda key, shape, dtype: (
@@ -271,7 +271,7 @@ def draw_of(init: Init, shape: Shape) -> Any:
 def draw(init: Init, shape: Shape, seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
     """The parameters of one run."""
     key = key_for(seed, "params", shape.cell, init.name, shape.hidden, shape.inputs)
-    return _drawn(init, shape, scalars).init(key, jnp.float32)
+    return _cell_with_init(init, shape, scalars).init(key, jnp.float32)
 
 
 @functools.cache
@@ -311,10 +311,10 @@ def untied_program(init: Init, shape: Shape, batch: int) -> Any:
     def one(
         seed: jax.Array, scalars: dict[str, jax.Array], xs: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        cell = _drawn(init, shape, scalars)
+        cell = _cell_with_init(init, shape, scalars)
         loss = probe.untied_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
         key = key_for(seed, "untied", cell.name, init.name, cell.hidden, cell.inputs)
-        # The parameters of a step are residuals of its own: drawn again, they need not be kept.
+        # Segments redraw each step's parameters, so they are no residuals of the whole run.
         options = tracing.Options(axis=_axis(batch), segment=SEGMENT, transpose_once=False)
         out = tracing.trace_with(options, loss, argnums=(), has_aux=True)(key, xs)
         return out.scans[0].log_norm, out.aux
@@ -345,7 +345,7 @@ def _spread(function: Any) -> Any:
     spread = jax.shard_map(local, mesh=mesh, in_specs=runs, out_specs=runs, check_vma=False)
     options: dict[str, Any] = {}
     if devices[0].platform == "cpu":
-        # A user who asks JAX for no optimization at all gets that.
+        # Respect a user's jax_disable_most_optimizations.
         options = ONE_THREAD | ({} if _is_unoptimized() else QUICK)
     return jax.jit(spread, compiler_options=options)
 

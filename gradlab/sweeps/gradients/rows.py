@@ -25,7 +25,7 @@ def measure(runs: Sequence[Run], size: int, tell: Tell) -> list[dict[str, Any]]:
 
 
 def rows_of(
-    batch: Sequence[Run], measured: Curves, audits: Sequence[dict[str, float]]
+    batch: Sequence[Run], norms: Curves, audits: Sequence[dict[str, float]]
 ) -> list[dict[str, Any]]:
     """One mapping per run: the columns of `frames.GRADIENTS`, and its steps.
 
@@ -34,7 +34,7 @@ def rows_of(
     norm leaves [eps, 1/eps] of its start at the horizon: "vanishing" below, "exploding" above,
     and "stable" where it never does.
     """
-    log_norm, finite = measured.log_norm, measured.finite
+    log_norm, finite = norms.log_norm, norms.finite
     length = log_norm.shape[1]
     slope, stderr = decay.rate(log_norm)
     horizon = decay.horizon(log_norm)
@@ -47,7 +47,7 @@ def rows_of(
         with np.errstate(invalid="ignore"):
             log_gain = curve[0] - curve[-1] + 0.0
         zero = np.isneginf(curve).any()
-        expected = theory.predict(run)
+        prediction = theory.predict(run)
         rows.append(
             {
                 "precision": PRECISION,
@@ -55,10 +55,10 @@ def rows_of(
                 "verdict": str(verdict[i]),
                 "rate": slope[i] + 0.0,  # never -0.0
                 "rate_stderr": stderr[i],
-                "theory": expected.theory,
-                "predicted_rate": expected.rate,
-                "predicted_bias": expected.bias,
-                "disagreement": _disagreement(slope[i], stderr[i], expected),
+                "theory": prediction.theory,
+                "predicted_rate": prediction.rate,
+                "predicted_bias": prediction.bias,
+                "disagreement": _disagreement(slope[i], stderr[i], prediction),
                 "log_gain": log_gain,
                 "horizon": None if np.isnan(horizon[i]) else int(horizon[i]),
                 "first_nonfinite_step": _first_nonfinite_step(curve, finite[i]),
@@ -82,14 +82,14 @@ def _first_nonfinite_step(curve: np.ndarray, finite: np.ndarray) -> int | None:
     return int(bad[-1]) + 1 if len(bad) else None
 
 
-def _disagreement(rate: float, stderr: float, expected: theory.Prediction) -> float:
-    """By how many errors a rate lies above what theory expects at the run's width and length.
+def _disagreement(rate: float, stderr: float, prediction: theory.Prediction) -> float:
+    """By how many errors a rate lies above the prediction at the run's width and length.
 
     NaN where rate, error or bias is: the bias is known for untied weights, where `stderr` is all
     the error that there is, and where theory is exact for every matrix, so that none differs.
     """
     error = math.hypot(stderr, frames.ROUNDING)
-    return float(rate - expected.rate - expected.bias) / error + 0.0
+    return float(rate - prediction.rate - prediction.bias) / error + 0.0
 
 
 class Audits:
@@ -106,30 +106,30 @@ class Audits:
     MOST = 100_000
 
     def __init__(self) -> None:
-        self._known: dict[Run, dict[str, float]] = {}  # by `_draw_of`
+        self._audits: dict[Run, dict[str, float]] = {}  # by `_draw_of`
         self._matrices: dict[Run, dict[str, np.ndarray]] = {}  # likewise, (G,)
 
     def __call__(self, batch: Sequence[Run], *, size: int = 1) -> list[dict[str, float]]:
         """The audits of each run, as columns of runs; `size` as in `curves`."""
         draws = [_draw_of(run) for run in batch]
         fresh = {draw: run for draw, run in zip(draws, batch, strict=True)}
-        if missing := [run for draw, run in fresh.items() if draw not in self._known]:
-            for table in (self._known, self._matrices):
+        if missing := [run for draw, run in fresh.items() if draw not in self._audits]:
+            for table in (self._audits, self._matrices):
                 if len(table) > self.MOST:
                     others = [draw for draw in table if draw not in fresh]
                     for draw in others:
                         del table[draw]
             self._add(missing, size)
-        return [self._known[draw] for draw in draws]
+        return [self._audits[draw] for draw in draws]
 
     def _add(self, runs: Sequence[Run], size: int) -> None:
-        drawn = weights(runs, size=size)
+        sample = weights(runs, size=size)
         units = [run._replace(gain=1.0) if run.gain else run for run in runs]
-        plain = weights(units, size=size).recurrent if units != list(runs) else drawn.recurrent
+        plain = weights(units, size=size).recurrent if units != list(runs) else sample.recurrent
         gains = np.array([run.gain or 1.0 for run in runs], np.float32).astype(np.float64)
-        scaled = _are_close(drawn.recurrent, gains[:, None, None, None] * plain)
+        is_multiple = _are_close(sample.recurrent, gains[:, None, None, None] * plain)
         sources = [
-            (_draw_of(unit), plain[i]) if scaled[i] else (_draw_of(run), drawn.recurrent[i])
+            (_draw_of(unit), plain[i]) if is_multiple[i] else (_draw_of(run), sample.recurrent[i])
             for i, (run, unit) in enumerate(zip(runs, units, strict=True))
         ]
         fresh = {draw: W for draw, W in sources if draw not in self._matrices}
@@ -138,16 +138,16 @@ class Audits:
             for i, draw in enumerate(fresh):
                 self._matrices[draw] = {name: value[i] for name, value in audit.items()}
         for i, (run, (source, _)) in enumerate(zip(runs, sources, strict=True)):
-            factor = abs(gains[i]) if scaled[i] else 1.0
+            factor = abs(gains[i]) if is_multiple[i] else 1.0
             audit = {
                 name: (factor if name in _PROPORTIONAL else 1.0)
                 * float(value.min() if name == "smallest_singular_value" else value.max())
                 for name, value in self._matrices[source].items()
             }
-            if drawn.log_retention is not None:
-                times = initializers.time_constants(drawn.log_retention[i])
+            if sample.log_retention is not None:
+                times = initializers.time_constants(sample.log_retention[i])
                 audit |= {name: float(value) for name, value in times.items()}
-            self._known[_draw_of(run)] = audit
+            self._audits[_draw_of(run)] = audit
 
 
 # The audits that grow with the matrix; the others are the same for each multiple of it.
@@ -168,5 +168,5 @@ def _draw_of(run: Run) -> Run:
     return run._replace(weights="", length=0, input="", batch=1)
 
 
-# A process audits a draw once, whatever chunks it stands in.
+# Shared by all chunks of a process, so that it audits each draw once.
 _AUDITS = Audits()

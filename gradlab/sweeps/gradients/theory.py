@@ -88,7 +88,7 @@ def predict(run: Run) -> Prediction:
     if run.init in _OTHERWISE:
         return Prediction(f"none: {run.init}: {_OTHERWISE[run.init]}")
     spread = run.gain * _deviation(run)
-    return _elman(run, spread) if run.cell == "elman" else _gated(run, spread)
+    return _predict_elman(run, spread) if run.cell == "elman" else _predict_gated(run, spread)
 
 
 def _deviation(run: Run) -> float:
@@ -112,7 +112,7 @@ def _undriven(run: Run) -> bool:
 _AT_ZERO = "does not hold: without input and biases the run stays at 0, which is not stable here"
 
 
-def _elman(run: Run, spread: float) -> Prediction:
+def _predict_elman(run: Run, spread: float) -> Prediction:
     if run.activation == "relu" and _undriven(run):
         return Prediction("does not hold: without input and biases relu is off at every step")
     activation, bias_std = str(run.activation), run.bias_scale or 0.0
@@ -188,7 +188,7 @@ def _untied_steps(
     )
 
 
-def _gated(run: Run, spread: float) -> Prediction:
+def _predict_gated(run: Run, spread: float) -> Prediction:
     bias_std, drive = run.bias_scale or 0.0, run.input_scale**2
     if run.weights == "untied":
         rate, q = _gated_field(run.cell, spread, bias_std, drive, run.forget_bias)

@@ -25,11 +25,11 @@ from gradlab.sweeps.training import cost, programs, rows
 MOST_BUILDS = 500
 
 
-def _parts(schema: Schema, named: frozenset[str], axes: Axes) -> list[Axes]:
+def _parts(schema: Schema, axis_names: frozenset[str], axes: Axes) -> list[Axes]:
     # A cell without a gate that keeps has no time constants to spread.
     off = {"chrono": (0.0,)}
-    found = options.parts(schema, named, axes)
-    return [part if part["cell"][0] in remedies.retaining() else part | off for part in found]
+    parts = options.parts(schema, axis_names, axes)
+    return [part if part["cell"][0] in remedies.retaining() else part | off for part in parts]
 
 
 def check(plan: Plan) -> None:
@@ -62,7 +62,7 @@ def _kinds(plan: Plan, grids: list[Axes]) -> Iterator[AnyRun]:
                     yield first._replace(**{name: value})
 
 
-def measurement(axes: tuple[Axis, ...] = (), named: frozenset[str] = frozenset()) -> Measurement:
+def measurement(axes: tuple[Axis, ...] = (), names: frozenset[str] = frozenset()) -> Measurement:
     """The measurement, with more axes than its own, and the axes that a spec names.
 
     See `options.more_axes` and `options.parts`.
@@ -71,8 +71,8 @@ def measurement(axes: tuple[Axis, ...] = (), named: frozenset[str] = frozenset()
     return Measurement(
         schema=schema,
         measure=rows.measure,
-        source=(measurement, (axes, named)),
-        parts=functools.partial(_parts, schema, named),
+        source=(measurement, (axes, names)),
+        parts=functools.partial(_parts, schema, names),
         choices=options.CHOICES,
         check=check,
         label=rows.label,

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from gradlab.grid import Cost, Run
 from gradlab.sweeps import cost
-from gradlab.sweeps.cost import Call, bytes_of, written
+from gradlab.sweeps.cost import Call, bytes_of, disk_bytes
 from gradlab.sweeps.gradients.cost import step_of
-from gradlab.sweeps.gradients.curves import Shape, pinned
+from gradlab.sweeps.gradients.curves import Shape, pin_settings
 from gradlab.sweeps.options import options_of
 from gradlab.sweeps.training.programs import (
     build,
-    compiled,
+    compile_programs,
     kind_of,
     scalars_of,
     strengths,
@@ -25,7 +25,7 @@ from gradlab.sweeps.training.programs import (
 
 def calls(run: Run, count: int) -> list[Call]:
     """The functions that `count` runs like this one, all on one device, call in their order."""
-    programs = compiled(kind_of(run))
+    programs = compile_programs(kind_of(run))
     seeds = jax.ShapeDtypeStruct((count,), jnp.uint32)
     scalars = dict.fromkeys(scalars_of(run), jax.ShapeDtypeStruct((count,), jnp.float32))
     goes_on = jax.ShapeDtypeStruct((count,), jnp.bool_)
@@ -84,36 +84,36 @@ def work(run: Run) -> tuple[Any, float]:
     return (run.task, run.cell, tuple(strengths(run))), steps * run.hidden * run.hidden
 
 
-def needed(run: Run) -> int:
-    """Bytes of what no program can do without: the parameters, and one batch of sequences."""
+def min_bytes(run: Run) -> int:
+    """A lower bound of the bytes that a run needs: its parameters and one batch of sequences."""
     task = task_of(run)
     sequences = max(run.batch, 0 if task.held_out else run.evaluation)
     xs = 4 * sequences * task.length * task.inputs
-    # Before its parameters are drawn, even without numbers: some are made of NumPy's arrays.
+    # Estimate huge runs: even the abstract draw of some parameters builds NumPy arrays.
     if xs > 2**48 or run.hidden > 2**24:
         return xs + 4 * run.hidden * max(run.hidden, task.inputs)
-    with pinned():
+    with pin_settings():
         _, net, _, _ = build(run, task, scalars_of(run))
         return xs + bytes_of(jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.float32)))
 
 
 def peak(run: Run, count: int) -> int:
     """Bytes that so many runs need side by side, as their compiled programs say."""
-    with pinned():
+    with pin_settings():
         return cost.peak(calls(run, count))
 
 
-def _most(run: Run, wanted: int) -> int:
-    # On a CPU they would be trained one after the other: each is stored as it ends.
-    return 1 if jax.default_backend() == "cpu" else wanted
+def _most(run: Run, number: int) -> int:
+    # A CPU trains runs one after the other anyway: store each as it ends.
+    return 1 if jax.default_backend() == "cpu" else number
 
 
 COST = Cost(
     flops=flops,
     work=work,
-    needed=needed,
+    needed=min_bytes,
     peak=peak,
-    written=lambda run, count: written(run.length, count),
+    written=lambda run, count: disk_bytes(run.length, count),
     most=_most,
     per_chunk=lambda run, size: size,
     compiled=kind_of,

@@ -40,19 +40,19 @@ def scalars_of(run: Run) -> dict[str, float]:
 
 
 def kind_of(run: Run) -> Run:
-    """The run with 0 or 1 for what its program takes as an argument: the same for all its like."""
-    given = {name: 0.0 for name in ARGUMENTS if getattr(run, name) is not None}
-    return run._replace(**given, **dict.fromkeys(strengths(run), 0.5), seed=0)
+    """The run with placeholders for its program's arguments: equal for runs that share it."""
+    zeros = {name: 0.0 for name in ARGUMENTS if getattr(run, name) is not None}
+    return run._replace(**zeros, **dict.fromkeys(strengths(run), 0.5), seed=0)
 
 
 def task_of(run: Run) -> tasks.Task:
     """The task of a run. Its length is the one that its published baseline is a function of."""
     registry = tasks.REGISTRY
-    named = {name: getattr(run, name) for name in TASK_OPTIONS}
+    options = {name: getattr(run, name) for name in TASK_OPTIONS}
     if not registry.takes(run.task, "length"):
-        named["delay"] = named.pop("length")
-    named = {n: v for n, v in named.items() if v and registry.takes(run.task, n)}
-    return tasks.make(run.task, **named, **options_of(run, "task"))
+        options["delay"] = options.pop("length")
+    options = {n: v for n, v in options.items() if v and registry.takes(run.task, n)}
+    return tasks.make(run.task, **options, **options_of(run, "task"))
 
 
 def build(
@@ -72,13 +72,13 @@ def build(
     draws |= options_of(run, "cell")
     cell = cells.make(run.cell, inputs=task.inputs, hidden=run.hidden, **draws)
     axes = {name: value for name, value in run._asdict().items() if name not in ("seed", "code")}
-    found = [(name, remedies.make(name, scalars[name], **axes)) for name in strengths(run)]
-    for _, remedy in found:
+    pairs = [(name, remedies.make(name, scalars[name], **axes)) for name in strengths(run)]
+    for _, remedy in pairs:
         cell = remedy.cell(cell) if remedy.cell else cell
     net = tasks.network(cell, task.outputs, task.every_step, window=run.window or None)
-    before = [remedy.optimizer for _, remedy in found if remedy.optimizer]
+    before = [remedy.optimizer for _, remedy in pairs if remedy.optimizer]
     optimizer = optax.chain(*before, OPTIMIZERS[run.optimizer](scalars["learning_rate"]))
-    return cell, net, optimizer, found
+    return cell, net, optimizer, pairs
 
 
 class Programs(NamedTuple):
@@ -90,11 +90,10 @@ class Programs(NamedTuple):
 
 
 @functools.cache
-def compiled(run: Run) -> Programs:
-    """The programs of runs of a kind; see `kind_of`."""
+def compile_programs(run: Run) -> Programs:
+    """Jit the programs of the runs of a kind; see `kind_of`."""
     task = task_of(run)
-    # On a CPU the replicas one after another are as fast as side by side, and a run that has
-    # ended costs nothing any more.
+    # On a CPU, replicas run as fast one after another, and those that have ended cost nothing.
     side_by_side = jax.default_backend() != "cpu"
 
     def each(function: Any) -> Any:
@@ -102,10 +101,10 @@ def compiled(run: Run) -> Programs:
             return jax.jit(jax.vmap(function))
         return jax.jit(lambda *args: jax.lax.map(lambda row: function(*row), args))
 
-    built = functools.partial(build, run, task)
+    build_run = functools.partial(build, run, task)
 
     def start(seed: jax.Array, scalars: dict[str, jax.Array]) -> training.State:
-        cell, net, optimizer, _ = built(scalars)
+        cell, net, optimizer, _ = build_run(scalars)
         params = net.init(key_for(seed, f"params {run.cell} {run.hidden}"), jnp.float32)
         if run.preflossing:
             adam = optax.adam(FLOSSING_RATE)
@@ -119,9 +118,9 @@ def compiled(run: Run) -> Programs:
     def advance(
         goes_on: jax.Array, state: training.State, scalars: dict[str, jax.Array]
     ) -> training.State:
-        cell, net, optimizer, found = built(scalars)
+        cell, net, optimizer, pairs = build_run(scalars)
         loss = plain = tasks.batch_loss(net, task)
-        for name, remedy in found:
+        for name, remedy in pairs:
             if remedy.penalty:
                 penalty = remedy.penalty(cell, plain)
                 loss = remedies.penalized(loss, scalars[name], penalty, name=name, has_aux=True)
@@ -136,7 +135,7 @@ def compiled(run: Run) -> Programs:
     def evaluate(
         seed: jax.Array, params: Any, scalars: dict[str, jax.Array]
     ) -> tuple[jax.Array, ...]:
-        _, net, _, _ = built(scalars)
+        _, net, _, _ = build_run(scalars)
         loss = tasks.batch_loss(net, task)
         key = key_for(seed, f"evaluation {run.task}")
         if task.held_out is not None:
@@ -144,8 +143,8 @@ def compiled(run: Run) -> Programs:
         else:
             fresh = tasks.batch_sampler(task, run.evaluation, jnp.float32)(key, 0)
         value, aux = loss(params, fresh)
-        traced = tasks.batch_sampler(task, run.batch, jnp.float32)(key, 1)
-        out = tracing.trace(loss, argnums=(), has_aux=True)(params, traced)
+        batch = tasks.batch_sampler(task, run.batch, jnp.float32)(key, 1)
+        out = tracing.trace(loss, argnums=(), has_aux=True)(params, batch)
         return value, aux["error"], out.scans[0].log_norm
 
     return Programs(each(start), each(advance), each(evaluate))

@@ -11,8 +11,8 @@ import numpy as np
 
 from gradlab import decay, frames, tasks
 from gradlab.grid import Run, Tell
-from gradlab.sweeps.gradients.curves import PRECISION, pinned
-from gradlab.sweeps.training.programs import compiled, kind_of, scalars_of, task_of
+from gradlab.sweeps.gradients.curves import PRECISION, pin_settings
+from gradlab.sweeps.training.programs import compile_programs, kind_of, scalars_of, task_of
 
 
 class Point(NamedTuple):
@@ -49,25 +49,25 @@ def train(batch: Sequence[Run], tell: Tell) -> list[dict[str, Any]]:
         name: jnp.asarray([each[name] for each in numbers], jnp.float32) for name in numbers[0]
     }
     points: list[list[Point]] = [[] for _ in batch]
-    ended, bad = np.zeros(len(batch), bool), np.zeros(len(batch), int)
-    with pinned():
-        programs = compiled(kind_of(first))
+    is_done, bad = np.zeros(len(batch), bool), np.zeros(len(batch), int)
+    with pin_settings():
+        programs = compile_programs(kind_of(first))
         states = programs.start(seeds, scalars)
-        for done in range(0, first.updates + 1, first.evaluate_every):
-            measured = programs.evaluate(seeds, states.params, scalars)
-            losses, errors, curves = (np.asarray(x, np.float64) for x in measured)
+        for update in range(0, first.updates + 1, first.evaluate_every):
+            evaluation = programs.evaluate(seeds, states.params, scalars)
+            losses, errors, curves = (np.asarray(x, np.float64) for x in evaluation)
             bad = np.asarray(states.first_nonfinite_step)
-            for i in np.flatnonzero(~ended):
-                # The update that failed was not made, and nothing was after it. Where none was made
-                # since the last evaluation, this one is of the same parameters.
-                updates = bad[i] - 1 if bad[i] else done
+            for i in np.flatnonzero(~is_done):
+                # Training stops before a nonfinite update. If that was the first one since the last
+                # evaluation, the parameters are the same: add no second point.
+                updates = bad[i] - 1 if bad[i] else update
                 if not points[i] or updates > points[i][-1].updates:
                     points[i].append(Point(int(updates), losses[i], errors[i], curves[i]))
-                ended[i] = errors[i] <= task.solved or bad[i] > 0
-            if ended.all() or done + first.evaluate_every > first.updates:
+                is_done[i] = errors[i] <= task.solved or bad[i] > 0
+            if is_done.all() or update + first.evaluate_every > first.updates:
                 break
-            tell(f"{label(first)} update {done} loss {losses.min():.3g}")
-            states = programs.advance(jnp.asarray(~ended), states, scalars)
+            tell(f"{label(first)} update {update} loss {losses.min():.3g}")
+            states = programs.advance(jnp.asarray(~is_done), states, scalars)
     rows = zip(points, bad.tolist(), strict=True)
     return [_row(task, line, step) for line, step in rows]
 
@@ -87,7 +87,7 @@ def _row(task: tasks.Task, points: list[Point], bad: int) -> dict[str, Any]:
         "trained": last.updates,
         "loss": last.loss,
         "error": last.error,
-        # NaN where a loss is, wherever it stands.
+        # np.min propagates NaN, Python's min would depend on the order.
         "best_loss": float(np.min([point.loss for point in points])),
         "baseline": min(task.baselines.values()),
         "rate_before": rates[0],
