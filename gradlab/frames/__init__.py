@@ -25,7 +25,7 @@ from gradlab.frames.kinds import KINDS, describe, open_schema, schema_of
 from gradlab.frames.reading import FORMAT as FORMAT
 from gradlab.frames.reading import blocks as blocks
 from gradlab.frames.reading import count as count
-from gradlab.frames.reading import opened as opened
+from gradlab.frames.reading import open_file as open_file
 from gradlab.frames.reading import read, read_summary, to_csv
 from gradlab.frames.reading import read_frame as read_frame
 from gradlab.frames.reading import read_manifest as read_manifest

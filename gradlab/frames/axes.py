@@ -36,16 +36,16 @@ def _finite(value: float) -> float:
 
 def _json(value: Any) -> Any:
     """A JSON value in a form that can be compared and hashed."""
-    return _frozen(value, 0)
+    return _freeze(value, 0)
 
 
-def _frozen(value: Any, depth: int) -> Any:
+def _freeze(value: Any, depth: int) -> Any:
     if depth > DEEPEST:
         raise ValueError(f"must have at most {DEEPEST} levels of lists and tables")
     if isinstance(value, list | tuple):
-        return tuple(_frozen(each, depth + 1) for each in value)
+        return tuple(_freeze(each, depth + 1) for each in value)
     if isinstance(value, dict):
-        pairs = ((str(k), _frozen(v, depth + 1)) for k, v in value.items())
+        pairs = ((str(k), _freeze(v, depth + 1)) for k, v in value.items())
         return tuple(sorted(pairs, key=lambda pair: pair[0]))
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"must be finite, got {value}")

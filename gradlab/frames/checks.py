@@ -42,8 +42,8 @@ def _part(each: Any, batched: bool) -> pd.DataFrame:
             },
         }
     )
-    known = part.difference.notna()
-    part["agrees"] = (part.difference <= part.allowed).astype("boolean").where(known, pd.NA)
+    exists = part.difference.notna()
+    part["agrees"] = (part.difference <= part.allowed).astype("boolean").where(exists, pd.NA)
     if not each.recurrence:
         part["step"] = pd.NA
     elif batched:

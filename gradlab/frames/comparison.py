@@ -61,19 +61,19 @@ def compare(summary: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
             units = np.where(differs > 0, differs / bound, 0.0)
         units[beyond & ~np.isfinite(units)] = np.inf
         worst = int(np.argmax(units)) if len(units) else None
-        shown = (0.0, 0.0) if worst is None else (float(differs[worst]), float(bound[worst]))
-        rows.append((name, *shown, int(beyond.sum()), not beyond.any()))
+        extremes = (0.0, 0.0) if worst is None else (float(differs[worst]), float(bound[worst]))
+        rows.append((name, *extremes, int(beyond.sum()), not beyond.any()))
     return pd.DataFrame(rows, columns=["column", "difference", "tolerance", "points", "agrees"])
 
 
 def _points(summary: pd.DataFrame) -> pd.DataFrame:
     keys = list(AXES)
     try:
-        typed = summary.astype({key: RUNS[key].dtype for key in keys})
-        typed = typed.astype({name: statistic.dtype for name, statistic in SUMMARY.items()})
+        table = summary.astype({key: RUNS[key].dtype for key in keys})
+        table = table.astype({name: statistic.dtype for name, statistic in SUMMARY.items()})
     except (TypeError, ValueError) as error:
         raise ValueError(f"a summary has something else than numbers: {error}") from None
-    return typed.set_index(keys).sort_index()
+    return table.set_index(keys).sort_index()
 
 
 def _levels(points: pd.DataFrame) -> pd.DataFrame:

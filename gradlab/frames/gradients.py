@@ -218,8 +218,8 @@ def _extended_rate(runs: pd.DataFrame) -> pd.Series:
 
 
 def _disagreement(points: pd.DataFrame) -> pd.Series:
-    expected = points["predicted_rate"] + points["predicted_bias"]
-    return (points["rate_mean"] - expected) / error_of_mean(points) + 0.0
+    prediction = points["predicted_rate"] + points["predicted_bias"]
+    return (points["rate_mean"] - prediction) / error_of_mean(points) + 0.0
 
 
 SUMMARY: dict[str, Statistic] = {
@@ -369,10 +369,10 @@ def verdicts(points: pd.DataFrame) -> pd.DataFrame:
     for length in sorted(points["length"].unique()):
         at = points[points["length"] == length]
         groups = [at[key] for key in keys]
-        measured = (at["runs"] * (1 - at["failed"])).round().groupby(groups).sum()
+        totals = (at["runs"] * (1 - at["failed"])).round().groupby(groups).sum()
         for verdict in ("vanishing", "exploding", "nonfinite"):
             counts = (at[verdict] * at["runs"]).round().groupby(groups).sum()
-            columns[f"{verdict}_{length}"] = counts / measured.where(measured > 0)
+            columns[f"{verdict}_{length}"] = counts / totals.where(totals > 0)
     return pd.DataFrame(columns).rename_axis(keys).reset_index()
 
 

@@ -21,14 +21,14 @@ STATUS = Column("str", "", "ok, or failed (not measured)", True)
 
 def open_schema(kind: str, axes: tuple[Axis, ...]) -> Schema:
     """The schema of a measurement of the user's own, whose columns are known once it has run."""
-    measured: Columns = {"status": STATUS, "reason": REASON}
-    return Schema(kind, axes, measured, {}, summarize_all, is_open=True)
+    columns: Columns = {"status": STATUS, "reason": REASON}
+    return Schema(kind, axes, columns, {}, summarize_all, is_open=True)
 
 
 def describe(schema: Schema) -> dict[str, Any]:
-    """What a manifest has to say for `schema_of` to know the schema again."""
-    known = KINDS.get(schema.kind)
-    own = {axis.name for axis in known.axes} if known else set()
+    """What a manifest needs so that `schema_of` can restore the schema."""
+    base = KINDS.get(schema.kind)
+    own = {axis.name for axis in base.axes} if base else set()
     axes = [
         {
             "name": axis.name,
@@ -40,14 +40,14 @@ def describe(schema: Schema) -> dict[str, Any]:
         for axis in schema.axes
         if axis.name not in own
     ]
-    if known:
+    if base:
         return {"axes": axes} if axes else {}
     columns = {"runs": schema.measured, **schema.others}
-    described = {
+    content = {
         frame: {name: column._asdict() for name, column in fields.items()}
         for frame, fields in columns.items()
     }
-    return {"axes": axes, "columns": described}
+    return {"axes": axes, "columns": content}
 
 
 def schema_of(manifest: Mapping[str, Any], place: str = "manifest.json") -> Schema:
@@ -65,16 +65,16 @@ def schema_of(manifest: Mapping[str, Any], place: str = "manifest.json") -> Sche
 def _schema_of(manifest: Mapping[str, Any], place: str) -> Schema:
     kind = manifest.get("kind", "gradients")
     axes = tuple(Axis(type=Json, optional=True, **axis) for axis in manifest.get("axes", ()))
-    described = manifest.get("columns")
+    declarations = manifest.get("columns")
     # Only a measurement of the user's own describes its columns.
-    if described is None or kind in KINDS:
+    if declarations is None or kind in KINDS:
         _names.choose(f"kind of results in {place}:", kind, KINDS)
         return KINDS[kind].extend(axes)
     columns = {
         frame: {name: Column(**column) for name, column in fields.items()}
-        for frame, fields in described.items()
+        for frame, fields in declarations.items()
     }
-    measured = columns.pop("runs", {})
+    runs = columns.pop("runs", {})
     if not isinstance(kind, str):
         raise TypeError(f"the kind is {kind!r}")
-    return Schema(kind, axes, measured, columns, summarize_all)
+    return Schema(kind, axes, runs, columns, summarize_all)

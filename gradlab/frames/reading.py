@@ -42,10 +42,10 @@ def read(
 
     Args:
         dir: a folder on this machine, or an fsspec address such as s3://bucket/sweep.
-        columns: the columns wanted; each frame has those of them that it knows, in its own order,
+        columns: the columns to read; each frame has those of them that it knows, in its own order,
             and `run_id`. A frame other than runs that has none of them comes without rows. All
             columns by default.
-        where: conditions that must all hold, column -> what is wanted: a value, a list of values,
+        where: conditions that must all hold, column -> condition: a value, a list of values,
             or `slice(low, high)` for a range with both ends in it, either of which may be None;
             None as a value, or in a list, stands for a missing one. A condition on a column of runs
             chooses runs, and all frames are about the chosen runs only; one on another column
@@ -59,7 +59,7 @@ def read(
     Raises:
         ValueError: where a file is missing, damaged, does not fit the schema or was written by a
             newer gradlab; where a column is not known or is asked for a value of another type;
-            where no run is left since none has a text that is wanted of an axis or a label.
+            where no run is left since none has the text in a condition on an axis or a label.
 
     The files are read piece by piece, so a part of a large folder takes the memory of that part.
 
@@ -88,33 +88,33 @@ def read(
     manifest = read_manifest(folder)
     warn_unfinished(folder, manifest)
     about = schema_of(manifest)
-    known = about.frames
+    frames = about.frames
     # Where two frames have a column of one name, that of runs counts.
-    every = {name: field for frame in reversed(known.values()) for name, field in frame.items()}
+    every = {name: field for frame in reversed(frames.values()) for name, field in frame.items()}
     if isinstance(columns, str) or not isinstance(columns, Iterable | None):
         raise ValueError(f"columns is a list of names, got {_names.show(columns)}")
     if where is not None and not isinstance(where, Mapping):
-        shown = _names.show(where)
-        raise ValueError(f"where is a mapping of columns to what is wanted, got {shown}")
-    wanted = None if columns is None else {"run_id", *columns}
-    for name in wanted or ():
+        text = _names.show(where)
+        raise ValueError(f"where is a mapping of columns to what is wanted, got {text}")
+    selection = None if columns is None else {"run_id", *columns}
+    for name in selection or ():
         _names.choose("column", name, every)
     # Make lists of iterators: every frame reads the values again.
     where = {k: list(v) if isinstance(v, Iterator) else v for k, v in (where or {}).items()}
     for name, value in where.items():
         _names.choose("column in where", name, every)
         _condition(name, every[name], value)
-    chosen = {name: value for name, value in where.items() if name in known["runs"]}
-    others = {name: value for name, value in where.items() if name not in chosen}
+    run_conditions = {name: value for name, value in where.items() if name in frames["runs"]}
+    others = {name: value for name, value in where.items() if name not in run_conditions}
     tables: dict[str, pd.DataFrame] = {}
     ids = None
-    for frame, fields in known.items():
-        names = [name for name in fields if wanted is None or name in wanted]
+    for frame, fields in frames.items():
+        names = [name for name in fields if selection is None or name in selection]
         if frame == "runs":
-            tables[frame] = read_frame(folder, about, frame, names, chosen)
+            tables[frame] = read_frame(folder, about, frame, names, run_conditions)
             if tables[frame].empty:
-                _refuse_misspelt(folder, about, chosen, names_of or {})
-            ids = tables[frame]["run_id"] if chosen else None
+                _refuse_misspelt(folder, about, run_conditions, names_of or {})
+            ids = tables[frame]["run_id"] if run_conditions else None
         elif names == ["run_id"]:
             tables[frame] = schema.coerce([], {"run_id": fields["run_id"]}, frame)
         else:
@@ -127,19 +127,19 @@ def read(
 
 
 def _refuse_misspelt(folder: Folder, about: Schema, where: Mapping[str, Any], names: Names) -> None:
-    """Refuse a text that no run could have: a misspelt one would choose none without a word."""
-    for name, wanted in where.items():
+    """Refuse a text that no run could have: a misspelt one would silently choose no run."""
+    for name, condition in where.items():
         valid = _valid(about, name, names)
-        texts = [each for each in _listed(wanted) if isinstance(each, str)]
+        texts = [each for each in _to_list(condition) if isinstance(each, str)]
         if valid is None or set(texts).issubset(valid):
             continue
-        known = read_frame(folder, about, "runs", [name])[name].dropna().unique()
-        for text in texts if len(known) else ():
-            _names.choose(f"{name} in where", text, {*valid, *known})
+        present = read_frame(folder, about, "runs", [name])[name].dropna().unique()
+        for text in texts if len(present) else ():
+            _names.choose(f"{name} in where", text, {*valid, *present})
 
 
 def _valid(about: Schema, name: str, names: Names) -> Iterable[str] | None:
-    """What else than the texts of a folder a column may hold; None where that is not known."""
+    """The texts that a column may hold besides those of a folder; None if they are not known."""
     if name in schema.LABELS:
         return schema.LABELS[name]
     axis = next((axis for axis in about.axes if axis.name == name), None)
@@ -150,10 +150,10 @@ def _valid(about: Schema, name: str, names: Names) -> Iterable[str] | None:
     return names[axis.choices]() if axis.choices in names else None if axis.choices else ()
 
 
-def _listed(wanted: Any) -> list[Any]:
-    """What a condition wants a column to be, but for a range."""
-    several = isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes | Mapping)
-    return [] if isinstance(wanted, slice) else list(wanted) if several else [wanted]
+def _to_list(condition: Any) -> list[Any]:
+    """The values of a condition as a list; none for a range."""
+    several = isinstance(condition, Iterable) and not isinstance(condition, str | bytes | Mapping)
+    return [] if isinstance(condition, slice) else list(condition) if several else [condition]
 
 
 def read_frame(
@@ -166,7 +166,7 @@ def read_frame(
 ) -> pd.DataFrame:
     """One frame of a folder, or a part of it: `columns` and `where` are those of `read`.
 
-    `about` is the schema that the manifest says, and `ids` the runs that are wanted, or all.
+    `about` is the schema from the manifest, and `ids` are the runs to read, or None for all.
     """
     fields = about.frames[frame]
     columns = list(fields if columns is None else columns)
@@ -199,9 +199,9 @@ def read_summary(dir: str | Path | Folder) -> pd.DataFrame:
     """The points of the sweep in `dir`: what `summary` or `trained_summary` of its runs gives."""
     folder = dir if isinstance(dir, Folder) else Folder(dir)
     about = schema_of(read_manifest(folder))
-    # Of the other columns of runs it holds medians over the seeds, which are floats.
+    # The other columns are statistics over the seeds: floats.
     dtypes = {n: c.dtype for n, c in about.runs.items() if n in (*about.point, "theory")}
-    with opened(folder, "summary.csv") as file:
+    with open_file(folder, "summary.csv") as file:
         return pd.read_csv(io.BytesIO(file.read()), dtype=dtypes)
 
 
@@ -213,7 +213,7 @@ def blocks(
     where: Mapping[str, Any] | None = None,
     ids: Iterable[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """What `read_frame` gives, piece by piece, as tables of pyarrow."""
+    """Read a frame as `read_frame` does, piece by piece, as tables of pyarrow."""
     fields = about.frames[frame]
     whole = schema.arrow_schema(fields)
     shape = pa.schema([whole.field(name) for name in columns])
@@ -223,7 +223,7 @@ def blocks(
         conditions.append(pc.field("run_id").isin(among))
     rows = functools.reduce(operator.and_, conditions) if conditions else None
     name = f"{frame}.parquet"
-    with _verified(folder, name) as file:
+    with _open_verified(folder, name) as file:
         with _damage_in(folder, name):
             parquet = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, "r"))
             present = parquet.physical_schema.names
@@ -231,7 +231,7 @@ def blocks(
         for column in present:
             if not column.startswith("__index_level_"):
                 _names.choose(f"column of {frame}", column, fields)
-        # Of fewer runs than row groups most groups hold none, and counting reads run_id alone.
+        # With fewer runs than row groups most groups hold none of them; counting reads only run_id.
         sparse = among is not None and len(among) < len(groups)
         for group in groups:
             with _damage_in(folder, name):
@@ -244,17 +244,17 @@ def blocks(
 def count(folder: Folder, frame: str) -> int:
     """How many rows a frame of a folder has."""
     name = f"{frame}.parquet"
-    with opened(folder, name) as file:
+    with open_file(folder, name) as file:
         return pq.read_metadata(file).num_rows
 
 
-def _condition(name: str, column: Column, wanted: Any) -> pc.Expression:
-    """Which rows of a column are wanted, as an expression of pyarrow's."""
+def _condition(name: str, column: Column, condition: Any) -> pc.Expression:
+    """The rows that meet a condition on a column, as an expression of pyarrow's."""
     field = pc.field(name)
     missing = field.is_null(nan_is_null=True)
     kind = schema.arrow_schema({name: column}).field(name).type
 
-    def typed(values: list[Any]) -> pa.Array:
+    def to_array(values: list[Any]) -> pa.Array:
         try:
             array = pa.array(values, kind)
             # pyarrow truncates 1.5 to 1 in a list of integers.
@@ -262,31 +262,31 @@ def _condition(name: str, column: Column, wanted: Any) -> pc.Expression:
                 raise ValueError("not an integer")
             return array
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            shown = ", ".join(map(_names.show, values[:5]))
+            text = ", ".join(map(_names.show, values[:5]))
             raise ValueError(
-                f"where: column {name!r} is {column.dtype}, got {shown}; valid: a value of that "
+                f"where: column {name!r} is {column.dtype}, got {text}; valid: a value of that "
                 "type, None, a list of them, or slice(low, high)"
             ) from None
 
     def bound(end: Any) -> pa.Scalar:
         # The bounds of integers may be floats.
         is_float = pa.types.is_integer(kind) and isinstance(end, float | np.floating)
-        return pa.scalar(float(end)) if is_float else typed([end])[0]
+        return pa.scalar(float(end)) if is_float else to_array([end])[0]
 
-    if isinstance(wanted, slice):
-        if wanted.step is not None:
+    if isinstance(condition, slice):
+        if condition.step is not None:
             raise ValueError(f"where: a range of {name!r} has two ends and no step")
         rows = ~missing
-        if wanted.start is not None:
-            rows &= field >= bound(wanted.start)
-        if wanted.stop is not None:
-            rows &= field <= bound(wanted.stop)
+        if condition.start is not None:
+            rows &= field >= bound(condition.start)
+        if condition.stop is not None:
+            rows &= field <= bound(condition.stop)
         return rows
-    if isinstance(wanted, np.ndarray) and wanted.ndim == 0:
-        wanted = wanted.item()
-    values = _listed(wanted)
+    if isinstance(condition, np.ndarray) and condition.ndim == 0:
+        condition = condition.item()
+    values = _to_list(condition)
     present = [v for v in values if not (v is None or v is pd.NA or v != v)]
-    rows = field.isin(typed(present))
+    rows = field.isin(to_array(present))
     return rows | missing if len(present) < len(values) else rows
 
 
@@ -296,24 +296,24 @@ def _pandas(parts: list[pa.Table], fields: dict[str, Column], frame: str) -> pd.
     table = pa.concat_tables(parts)
     parts.clear()
     # self_destruct frees each column as soon as pandas has it.
-    found = table.to_pandas(split_blocks=True, self_destruct=True)
+    rows = table.to_pandas(split_blocks=True, self_destruct=True)
     del table
-    return schema.coerce(found, fields, frame)
+    return schema.coerce(rows, fields, frame)
 
 
 @contextlib.contextmanager
-def opened(folder: Folder, name: str) -> Iterator[Any]:
+def open_file(folder: Folder, name: str) -> Iterator[Any]:
     """Open a frame's file or summary.csv for reading, and verify the sums that the manifest has.
 
     Raises:
         ValueError: where it is missing, or damaged: found here, or in the body of the `with`.
     """
-    with _verified(folder, name) as file, _damage_in(folder, name):
+    with _open_verified(folder, name) as file, _damage_in(folder, name):
         yield file
 
 
 @contextlib.contextmanager
-def _verified(folder: Folder, name: str) -> Iterator[Any]:
+def _open_verified(folder: Folder, name: str) -> Iterator[Any]:
     blocks, files = _sums_of(folder)
     try:
         file = folder.open(name)
@@ -337,8 +337,7 @@ def _sums_of(folder: Folder) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     except _manifest.Missing:
         return {}, {}
     blocks, files = (
-        found if isinstance(found := manifest.get(name), dict) else {}
-        for name in ("blocks", "files")
+        sums if isinstance(sums := manifest.get(name), dict) else {} for name in ("blocks", "files")
     )
     return blocks, files
 

@@ -93,16 +93,16 @@ class Schema(NamedTuple):
         """The schema with the columns that rows bring, where it is open; else as it is."""
         if not self.is_open:
             return self
-        known = {*self.runs}
-        measured, others = dict(self.measured), {k: dict(v) for k, v in self.others.items()}
+        own = {*self.runs}
+        columns, others = dict(self.measured), {k: dict(v) for k, v in self.others.items()}
         for row in rows:
             for name, value in row.items():
                 if isinstance(value, Mapping):
                     fields = others.setdefault(name, {})
                     fields |= {column: NUMBER for column in value if column not in fields}
-                elif name not in known:
-                    measured.setdefault(name, NUMBER)
-        return self._replace(measured=measured, others=others)
+                elif name not in own:
+                    columns.setdefault(name, NUMBER)
+        return self._replace(measured=columns, others=others)
 
     @property
     def runs(self) -> Columns:
@@ -263,8 +263,8 @@ def _html(title: str, fields: Mapping[str, Any]) -> str:
     runs = fields["runs"]
     most = runs.head(_ROWS)
     differ = [name for name in runs if name == "run_id" or most[name].nunique(dropna=False) > 1]
-    shown = most[differ[:_COLUMNS]].to_html(index=False, border=0)
-    return _show.table(title, _facts(fields), f"<p>The first runs, where they differ:</p>{shown}")
+    table = most[differ[:_COLUMNS]].to_html(index=False, border=0)
+    return _show.table(title, _facts(fields), f"<p>The first runs, where they differ:</p>{table}")
 
 
 # What a notebook shows of the runs.
@@ -290,7 +290,7 @@ def coerce(records: Records, schema: Columns, what: str) -> pd.DataFrame:
                 if column.dtype == "int64":  # a plain cast would truncate 1.5 to 1
                     values = values.astype("Int64")
                 values = values.astype(column.dtype)
-                # A sum with 0 has no sign at 0: no frame says -0.0.
+                # Adding 0.0 turns -0.0 into 0.0.
                 columns[name] = values + 0.0 if column.dtype == "float64" else values
             except (TypeError, ValueError) as error:
                 raise ValueError(
@@ -306,11 +306,11 @@ def coerce(records: Records, schema: Columns, what: str) -> pd.DataFrame:
 
 
 def arrow_schema(schema: Columns) -> pa.Schema:
-    """The columns as pyarrow has them, with the note by which pandas finds its dtypes again."""
+    """The columns as a schema of pyarrow, with the metadata from which pandas restores dtypes."""
     return _arrow_schema(tuple((name, column.dtype) for name, column in schema.items()))
 
 
-# A sweep asks twice for each of its chunks, and a frame of seventy columns takes 0.05 s.
+# Cached: sweeps call it twice per chunk, and it takes 0.05 s for seventy columns.
 @functools.lru_cache(64)
 def _arrow_schema(dtypes: tuple[tuple[str, str], ...]) -> pa.Schema:
     empty = coerce([], {name: Column(dtype, "", "") for name, dtype in dtypes}, "")
@@ -353,5 +353,5 @@ def lags(length: int) -> np.ndarray:
         raise ValueError(f"length must be at least 1, got {length}")
     last = length - 1
     octaves = np.log2(max(last, 64) / 64)
-    spaced = np.rint(64 * 2 ** (np.arange(1, np.floor(16 * octaves) + 1) / 16)).astype(np.int64)
-    return np.unique(np.concatenate([np.arange(min(last, 64) + 1), spaced, [last]]))
+    sparse = np.rint(64 * 2 ** (np.arange(1, np.floor(16 * octaves) + 1) / 16)).astype(np.int64)
+    return np.unique(np.concatenate([np.arange(min(last, 64) + 1), sparse, [last]]))

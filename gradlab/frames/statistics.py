@@ -64,8 +64,8 @@ def summarize(
     """A row per point, in the order of the runs: `schema.point`, then the statistics."""
     keys = [runs[name] for name in schema.order]
     table = pd.DataFrame({name: s.values(runs) for name, s in statistics.items() if s.over})
-    grouped = table.groupby(keys, dropna=False, sort=True, observed=True)
-    points = pd.DataFrame(grouped.agg({name: statistics[name].over for name in table}))
+    groups = table.groupby(keys, dropna=False, sort=True, observed=True)
+    points = pd.DataFrame(groups.agg({name: statistics[name].over for name in table}))
     complete = [name for name in table if statistics[name].complete]
     lacks = table[complete].isna().mul((runs["status"] != "failed").to_numpy(bool), axis=0)
     lacks = lacks.groupby(keys, dropna=False, sort=True, observed=True).any().astype(bool)

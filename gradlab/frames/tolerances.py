@@ -4,7 +4,8 @@ Two machines round float32 differently. What is counted, named or computed in fl
 all the same. What is measured moves by the roundings of one step, and by those of earlier steps as
 far as the network amplifies them: past e^16 nothing is left of a state but its statistics, and a
 rate is that of another stretch of the same process. A rule takes the points and gives a bound for
-each: `bound = rounding + min(amplified, resampled)`. No bound was fitted to a measured difference.
+each: `bound = rounding + min(amplification, sampling_error)`. No bound was fitted to a measured
+difference.
 """
 
 # pyright: reportAttributeAccessIssue=false, reportReturnType=false, reportOperatorIssue=false
@@ -56,9 +57,9 @@ def _rate(points: pd.DataFrame, errors: float | np.ndarray) -> np.ndarray:
     """
     unit, length = _unit(points), points["length"].to_numpy(float)
     growth = np.clip(length * points["rate_max"].to_numpy(float), 0, 50)
-    amplified = unit * length * np.exp(np.nan_to_num(growth))
-    resampled = DEVIATIONS * np.sqrt(2) * errors * points["rate_stderr_max"].to_numpy(float)
-    return unit + np.fmin(amplified, resampled)
+    amplification = unit * length * np.exp(np.nan_to_num(growth))
+    sampling_error = DEVIATIONS * np.sqrt(2) * errors * points["rate_stderr_max"].to_numpy(float)
+    return unit + np.fmin(amplification, sampling_error)
 
 
 def extreme_rate(points: pd.DataFrame) -> np.ndarray:
@@ -85,13 +86,13 @@ def stderr(points: pd.DataFrame) -> np.ndarray:
 def disagreement(points: pd.DataFrame) -> np.ndarray:
     """That of a fraction whose numerator is the mean rate and whose denominator is sd / √n.
 
-    Where the spread between seeds is no larger than what it may move by, the fraction has no bound.
+    Where the spread between seeds is no larger than its own bound, the fraction has no bound.
     """
-    spread, moved = points["rate_sd"].to_numpy(float), extreme_rate(points)
+    spread, change = points["rate_sd"].to_numpy(float), extreme_rate(points)
     roots = np.sqrt(points["rate_runs"].to_numpy(float))
     numerator = roots * (mean_rate(points) + predicted(points))
-    denominator = np.where(spread > moved, spread - moved, np.nan)
-    bound = (numerator + np.abs(points["disagreement"].to_numpy(float)) * moved) / denominator
+    denominator = np.where(spread > change, spread - change, np.nan)
+    bound = (numerator + np.abs(points["disagreement"].to_numpy(float)) * change) / denominator
     return np.nan_to_num(bound, nan=np.inf)
 
 
@@ -104,12 +105,12 @@ def _in_reach(points: pd.DataFrame) -> np.ndarray:
     """Where some run may pass e^±16 on one machine and not on another: its log-norm moves by more
     than a twentieth of a nat, and it comes as near to the border as it moves."""
     length = points["length"].to_numpy(float)
-    moved = length * extreme_rate(points)
+    change = length * extreme_rate(points)
     low, high = (length * points[f"rate_{end}"].to_numpy(float) for end in ("min", "max"))
     # The rate leaves out a tenth of the steps at either end: e^16 may be reached on the way.
-    low, high = low - moved - HORIZON / 4, high + moved + HORIZON / 4
+    low, high = low - change - HORIZON / 4, high + change + HORIZON / 4
     near = ((low < border) & (border < high) for border in (-HORIZON, HORIZON))
-    return (moved > 0.05) & np.logical_or(*near)
+    return (change > 0.05) & np.logical_or(*near)
 
 
 def share(points: pd.DataFrame) -> np.ndarray:

@@ -99,9 +99,9 @@ def metrics(training: Any) -> pd.DataFrame:
     """
     table = pd.DataFrame({name: np.asarray(v, np.float64) for name, v in training.metrics.items()})
     table.insert(0, "training_step", np.arange(1, len(table) + 1))
-    recorded = _record_columns(training)
-    if len(recorded):
-        table = table.merge(recorded, "outer", "training_step").sort_values("training_step")
+    record_columns = _record_columns(training)
+    if len(record_columns):
+        table = table.merge(record_columns, "outer", "training_step").sort_values("training_step")
         table = table.reset_index(drop=True)
     others = [str(name) for name in table.columns if name not in METRICS]
     table = table.reindex(columns=[*METRICS, *others])
@@ -183,7 +183,7 @@ def _scan_frame(scan: Any) -> pd.DataFrame:
         common["sample"] = index[-1]
     common["step"] = step
     common["lag"] = step - 1 if scan.reverse else scan.length - step
-    # A tap has neither parts nor leaves, and the one leaf of a state is the whole of it.
+    # Taps have no leaves, and a single leaf is the whole state: no rows besides the total.
     leaves = getattr(scan, "leaves", {})
     rows = {
         name: {
