@@ -1,7 +1,7 @@
 """A PyTorch module or state_dict as arrays by name, without PyTorch.
 
-A parametrized weight is in a state_dict only as what it is computed from. A few of these say all
-that is needed; of the others the module itself gives the weight.
+A state_dict holds only the parts from which a parametrized weight is computed. For a few
+parametrizations these suffice; for the others the module itself computes the weight.
 """
 
 import copy
@@ -16,16 +16,16 @@ from gradlab._norms import widen
 
 # torch.nn.utils.parametrize registers "parametrizations.NAME.original"; its forerunners
 # (weight_norm, spectral_norm) and prune write "NAME_g" and the like beside the weight.
-PARAMETRIZED = re.compile(r"(.*?)parametrizations\.([^.]+)\.(.+)")
-SUFFIXED = re.compile(r"(.*(?:weight|bias)\w*)_(g|v|u|orig|mask)")
+PARAMETRIZATION = re.compile(r"(.*?)parametrizations\.([^.]+)\.(.+)")
+SUFFIX = re.compile(r"(.*(?:weight|bias)\w*)_(g|v|u|orig|mask)")
 
 
 class TorchWeights(Mapping[str, Any]):
     """The weights whose names begin with a prefix, by the rest of the name.
 
     >>> import numpy as np
-    >>> found = {"rnn.weight_g": np.ones((2, 1)), "rnn.weight_v": np.array([[3.0, 4.0], [0, 2.0]])}
-    >>> weights = TorchWeights("from_torch", found, "rnn.")
+    >>> state = {"rnn.weight_g": np.ones((2, 1)), "rnn.weight_v": np.array([[3.0, 4.0], [0, 2.0]])}
+    >>> weights = TorchWeights("from_torch", state, "rnn.")
     >>> list(weights), weights["weight"].round(3).tolist()
     (['weight'], [[0.6, 0.8], [0.0, 1.0]])
     """
@@ -61,7 +61,7 @@ class TorchWeights(Mapping[str, Any]):
         registered = any(part.startswith("original") for part in parts)
         if registered and self.module is not None:
             return self._compute(path, last)
-        # Only the metadata tell of a second parametrization on top of the first.
+        # A second parametrization on top of the first shows only in the metadata.
         stacked = f"{path}parametrizations.{last}.1" in self.metadata
         weight = None if stacked else self._recompute(parts)
         if weight is not None:
@@ -108,9 +108,9 @@ def split_name(key: str) -> tuple[str, str]:
     >>> split_name("weight_hh_l0_g"), split_name("bias")
     (('weight_hh_l0', 'g'), ('bias', ''))
     """
-    if match := PARAMETRIZED.fullmatch(key):
+    if match := PARAMETRIZATION.fullmatch(key):
         return match[1] + match[2], match[3]
-    if match := SUFFIXED.fullmatch(key):
+    if match := SUFFIX.fullmatch(key):
         return match[1], match[2]
     return key, ""
 

@@ -510,12 +510,12 @@ def shift_bias(init: Init, gate: int, hidden: int, shift: ArrayLike) -> Init:
     """
     rows = slice(gate * hidden, (gate + 1) * hidden)
 
-    def shifted(key: Array, dtype: DTypeLike | None = None) -> Params:
+    def init_with_shift(key: Array, dtype: DTypeLike | None = None) -> Params:
         params = init(key, dtype)
         b = params["bias"]
         return params | {"bias": b.at[rows].add(jnp.asarray(shift, b.dtype))}
 
-    return shifted
+    return init_with_shift
 
 
 def gate_retention(gate: int, hidden: int, sign: int = 1) -> Callable[[Params], Array]:

@@ -165,21 +165,21 @@ def from_torch(
     Source: the documentation of `torch.nn.LSTM` and `torch.nn.GRU`, "Variables".
     """
     who = "from_torch"
-    found = TorchWeights(who, state_dict, prefix)
+    weights = TorchWeights(who, state_dict, prefix)
     single = not layer and not reverse
-    if single and TORCH_LRU in found:
-        cell = _torch_lru(who, found, activation)
-        _warn_of_readout(who, found)
+    if single and TORCH_LRU in weights:
+        cell = _torch_lru(who, weights, activation)
+        _warn_of_readout(who, weights)
         return cell
     for first, kind in TORCH_MIN.items():
-        if single and f"{first}.weight" in found:
-            cell = _torch_min_gated(who, found, first, kind, activation)
-            _warn_of_readout(who, found)
+        if single and f"{first}.weight" in weights:
+            cell = _torch_min_gated(who, weights, first, kind, activation)
+            _warn_of_readout(who, weights)
             return cell
 
-    plain = "weight_hh" in found and single
+    plain = "weight_hh" in weights and single
     suffix = "" if plain else f"_l{layer}" + "_reverse" * reverse
-    own = [name for name in found if "." not in name]
+    own = [name for name in weights if "." not in name]
     _torch_needs(who, f"weight_hh{suffix}", own, TorchWeights(who, state_dict), prefix)
     for name in own:
         if not TORCH_KEY.fullmatch(name):
@@ -187,7 +187,7 @@ def from_torch(
                 f"{who}: unknown {prefix + name!r}; it knows weight_ih, weight_hh, weight_hr, "
                 "bias_ih, bias_hh"
             )
-    return _torch_rnn(who, found, suffix, _torch_activation(who, found, activation))
+    return _torch_rnn(who, weights, suffix, _torch_activation(who, weights, activation))
 
 
 def from_flax(params: Mapping[str, Any], *, activation: str | None = None) -> tuple[Cell, Params]:
@@ -229,17 +229,17 @@ def from_flax(params: Mapping[str, Any], *, activation: str | None = None) -> tu
         )
     layers = {name: _layer(who, name, layer) for name, layer in params.items() if layer is not None}
     if "dense_h" in layers or "dense_i" in layers:
-        layers, biased = _unstacked(who, layers)
+        layers, with_bias = _unstack_layers(who, layers)
         gates = _nearest(layers)[0]
     else:
         layers = {"if" if name == "if_" else name: layer for name, layer in layers.items()}
-        gates, biased = _nearest(layers)
+        gates, with_bias = _nearest(layers)
         if gates == ("f", "n") and "bias" in layers.get("hn", {}):
-            biased = (*biased, "hn")
+            with_bias = (*with_bias, "hn")
     _exactly(who, layers, [side + gate for side in "ih" for gate in gates])
 
     for name, layer in layers.items():
-        _exactly(who, layer, ["kernel", "bias"] if name in biased else ["kernel"], f"{name}/")
+        _exactly(who, layer, ["kernel", "bias"] if name in with_bias else ["kernel"], f"{name}/")
 
     first = f"i{gates[0]}"
     inputs, hidden = _shape(who, f"{first}/kernel", layers[first]["kernel"], 2)
@@ -248,10 +248,10 @@ def from_flax(params: Mapping[str, Any], *, activation: str | None = None) -> tu
         width = inputs if name.startswith("i") else hidden
         kernels[name] = _fits(who, f"{name}/kernel", layer["kernel"], (width, hidden)).T
         biases[name] = jnp.zeros(hidden, kernels[name].dtype)
-        if name in biased:
+        if name in with_bias:
             biases[name] = _fits(who, f"{name}/bias", layer["bias"], (hidden,))
 
-    tied = gates == ("f", "n") and "hn" in biased
+    tied = gates == ("f", "n") and "hn" in with_bias
     gates = ("f", "f", "n") if tied else gates
     W, U, b, b_hh = (
         jnp.concatenate([side[at + gate] for gate in gates])
@@ -284,16 +284,16 @@ def from_equinox(cell: Any) -> tuple[Cell, Params]:
     Source: `equinox/nn/_rnn.py`.
     """
     who = "from_equinox"
-    found = dict(cell) if isinstance(cell, Mapping) else dict(getattr(cell, "__dict__", {}))
-    W = to_array(who, "weight_hh", _present(who, "weight_hh", found))
+    weights = dict(cell) if isinstance(cell, Mapping) else dict(getattr(cell, "__dict__", {}))
+    W = to_array(who, "weight_hh", _present(who, "weight_hh", weights))
     gates, hidden = _gates(who, "weight_hh", W.shape, {3: GATES[3], 4: GATES[4]})
     rows = gates * hidden
-    U = _take(who, "weight_ih", found, (rows, None))
+    U = _take(who, "weight_ih", weights, (rows, None))
     b, b_hh = jnp.zeros(rows, W.dtype), jnp.zeros(rows, W.dtype)
-    if _present(who, "bias", found) is not None:
-        b = _take(who, "bias", found, (rows,))
+    if _present(who, "bias", weights) is not None:
+        b = _take(who, "bias", weights, (rows,))
         if gates == 3:
-            b_hh = b_hh.at[2 * hidden :].set(_take(who, "bias_n", found, (hidden,)))
+            b_hh = b_hh.at[2 * hidden :].set(_take(who, "bias_n", weights, (hidden,)))
     return _cell(who, gates, W, U, b, b_hh)
 
 
@@ -329,7 +329,7 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> 
     if len(modules) != 1:
         raise ValueError(
             f"{who} needs one module (a GRU, or an LSTM's linear) or two (a VanillaRNN's linear "
-            f"and linear_1) under prefix={prefix!r}, found {_listed(modules or params)}"
+            f"and linear_1) under prefix={prefix!r}, found {_join_names(modules or params)}"
         )
     ((module, weights),) = modules.items()
     at = f"{module}/"
@@ -342,7 +342,7 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> 
         if rest or not hidden or inputs < 1:
             raise ValueError(f"{who} needs {at}w of shape (D + H, 4·H), got {w.shape}")
         b = _fits(who, f"{at}b", weights["b"], (columns,))
-        U, W, b = (_ordered(p, (0, 2, 1, 3)) for p in (w[:inputs].T, w[inputs:].T, b))
+        U, W, b = (_reorder(p, (0, 2, 1, 3)) for p in (w[:inputs].T, w[inputs:].T, b))
         b = b.at[hidden : 2 * hidden].add(1)
         return _cell(who, 4, W, U, b)
 
@@ -351,9 +351,9 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], *, prefix: str = "") -> 
     _, hidden = _gates(who, f"{at}w_h", w_h.shape, {3: GATES[3]}, transposed=True)
     w_i = _fits(who, f"{at}w_i", weights["w_i"], (None, 3 * hidden))
     b = _fits(who, f"{at}b", weights["b"], (3 * hidden,))
-    turned = [_ordered(p, (1, 0, 2)) for p in (w_h.T, w_i.T, b)]
+    stacks = [_reorder(p, (1, 0, 2)) for p in (w_h.T, w_i.T, b)]
     update = slice(hidden, 2 * hidden)
-    W, U, b = (p.at[update].multiply(-1) for p in turned)
+    W, U, b = (p.at[update].multiply(-1) for p in stacks)
     return _cell(who, 3, W, U, b, before=True)
 
 
@@ -394,18 +394,18 @@ def from_keras(
             f"{who} needs 2 or 3 arrays (kernel, recurrent_kernel and bias), got {len(weights)}"
         )
     names = ["kernel", "recurrent_kernel", "bias"]
-    found = dict(zip(names, weights, strict=False))
-    kernel = to_array(who, "recurrent_kernel", found["recurrent_kernel"])
+    arrays = dict(zip(names, weights, strict=False))
+    kernel = to_array(who, "recurrent_kernel", arrays["recurrent_kernel"])
     gates, hidden = _gates(who, "recurrent_kernel", kernel.shape, GATES, transposed=True)
     rows = gates * hidden
-    U = _take(who, "kernel", found, (None, rows)).T
+    U = _take(who, "kernel", arrays, (None, rows)).T
     W, b, b_hh = kernel.T, jnp.zeros(rows, kernel.dtype), jnp.zeros(rows, kernel.dtype)
     if gates != 3:
-        b = _take(who, "bias", found, (rows,)) if "bias" in found else b
+        b = _take(who, "bias", arrays, (rows,)) if "bias" in arrays else b
         return _cell(who, gates, W, U, b, b_hh, activation=activation)
 
-    if "bias" in found:
-        bias = to_array(who, "bias", found["bias"])
+    if "bias" in arrays:
+        bias = to_array(who, "bias", arrays["bias"])
         after = bias.ndim == 2
         if reset_after not in (None, after):
             raise ValueError(
@@ -418,15 +418,15 @@ def from_keras(
         raise ValueError(f"{who} needs reset_after=True or False for a GRU without a bias")
     else:
         after = reset_after
-    W, U, b, b_hh = (_ordered(p, (1, 0, 2)) for p in (W, U, b, b_hh))
+    W, U, b, b_hh = (_reorder(p, (1, 0, 2)) for p in (W, U, b, b_hh))
     return _cell(who, 3, W, U, b, b_hh, activation=activation, before=not after)
 
 
 def _torch_needs(
-    who: str, needed: str, own: Sequence[str], everything: TorchWeights, prefix: str
+    who: str, key: str, own: Sequence[str], everything: TorchWeights, prefix: str
 ) -> None:
-    """Raise where the weight that says what a layer is is not under the prefix."""
-    if needed in own:
+    """Raise where `key`, the weight that identifies a layer, is not under the prefix."""
+    if key in own:
         return
     for name in everything:
         if name.startswith(prefix) and name.rpartition(".")[2] == "A_log":
@@ -434,48 +434,48 @@ def _torch_needs(
                 f"{who}: {name!r} is one of Mamba's selective state space, whose form no cell here "
                 "has; write its step in JAX, and gl.trace measures it"
             )
-    ends = [needed]
-    if needed == "weight_hh_l0":
+    ends = [key]
+    if key == "weight_hh_l0":
         ends += ["weight_hh", TORCH_LRU, *(f"{first}.weight" for first in TORCH_MIN)]
     pairs = ((name, end) for end in ends for name in everything if name.endswith(end))
     hints = sorted({name.removesuffix(end) for name, end in pairs} - {prefix})
     hint = f"; prefix={hints[0]!r} would find one" if hints else ""
-    raise ValueError(f"{who} needs {prefix + needed!r}, found {_listed(own or everything)}{hint}")
+    raise ValueError(f"{who} needs {prefix + key!r}, found {_join_names(own or everything)}{hint}")
 
 
-def _torch_activation(who: str, found: TorchWeights, activation: str | None) -> str | None:
+def _torch_activation(who: str, weights: TorchWeights, activation: str | None) -> str | None:
     """The nonlinearity of a plain RNN, which a module has and a state_dict has not."""
-    own = found.attribute("nonlinearity")
+    own = weights.attribute("nonlinearity")
     if None not in (own, activation) and own != activation:
         raise ValueError(f"{who}: the module has nonlinearity={own!r}, got {activation=}")
     return own if isinstance(own, str) else activation
 
 
 def _torch_rnn(
-    who: str, found: TorchWeights, suffix: str, activation: str | None
+    who: str, weights: TorchWeights, suffix: str, activation: str | None
 ) -> tuple[Cell, Params]:
     """One layer of torch.nn, or an IndRNN, whose recurrent weight is a vector."""
     at = f"weight_hh{suffix}"
-    W, R = to_array(who, at, found[at]), None
+    W, R = to_array(who, at, weights[at]), None
     if W.ndim == 1:
         gates, rows = 1, W.size
         W = _fits(who, at, W, (None,))
-    elif f"weight_hr{suffix}" in found:
-        R = _fits(who, f"weight_hr{suffix}", found[f"weight_hr{suffix}"], (None, None))
+    elif f"weight_hr{suffix}" in weights:
+        R = _fits(who, f"weight_hr{suffix}", weights[f"weight_hr{suffix}"], (None, None))
         gates, rows = 4, 4 * R.shape[1]
         W = _fits(who, at, W, (rows, R.shape[0]))
     else:
         gates, hidden = _gates(who, at, W.shape, GATES)
         rows = gates * hidden
-    U = _take(who, f"weight_ih{suffix}", found, (rows, None))
+    U = _take(who, f"weight_ih{suffix}", weights, (rows, None))
     b, b_hh = jnp.zeros(rows, W.dtype), jnp.zeros(rows, W.dtype)
     sides = [f"bias_{side}{suffix}" for side in ("ih", "hh")]
-    if any(name in found for name in sides):
-        b = _take(who, sides[0], found, (rows,))
-        if W.ndim == 2 or sides[1] in found:
-            b_hh = _take(who, sides[1], found, (rows,))
+    if any(name in weights for name in sides):
+        b = _take(who, sides[0], weights, (rows,))
+        if W.ndim == 2 or sides[1] in weights:
+            b_hh = _take(who, sides[1], weights, (rows,))
     if W.ndim == 1:
-        cell = indrnn(U.shape[1], rows, activation=_named(who, "an IndRNN", activation))
+        cell = indrnn(U.shape[1], rows, activation=_require_phi(who, "an IndRNN", activation))
         return cell, {"recurrent": W, "input": U, "bias": b + b_hh}
     if R is not None:
         _only_tanh(who, GATES[4], activation)
@@ -484,15 +484,15 @@ def _torch_rnn(
     return _cell(who, gates, W, U, b, b_hh, activation=activation)
 
 
-def _torch_lru(who: str, found: TorchWeights, activation: str | None) -> tuple[Cell, Params]:
+def _torch_lru(who: str, weights: TorchWeights, activation: str | None) -> tuple[Cell, Params]:
     if activation not in (None, "linear"):
         raise ValueError(f"{who}: an LRU is linear, got {activation=}")
     logs = ("nu_log", "theta_log", "gamma_log")
-    parts = ("B",) if "B" in found else ("B_re", "B_im")
-    _torch_exactly(who, found, (*logs, *parts))
-    hidden = _fits(who, "nu_log", found["nu_log"], (None,)).size
-    params = {name: _take(who, name, found, (hidden,)) for name in logs}
-    B = [_take(who, name, found, (hidden, None)) for name in parts]
+    parts = ("B",) if "B" in weights else ("B_re", "B_im")
+    _torch_exactly(who, weights, (*logs, *parts))
+    hidden = _fits(who, "nu_log", weights["nu_log"], (None,)).size
+    params = {name: _take(who, name, weights, (hidden,)) for name in logs}
+    B = [_take(who, name, weights, (hidden, None)) for name in parts]
     if len(B) == 1 and not jnp.iscomplexobj(B[0]):
         raise ValueError(f"{who} needs a complex B, got {B[0].dtype}")
     re, im = B if len(B) == 2 else (B[0].real, B[0].imag)
@@ -501,32 +501,32 @@ def _torch_lru(who: str, found: TorchWeights, activation: str | None) -> tuple[C
 
 
 def _torch_min_gated(
-    who: str, found: TorchWeights, first: str, kind: str, activation: str | None
+    who: str, weights: TorchWeights, first: str, kind: str, activation: str | None
 ) -> tuple[Cell, Params]:
     """minGRU or minLSTM, its blocks in one layer, the candidate's first, or each in its own."""
     layers = [first] if first.startswith("to_") else list(MIN_BLOCKS[kind])
-    weights, biases = ([f"{layer}.{leaf}" for layer in layers] for leaf in ("weight", "bias"))
-    is_biased = any(name in found for name in biases)
-    _torch_exactly(who, found, (*weights, *biases) if is_biased else weights)
+    keys, bias_keys = ([f"{layer}.{leaf}" for layer in layers] for leaf in ("weight", "bias"))
+    is_biased = any(name in weights for name in bias_keys)
+    _torch_exactly(who, weights, (*keys, *bias_keys) if is_biased else keys)
     gates = len(MIN_BLOCKS[kind])
-    blocks = [_fits(who, name, found[name], (None, None)) for name in weights]
+    blocks = [_fits(who, name, weights[name], (None, None)) for name in keys]
     rows = sum(len(block) for block in blocks)
     hidden, rest = divmod(rows, gates)
-    if "to_out.weight" in found:
-        hidden = _fits(who, "to_out.weight", found["to_out.weight"], (None, None)).shape[1]
+    if "to_out.weight" in weights:
+        hidden = _fits(who, "to_out.weight", weights["to_out.weight"], (None, None)).shape[1]
     if rest or rows != gates * hidden:
         raise ValueError(
-            f"{who} needs {weights[0]} of {gates}·H rows ({kind}), got {rows} rows"
-            + (f" and H = {hidden} by to_out.weight" if "to_out.weight" in found else "")
+            f"{who} needs {keys[0]} of {gates}·H rows ({kind}), got {rows} rows"
+            + (f" and H = {hidden} by to_out.weight" if "to_out.weight" in weights else "")
         )
     inputs = blocks[0].shape[1]
     per_layer = rows // len(layers)
-    U = jnp.concatenate([_fits(who, name, found[name], (per_layer, inputs)) for name in weights])
+    U = jnp.concatenate([_fits(who, name, weights[name], (per_layer, inputs)) for name in keys])
     b = jnp.zeros(rows, U.dtype)
     if is_biased:
-        b = jnp.concatenate([_take(who, name, found, (per_layer,)) for name in biases])
+        b = jnp.concatenate([_take(who, name, weights, (per_layer,)) for name in bias_keys])
     if len(layers) == 1:
-        U, b = (_ordered(p, (*range(1, gates), 0)) for p in (U, b))
+        U, b = (_reorder(p, (*range(1, gates), 0)) for p in (U, b))
     if activation not in CANDIDATES:
         raise ValueError(
             f"{who} needs activation='linear' or activation='positive' (the g of the forms in "
@@ -537,13 +537,13 @@ def _torch_min_gated(
     return build(inputs, hidden, candidate=activation), {"input": U, "bias": b}
 
 
-def _torch_exactly(who: str, found: TorchWeights, names: Iterable[str]) -> None:
+def _torch_exactly(who: str, weights: TorchWeights, names: Iterable[str]) -> None:
     """Raise for a name too many or too few, but for those of a readout."""
-    _exactly(who, {name: None for name in found if name not in READOUTS}, names)
+    _exactly(who, {name: None for name in weights if name not in READOUTS}, names)
 
 
-def _warn_of_readout(who: str, found: TorchWeights) -> None:
-    behind = [repr(name) for name in found if name in READOUTS]
+def _warn_of_readout(who: str, weights: TorchWeights) -> None:
+    behind = [repr(name) for name in weights if name in READOUTS]
     if behind:
         warnings.warn(
             f"{who} leaves {', '.join(behind)} behind: a cell has the recurrence alone, so start "
@@ -567,10 +567,10 @@ def _haiku_vanilla(
     return _cell(who, 1, w.T, U, b, b_hh, activation="relu")
 
 
-def _unstacked(
+def _unstack_layers(
     who: str, layers: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    """nnx's dense_i and dense_h cut into the layers of each gate, and which have a bias."""
+    """Split nnx's dense_i and dense_h into the layers of each gate; also name those with a bias."""
     _exactly(who, layers, ["dense_i", "dense_h"])
     kernel = to_array(who, "dense_h/kernel", _present(who, "kernel", layers["dense_h"], "dense_h/"))
     count, hidden = _gates(who, "dense_h/kernel", kernel.shape, GATES, transposed=True)
@@ -590,7 +590,7 @@ def _unstacked(
 
 
 def _nearest(layers: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The gates and biased layers of flax' cell whose layers' names differ least from these."""
+    """The gates, and the layers with a bias, of the flax cell whose layer names fit these best."""
     names = set(layers)
 
     def unlike(cell: str) -> int:
@@ -615,7 +615,7 @@ def _cell(
     b_hh = jnp.zeros_like(b) if b_hh is None else b_hh
     params = {"recurrent": W, "input": U, "bias": b + b_hh}
     if gates == 1:
-        return elman(inputs, hidden, activation=_named(who, GATES[1], activation)), params
+        return elman(inputs, hidden, activation=_require_phi(who, GATES[1], activation)), params
     _only_tanh(who, GATES[gates], activation)
     if gates == 4:
         return lstm(inputs, hidden), params
@@ -626,7 +626,7 @@ def _cell(
     return gru(inputs, hidden), params
 
 
-def _named(who: str, kind: str, activation: str | None) -> str:
+def _require_phi(who: str, kind: str, activation: str | None) -> str:
     if activation is None:
         raise ValueError(
             f"{who} needs activation='tanh' or activation='relu' for {kind}, "
@@ -640,10 +640,10 @@ def _only_tanh(who: str, kind: str, activation: str | None) -> None:
         raise ValueError(f"{who}: {kind} has tanh here, got activation={activation!r}")
 
 
-def _ordered(stack: Array, order: Sequence[int]) -> Array:
-    """The gate blocks of a stack in another order.
+def _reorder(stack: Array, order: Sequence[int]) -> Array:
+    """Reorder the gate blocks of a stack.
 
-    >>> _ordered(jnp.arange(6), (1, 0, 2)).tolist()
+    >>> _reorder(jnp.arange(6), (1, 0, 2)).tolist()
     [2, 3, 0, 1, 4, 5]
     """
     blocks = jnp.split(stack, len(order))
@@ -665,15 +665,15 @@ def _fits(who: str, key: str, value: Any, shape: tuple[int | None, ...]) -> Arra
         for size, width in zip(array.shape, shape, strict=False)
     )
     if not fits:
-        needed = ", ".join("D" if width is None else str(width) for width in shape)
+        layout = ", ".join("D" if width is None else str(width) for width in shape)
         raise ValueError(
-            f"{who} needs {key} of shape ({needed}{',' * (len(shape) == 1)}), got {array.shape}"
+            f"{who} needs {key} of shape ({layout}{',' * (len(shape) == 1)}), got {array.shape}"
         )
     return array
 
 
-def _take(who: str, key: str, found: Mapping[str, Any], shape: tuple[int | None, ...]) -> Array:
-    return _fits(who, key, _present(who, key, found), shape)
+def _take(who: str, key: str, weights: Mapping[str, Any], shape: tuple[int | None, ...]) -> Array:
+    return _fits(who, key, _present(who, key, weights), shape)
 
 
 def _gates(
@@ -701,21 +701,21 @@ def _layer(who: str, name: str, layer: Any) -> Mapping[str, Any]:
     return {leaf: value for leaf, value in layer.items() if value is not None}
 
 
-def _present(who: str, key: str, found: Mapping[str, Any], at: str = "") -> Any:
-    if key not in found:
-        raise ValueError(f"{who} needs {at + key!r}, found {_listed(found)}")
-    return found[key]
+def _present(who: str, key: str, entries: Mapping[str, Any], at: str = "") -> Any:
+    if key not in entries:
+        raise ValueError(f"{who} needs {at + key!r}, found {_join_names(entries)}")
+    return entries[key]
 
 
-def _exactly(who: str, found: Mapping[str, Any], keys: Iterable[str], at: str = "") -> None:
+def _exactly(who: str, entries: Mapping[str, Any], keys: Iterable[str], at: str = "") -> None:
     """Raise for a key too many or too few."""
     keys = list(keys)
     for key in keys:
-        _present(who, key, found, at)
-    for key in found:
+        _present(who, key, entries, at)
+    for key in entries:
         choose(f"{who} key", at + key, [at + key for key in keys])
 
 
-def _listed(found: Iterable[str], most: int = 8) -> str:
-    names = sorted(map(str, found))
-    return ", ".join(names[:most] + ["..."] * (len(names) > most)) or "nothing"
+def _join_names(names: Iterable[str], most: int = 8) -> str:
+    texts = sorted(map(str, names))
+    return ", ".join(texts[:most] + ["..."] * (len(texts) > most)) or "nothing"

@@ -34,8 +34,8 @@ SCALE = jax.nn.initializers.ones
 
 def _norm(a: Array) -> Array:
     """(a - μ) / √(σ² + EPS), with μ and σ² the mean and variance over the last axis."""
-    centred = a - jnp.mean(a, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + EPS)
+    deviation = a - jnp.mean(a, axis=-1, keepdims=True)
+    return deviation * jax.lax.rsqrt(jnp.mean(deviation**2, axis=-1, keepdims=True) + EPS)
 
 
 @register_family
@@ -142,8 +142,8 @@ def layer_norm_lstm(
     def advance(params: Params, state: LSTMState, drive: Array) -> LSTMState:
         gates, g = open_gates(params, state, drive)
         c = gates["f"] * state.c + gates["i"] * g
-        shown = params["memory_scale"] * _norm(c) + params["memory_bias"]
-        return LSTMState(c, gates["o"] * jnp.tanh(shown))
+        memory = params["memory_scale"] * _norm(c) + params["memory_bias"]
+        return LSTMState(c, gates["o"] * jnp.tanh(memory))
 
     return Cell(
         inputs,
@@ -210,15 +210,15 @@ def layer_norm_gru(
         recurrent_bias=(bias, (hidden,)),
     )
 
-    def normed(a: Array) -> Array:
+    def norm_blocks(a: Array) -> Array:
         gates, candidate = jnp.split(a, [2 * hidden])
         return jnp.concatenate([_norm(gates), _norm(candidate)])
 
     def project(params: Params, x: Array) -> Array:
-        return params["input_scale"] * normed(linear(params, x)) + params["bias"]
+        return params["input_scale"] * norm_blocks(linear(params, x)) + params["bias"]
 
     def open_gates(params: Params, h: Array, drive: Array) -> tuple[Gates, Array]:
-        from_h = params["recurrent_scale"] * normed(h @ params["recurrent"].T)
+        from_h = params["recurrent_scale"] * norm_blocks(h @ params["recurrent"].T)
         return open_gru(params, from_h, drive)
 
     def advance(params: Params, h: Array, drive: Array) -> Array:

@@ -317,8 +317,8 @@ def fastgrnn(
     def advance(params: Params, h: Array, drive: Array) -> Array:
         gates, n = open_gates(params, h, drive)
         z = gates["z"]
-        opened = jax.nn.sigmoid(params["zeta"]) * (1 - z) + jax.nn.sigmoid(params["nu"])
-        return opened * n + z * h
+        share = jax.nn.sigmoid(params["zeta"]) * (1 - z) + jax.nn.sigmoid(params["nu"])
+        return share * n + z * h
 
     return Cell(
         inputs,
