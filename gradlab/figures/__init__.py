@@ -34,7 +34,7 @@ from gradlab.figures._sentiment import sentiment
 from gradlab.figures._style import DECADES, FLOAT32, LABELS, MARKS, STYLE, headline, order, save
 from gradlab.figures._sweep import decay, inputs, length, phase, select
 from gradlab.figures._theory import QUANTITIES, deviations, theory
-from gradlab.figures._training import flossing, gradients, learning, success, traced, training
+from gradlab.figures._training import flossing, gradients, learning, pick, success, training
 from gradlab.figures._weather import weather
 from gradlab.figures._word_order import word_order
 
@@ -118,32 +118,32 @@ def draw(
     note, folder = None, None
     if isinstance(results, str | Path | Folder):
         folder = results if isinstance(results, Folder) else Folder(results)
-        found, note = _of_folder(folder)
-        if found is None:
+        source, note = _of_folder(folder)
+        if source is None:
             return []
     elif isinstance(results, frames.TrainingResults):
-        found = _Source(frames.TRAINING, results.runs, results.curves, lambda _: results.steps)
+        source = _Source(frames.TRAINING, results.runs, results.curves, lambda _: results.steps)
     else:
-        found = _Source(frames.GRADIENTS, results.runs, None, lambda _: results.steps)
-    if found.runs.empty:
+        source = _Source(frames.GRADIENTS, results.runs, None, lambda _: results.steps)
+    if source.runs.empty:
         raise ValueError("no runs to draw")
-    if set(found.runs["status"]) == {"failed"}:
+    if set(source.runs["status"]) == {"failed"}:
         _log.warning("no figures: every run failed")
         return []
     out_dir = expand(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    names, one = _drawer(found, note, out_dir, formats)
-    usual = min(cores(), PROCESSES) if len(found.runs) >= PAYS else 1
+    names, one = _drawer(source, note, out_dir, formats)
+    usual = min(cores(), PROCESSES) if len(source.runs) >= PAYS else 1
     helpers = 0 if folder is None else min(processes or usual, len(names)) - 1
     order = _beside.Order(str(folder), str(out_dir), tuple(formats))
     return _beside.draw_each(names, one, progress, order, helpers)
 
 
 def _drawer(
-    found: "_Source", note: str | None, out_dir: Path, formats: Sequence[str]
+    source: "_Source", note: str | None, out_dir: Path, formats: Sequence[str]
 ) -> tuple[list[str], Callable[[str], list[Path]]]:
-    """The names of the figures that there are, and what draws and saves one of them."""
-    figures = _KINDS.get(found.schema.kind, _of_measurement)(found)
+    """The names of the figures, and the function that draws and saves one of them."""
+    figures = _KINDS.get(source.schema.kind, _of_measurement)(source)
 
     def one(name: str) -> list[Path]:
         fig = figures[name]()
@@ -154,11 +154,11 @@ def _drawer(
 
 
 def serve(order: _beside.Order) -> Callable[[str], list[Path]] | None:
-    """What draws a figure by its name, for a process that `draw` started."""
-    found, note = _of_folder(Folder(order.folder))
-    if found is None:
+    """The function that draws a figure by its name, for a process that `draw` started."""
+    source, note = _of_folder(Folder(order.folder))
+    if source is None:
         return None
-    return _drawer(found, note, Path(order.out_dir), order.formats)[1]
+    return _drawer(source, note, Path(order.out_dir), order.formats)[1]
 
 
 class _Source(NamedTuple):
@@ -205,12 +205,12 @@ def _steps(folder: Folder, schema: frames.Schema, ids: pd.Series) -> pd.DataFram
     return frames.read_frame(folder, schema, "steps", columns, ids=ids.unique())
 
 
-def _of_gradients(found: _Source) -> dict[str, Callable[[], Figure]]:
-    runs = found.runs
+def _of_gradients(source: _Source) -> dict[str, Callable[[], Figure]]:
+    runs = source.runs
     figures: dict[str, Callable[[], Figure]] = {}
 
     def one_decay(name: str) -> Figure:
-        return decay(runs, found.steps(select(runs, name, None)["run_id"]), input=name)
+        return decay(runs, source.steps(select(runs, name, None)["run_id"]), input=name)
 
     names = order(runs["input"])
     for name in names:
@@ -228,12 +228,12 @@ def _of_gradients(found: _Source) -> dict[str, Callable[[], Figure]]:
     return figures
 
 
-def _of_training(found: _Source) -> dict[str, Callable[[], Figure]]:
-    runs, curves = found.runs, found.curves
+def _of_training(source: _Source) -> dict[str, Callable[[], Figure]]:
+    runs, curves = source.runs, source.curves
     figures: dict[str, Callable[[], Figure]] = {}
 
     def one_gradients(task: str) -> Figure:
-        steps = found.steps(traced(runs, task)["run_id"])
+        steps = source.steps(pick(runs, task)["run_id"])
         return gradients(runs, curves, steps, task=task)
 
     for task in order(runs["task"]):
@@ -243,14 +243,15 @@ def _of_training(found: _Source) -> dict[str, Callable[[], Figure]]:
     return figures
 
 
-def _of_measurement(found: _Source) -> dict[str, Callable[[], Figure]]:
+def _of_measurement(source: _Source) -> dict[str, Callable[[], Figure]]:
     """A figure for each number that a measurement of the user's own gives."""
-    names = [name for name, column in found.schema.measured.items() if column.dtype == "float64"]
-    axis = axis_of(found.runs, found.schema)
+    runs, schema = source.runs, source.schema
+    names = [name for name, column in schema.measured.items() if column.dtype == "float64"]
+    axis = axis_of(runs, schema)
     if axis is None:
         _log.warning("no figures: no axis of numbers has several values")
         return {}
-    return {name: lambda name=name: numbers(found.runs, found.schema, name, axis) for name in names}
+    return {name: lambda name=name: numbers(runs, schema, name, axis) for name in names}
 
 
 # What is drawn of each kind of sweep.

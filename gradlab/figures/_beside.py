@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 
-# A process of multiprocessing would run the user's script again, and a fork copies JAX's threads
-# half: so this is a program of its own.
+# A separate program: multiprocessing's spawn would run the user's script again, and a fork would
+# copy the locks of JAX's threads without the threads.
 PROGRAM = "from gradlab.figures import _beside; _beside.main()"
-DRAWN = b"drawn"
+ANSWER = b"drawn"
 
 One = Callable[[str], list[Path]]
 
@@ -44,12 +44,12 @@ def draw_each(
     of this process.
     """
     waiting, paths, lock = deque(names), dict[str, list[Path]](), threading.Lock()
-    begun = 0
+    count = 0
 
     def next_one() -> str | None:
-        nonlocal begun
+        nonlocal count
         with lock:
-            begun += bool(waiting)
+            count += bool(waiting)
             return waiting.popleft() if waiting else None
 
     def share(helper: subprocess.Popen[bytes]) -> None:
@@ -60,8 +60,8 @@ def draw_each(
             paths[name] = [Path(order.out_dir) / f"{name}.{kind}" for kind in order.formats]
 
     with contextlib.ExitStack() as stack:
-        started = [stack.enter_context(_started(order)) for _ in range(max(0, helpers))]
-        threads = [threading.Thread(target=share, args=[each], daemon=True) for each in started]
+        processes = [stack.enter_context(_start_helper(order)) for _ in range(max(0, helpers))]
+        threads = [threading.Thread(target=share, args=[each], daemon=True) for each in processes]
         for thread in threads:
             thread.start()
         while len(paths) < len(names):
@@ -71,7 +71,7 @@ def draw_each(
                 for thread in threads:
                     thread.join(0.05)
                 continue
-            progress(min(begun, len(names)), len(names))
+            progress(min(count, len(names)), len(names))
             paths[name] = one(name)
     return [path for name in names for path in paths[name]]
 
@@ -82,14 +82,14 @@ def _ask(helper: subprocess.Popen[bytes], name: str) -> bool:
     try:
         helper.stdin.write(f"{name}\n".encode())
         helper.stdin.flush()
-        return helper.stdout.readline().strip() == DRAWN
-    except (OSError, ValueError):  # it has ended, or is ended by `_started`
+        return helper.stdout.readline().strip() == ANSWER
+    except (OSError, ValueError):  # it has ended, or is ended by `_start_helper`
         return False
 
 
 @contextlib.contextmanager
-def _started(order: Order) -> Any:
-    """Another process that draws what is asked for, until the end of the block."""
+def _start_helper(order: Order) -> Any:
+    """Start another process that draws figures by name, until the end of the block."""
     # The same package, wherever this one was imported from.
     places = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")
     helper = subprocess.Popen(
@@ -103,9 +103,9 @@ def _started(order: Order) -> Any:
     try:
         assert helper.stdin is not None
         with contextlib.suppress(OSError):
-            # A backend's choice is no part of how a figure looks.
-            chosen = {name: value for name, value in mpl.rcParams.items() if "backend" not in name}
-            helper.stdin.write(pickle.dumps((order, chosen)))
+            # The backend does not change how a figure looks.
+            style = {name: value for name, value in mpl.rcParams.items() if "backend" not in name}
+            helper.stdin.write(pickle.dumps((order, style)))
         yield helper
     finally:
         helper.kill()
@@ -120,12 +120,12 @@ def main() -> None:
     """Draw figures by the names that come, a line each, and answer each."""
     from gradlab import figures
 
-    order, chosen = pickle.load(sys.stdin.buffer)
-    mpl.rcParams.update(chosen)
+    order, style = pickle.load(sys.stdin.buffer)
+    mpl.rcParams.update(style)
     one = figures.serve(order)
     if one is None:
         return
     for line in iter(sys.stdin.buffer.readline, b""):
         one(line.decode().strip())
-        sys.stdout.buffer.write(DRAWN + b"\n")
+        sys.stdout.buffer.write(ANSWER + b"\n")
         sys.stdout.buffer.flush()

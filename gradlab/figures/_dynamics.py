@@ -178,12 +178,12 @@ def newton(frame: pd.DataFrame) -> Figure:
         for ax, column in zip(axes[0], ("exponent", "log_condition"), strict=True):
             for k, length in enumerate(lengths):
                 rows = frame[frame["length"] == length].sort_values(column)
-                ended = rows[rows["steps"] >= 0]
+                points = rows[rows["steps"] >= 0]
                 style = {"ls": "none", "ms": 3, "color": colours[length]}
-                ax.plot(ended[column], ended["steps"] / length, marker=MARKERS[k % len(MARKERS)],
+                ax.plot(points[column], points["steps"] / length, marker=MARKERS[k % len(MARKERS)],
                         label=f"$T$ = {length:g}", **style)  # fmt: skip
-                lost = rows[rows["steps"] < 0]
-                ax.plot(lost[column], np.ones(len(lost)), marker="x", **style)
+                failures = rows[rows["steps"] < 0]
+                ax.plot(failures[column], np.ones(len(failures)), marker="x", **style)
             ax.axhline(1, color="0.6", lw=0.6, zorder=0)
             ax.set(yscale="log", ylabel="iterations / $T$")
         axes[0, 0].axvline(0, color="0.6", lw=0.6, zorder=0)

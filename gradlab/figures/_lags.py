@@ -77,11 +77,11 @@ def conditioning(frame: pd.DataFrame) -> Figure:
     need(frame, ["lag", "index", "log_value"])
     keys = ["lag", *(["seed"] if "seed" in frame else [])]
     values = frame.groupby(keys)["log_value"]
-    # Infinite values of a singular product: their distance is not known.
+    # A singular product has infinite values, whose difference is NaN.
     with np.errstate(invalid="ignore"):
         width = (values.max() - values.min()).rename("log_condition").reset_index()
-    known = values.count() == values.size()
-    width["log_condition"] = width["log_condition"].where(known.to_numpy())
+    is_complete = values.count() == values.size()
+    width["log_condition"] = width["log_condition"].where(is_complete.to_numpy())
     with rc_context(STYLE):
         fig, axes = grid(1, 2, height=2.3)
         left, right = axes[0]
@@ -154,8 +154,8 @@ def draw_map(fig: Figure, ax: Axes, table: pd.DataFrame, label: str) -> None:
     colours = palette.with_extremes(under="black", bad="0.9")
     low, high = (finite.min(), finite.max()) if finite.size else (-1.0, 1.0)
     norm = Normalize(low, high if high > low else low + 1)
-    shown = np.where(np.isneginf(values), norm.vmin - 1, values)
-    mesh = ax.pcolormesh(table.columns, table.index, shown, cmap=colours, norm=norm,
+    image = np.where(np.isneginf(values), norm.vmin - 1, values)
+    mesh = ax.pcolormesh(table.columns, table.index, image, cmap=colours, norm=norm,
                          shading="nearest", rasterized=True)  # fmt: skip
     fig.colorbar(mesh, ax=ax, label=label, pad=0.02)
 
@@ -257,13 +257,13 @@ def memory(frame: pd.DataFrame) -> Figure:
         fig, axes = grid(1, 2, height=2.3)
         labels = ("ln of the Fisher information $J(k)$ (nats)", "capacity $m(k)$ (dimensionless)")
         for ax, column, label in zip(axes[0], ("log_fisher", "capacity"), labels, strict=True):
-            # What nobody measured is not a lost seed.
-            measured = frame.groupby("name")[column].transform("count") > 0
-            rows = frame[measured]
+            # A quantity without any number was not measured: do not count it as missing seeds.
+            exists = frame.groupby("name")[column].transform("count") > 0
+            rows = frame[exists]
             if len(rows):
                 draw_lines(ax, rows, "lag", column, "name", colours=colours)
                 ax.legend()
-            lost = [name for name in colours if name not in set(rows["name"])]
-            note(ax, [f"not measured: {', '.join(lost)}"] if lost else [])
+            missing = [name for name in colours if name not in set(rows["name"])]
+            note(ax, [f"not measured: {', '.join(missing)}"] if missing else [])
             ax.set(xlabel=_LAG, ylabel=label)
     return fig

@@ -18,8 +18,8 @@ from gradlab.figures._style import MARKERS, SEQUENTIAL, missing_seeds, note
 
 def need(frame: pd.DataFrame, columns: Sequence[str]) -> None:
     """Refuse a frame that is empty or lacks a column."""
-    if lost := [name for name in columns if name not in frame]:
-        raise ValueError(f"the frame lacks {', '.join(lost)}; it has {', '.join(map(str, frame))}")
+    if lacks := [name for name in columns if name not in frame]:
+        raise ValueError(f"the frame lacks {', '.join(lacks)}; it has {', '.join(map(str, frame))}")
     if frame.empty:
         raise ValueError("no rows to draw")
 
@@ -61,14 +61,14 @@ def draw_lines(
         rows = frame if value is None else frame[frame[hue] == value]
         table = frames.spread(rows[y], [rows[x]]).reset_index()
         tables.append(table.assign(line=k))
-        drawn = table.replace([-np.inf, np.inf], np.nan)
+        curve = table.replace([-np.inf, np.inf], np.nan)
         if (table["count"] > 1).any():
             band = {"color": colours[value], "alpha": 0.2, "lw": 0}
-            ax.fill_between(drawn[x], drawn["low"], drawn["high"], **band)
+            ax.fill_between(curve[x], curve["low"], curve["high"], **band)
         if markers:
             style |= {"marker": MARKERS[k % len(MARKERS)], "ms": 3}
         text = None if value is None else label.format(value)
-        ax.plot(drawn[x], drawn["median"], color=colours[value], label=text, **style)
+        ax.plot(curve[x], curve["median"], color=colours[value], label=text, **style)
     names = [str(value) for value in values]
     note(ax, missing_seeds(pd.concat(tables), names, x, f"{x} {{:g}}", "values"))
     return colours

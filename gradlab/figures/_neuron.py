@@ -107,5 +107,5 @@ def _draw_products(
         # By logarithms: the power itself may leave the float's range.
         with np.errstate(divide="ignore"):
             decades = n * np.log10(factor)
-        shown = np.where(np.abs(decades) < 300, decades, np.nan)
-        ax.plot(z, 10.0**shown, color=colour, ls=dash)
+        curve = np.where(np.abs(decades) < 300, decades, np.nan)
+        ax.plot(z, 10.0**curve, color=colour, ls=dash)

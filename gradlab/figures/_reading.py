@@ -90,10 +90,10 @@ def reading(
     h = _states(states)
     steps = len(h)
     names = _tokens(tokens, steps)
-    opened = {name: _fit(f"gate {name!r}", gate, steps, 2) for name, gate in gates.items()}
+    values = {name: _fit(f"gate {name!r}", gate, steps, 2) for name, gate in gates.items()}
     adjoint = _fit("log_norm", log_norm, steps, 1)
-    shown = None if readout is None else _fit("readout", readout, steps, 1)
-    kinds = ["states", *["gate"] * len(opened), *["readout"] * (shown is not None), "log_norm"]
+    output = None if readout is None else _fit("readout", readout, steps, 1)
+    kinds = ["states", *["gate"] * len(values), *["readout"] * (output is not None), "log_norm"]
     heights = [_HEIGHTS[kind] for kind in kinds]
     with rc_context(STYLE):
         fig, axes = grid(
@@ -106,9 +106,9 @@ def reading(
         panels = list(axes[:, 0])
         panels[0].get_gridspec().set_height_ratios(heights)
         _heat_map(panels[0], h)
-        _gates(panels[1 : 1 + len(opened)], opened)
-        if shown is not None:
-            _readout(panels[-2], shown, readout_label)
+        _gates(panels[1 : 1 + len(values)], values)
+        if output is not None:
+            _readout(panels[-2], output, readout_label)
         _adjoint(panels[-1], adjoint)
         _name_steps(panels[-1], names, steps)
         fig.align_ylabels(panels)
@@ -138,8 +138,8 @@ def _tokens(tokens: Sequence[str] | None, steps: int) -> list[str] | None:
 def drawable(token: str) -> str:
     """The token in letters that the font has, cut where it is long."""
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    known = font.get_charmap()
-    text = "".join(letter if ord(letter) in known else "□" for letter in token)
+    charmap = font.get_charmap()
+    text = "".join(letter if ord(letter) in charmap else "□" for letter in token)
     return text if len(text) <= _LETTERS else text[: _LETTERS - 1] + "…"
 
 
@@ -170,9 +170,9 @@ def _heat_map(ax: Axes, h: np.ndarray) -> None:
     bound = float(np.quantile(finite, 0.99)) if finite.size else 0.0
     bound = bound or 1.0
     colours = sns.color_palette(DIVERGING, as_cmap=True).with_extremes(bad=_BAD)
-    drawn = np.ma.masked_invalid(h[:, acting_order(h)].T)
+    image = np.ma.masked_invalid(h[:, acting_order(h)].T)
     x, y = np.arange(steps + 1) + 0.5, np.arange(units + 1) + 0.5
-    mesh = ax.pcolormesh(x, y, drawn, cmap=colours, vmin=-bound, vmax=bound, rasterized=True)
+    mesh = ax.pcolormesh(x, y, image, cmap=colours, vmin=-bound, vmax=bound, rasterized=True)
     ax.set_ylim(units + 0.5, 0.5)
     ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     ax.set_ylabel("hidden units by when\n$|h|$ is largest (first on top)")
@@ -202,13 +202,13 @@ def _gates(panels: Sequence[Axes], gates: Mapping[str, np.ndarray]) -> None:
 
 
 def _readout(ax: Axes, values: np.ndarray, label: str) -> None:
-    drawn = np.where(np.isfinite(values), values, np.nan)
+    curve = np.where(np.isfinite(values), values, np.nan)
     t = np.arange(1, len(values) + 1)
     finite = values[np.isfinite(values)]
     if finite.size and 0 <= finite.min() and finite.max() <= 1:
         ax.set_ylim(-0.08, 1.08)
         ax.axhline(0.5, color="0.6", lw=0.6, zorder=0)
-    ax.plot(t, drawn, color="0.15", **_points(len(t)))
+    ax.plot(t, curve, color="0.15", **_points(len(t)))
     ax.set_ylabel(label)
 
 
@@ -247,8 +247,8 @@ def _name_steps(ax: Axes, names: list[str] | None, steps: int) -> None:
         ax.set_xlabel("step $t$")
         return
     every = -(-steps // _NAMES)
-    named = np.arange(steps - 1, -1, -every)[::-1]
+    places = np.arange(steps - 1, -1, -every)[::-1]
     # Without mathematics: a token may be a dollar sign.
-    ax.set_xticks(named + 1, [names[k] for k in named], rotation=90, parse_math=False)
+    ax.set_xticks(places + 1, [names[k] for k in places], rotation=90, parse_math=False)
     more = f" (1 of {every} is named, {steps} in all)" if every > 1 else ""
     ax.set_xlabel(f"tokens in order{more}")

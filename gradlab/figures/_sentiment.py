@@ -94,10 +94,10 @@ def _panel(ax: Axes, rows: pd.DataFrame, palette: Sequence) -> None:
 
 
 def _share(ax: Axes, epochs: pd.DataFrame, models: Sequence[str], column: str, label: str) -> None:
-    shown = epochs[epochs["model"].isin(models)]
-    seeds, measured = (rows["seed"].nunique() for rows in (shown, shown[shown[column].notna()]))
-    if measured < seeds:
-        label += f"\n({measured} of {seeds} seeds)"
+    table = epochs[epochs["model"].isin(models)]
+    seeds, count = (rows["seed"].nunique() for rows in (table, table[table[column].notna()]))
+    if count < seeds:
+        label += f"\n({count} of {seeds} seeds)"
     for marker, model in zip(MARKERS, models, strict=False):
         rows = epochs[(epochs["model"] == model) & epochs[column].notna()]
         line = rows.groupby("epoch")[column].mean()

@@ -240,13 +240,13 @@ def missing_seeds(
         form: how a value of it reads, such as "lag {:g}".
         what: what a line is over.
     """
-    lost = table[table["missing"] > 0]
-    if lost.empty:
+    gaps = table[table["missing"] > 0]
+    if gaps.empty:
         return []
-    seeds = lost.groupby("line")[["missing", "count"]].max()
-    first = table["line"].map(lost.groupby("line")[where].min())
+    seeds = gaps.groupby("line")[["missing", "count"]].max()
+    first = table["line"].map(gaps.groupby("line")[where].min())
     stays = (table.loc[table[where] >= first, "missing"] > 0).all()
-    place = form.format(lost[where].min())
+    place = form.format(gaps[where].min())
     text = f"{seeds['missing'].sum():.0f} of {seeds['count'].sum():.0f} {what} are NaN"
     text += f" from {place} on" if stays else f", first at {place}"
     if table["line"].nunique() == 1:

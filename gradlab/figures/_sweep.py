@@ -54,9 +54,9 @@ from gradlab.figures._style import (
 
 
 def _varying(runs: pd.DataFrame, *others: str) -> list[str]:
-    """The axes that tell variants apart."""
-    known = ("cell", "init", "gain", "input", *others)
-    return [axis for axis in point_of(runs, frames.GRADIENTS) if axis not in known]
+    """The axes that distinguish variants: all but those that figures draw in their own way."""
+    main_axes = ("cell", "init", "gain", "input", *others)
+    return [axis for axis in point_of(runs, frames.GRADIENTS) if axis not in main_axes]
 
 
 def decay(
@@ -94,7 +94,7 @@ def decay(
         margins(axes, rows, columns)
         fig.supxlabel(LABELS["lag"], fontsize=8)
         fig.supylabel(LABELS["decades"], fontsize=8)
-        gains = list(colours) if len(colours) <= 2 * _LISTED else thin(list(colours), _LISTED)
+        gains = list(colours) if len(colours) <= 2 * _ROWS else thin(list(colours), _ROWS)
         handles: list[Any] = [
             Line2D([], [], color=colours[gain], label=f"{gain:g}") for gain in reversed(gains)
         ]
@@ -107,15 +107,15 @@ def decay(
             if any(low < value < high for value in values)
         ]
         handles += mark_handles(runs)
-        columns_of_legend = 2 if len(gains) > _LISTED else 1
+        columns_of_legend = 2 if len(gains) > _ROWS else 1
         place = {"loc": "outside right upper", "ncols": columns_of_legend, "columnspacing": 1.0}
         fig.legend(handles=handles, title="gain", alignment="left", **place)
         headline(fig, without)
     return fig
 
 
-# How many gains stand below each other in a legend.
-_LISTED = 9
+# The most gains in one column of a legend.
+_ROWS = 9
 
 
 def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = None) -> Figure:
@@ -161,8 +161,8 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
                 xticklabels=[f"{gain:g}" for gain in gains],
                 yticklabels=variants,
             )
-            shown = thin(list(range(len(gains))), 14)
-            ax.set_xticks([k + 0.5 for k in shown], [f"{gains[k]:g}" for k in shown], rotation=90)
+            ticks = thin(list(range(len(gains))), 14)
+            ax.set_xticks([k + 0.5 for k in ticks], [f"{gains[k]:g}" for k in ticks], rotation=90)
             ax.tick_params(axis="y", rotation=0, length=0)
             ax.tick_params(axis="x", length=2.5 if i == len(inits) - 1 else 0)
             ax.set(xlabel="", ylabel="")
@@ -185,7 +185,7 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
             theory = {"color": "black", "lw": 1.4, "ls": PREDICTED}
             handles.append(Line2D([], [], label="rate 0, predicted", **theory))
         if rates.isna().any():
-            handles.append(_hatched(label="no median: a seed\nhas no rate"))
+            handles.append(_hatch(label="no median: a seed\nhas no rate"))
         handles += mark_handles(runs)
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
         headline(fig, without)
@@ -225,8 +225,8 @@ def length(
                 dodge = 1.05 ** (k - (len(inits) - 1) / 2)
                 table = _length_line(ax, rows, dodge, colours[init], markers[init])
                 lines.append(table.assign(line=k))
-            lost = missing_seeds(pd.concat(lines), inits, "length", "$T$ = {:g}")
-            notes.append((ax, lost))
+            texts = missing_seeds(pd.concat(lines), inits, "length", "$T$ = {:g}")
+            notes.append((ax, texts))
             head(ax, panel)
         for ax in axes[:, 0]:
             locator = SymmetricalLogLocator(base=10, linthresh=1)
@@ -239,14 +239,14 @@ def length(
         if runs["length"].nunique() == 1:  # limits that coincide cannot be made logarithmic
             axes[0, 0].set_xlim(runs["length"].iloc[0] / 2, runs["length"].iloc[0] * 2)
         axes[0, 0].set_xscale("log")
-        for ax, lost in notes:
-            note(ax, lost)
+        for ax, texts in notes:
+            note(ax, texts)
         margins(axes, [f"gain {gain:g}" for gain in gains], columns)
         fig.supxlabel(LABELS["length"], fontsize=8)
         fig.supylabel(LABELS["gain_decades"], fontsize=8)
         handles = init_handles(colours, markers)
-        shown = runs[np.isclose(runs["gain"].to_numpy()[:, None], np.array(gains)).any(axis=1)]
-        handles += mark_handles(shown)
+        selection = runs[np.isclose(runs["gain"].to_numpy()[:, None], np.array(gains)).any(axis=1)]
+        handles += mark_handles(selection)
         fig.legend(handles=handles, title="initialization", loc="outside right upper", **LEFT)
     return fig
 
@@ -302,11 +302,11 @@ def inputs(
             span = _without_outliers(rows[["x", "y"]].to_numpy())
             _square(above, 4 if len(columns) < 4 else 3, span)
             beyond = _count_beyond(rows[["x", "y"]], span)
-            lost = int((~np.isfinite(rows["d"])).sum())
+            gaps = int((~np.isfinite(rows["d"])).sum())
             alone = int(rows["alone"].sum())
             note(
                 above,
-                ([f"{lost} of {len(rows)} points not drawn"] if lost else [])
+                ([f"{gaps} of {len(rows)} points not drawn"] if gaps else [])
                 + ([f"{alone} runs without a partner"] if alone else [])
                 + ([f"{beyond} points beyond the axes"] if beyond else []),
                 corners=((False, True), (True, False)),  # beside the diagonal
@@ -374,8 +374,8 @@ def _of_input(runs: pd.DataFrame, input: str | None, every: bool) -> pd.DataFram
 
 
 def _longest(runs: pd.DataFrame) -> int:
-    measured = runs.loc[runs["status"] != "failed", "length"]
-    return int((measured if len(measured) else runs["length"]).max())
+    lengths = runs.loc[runs["status"] != "failed", "length"]
+    return int((lengths if len(lengths) else runs["length"]).max())
 
 
 def left_out(
@@ -387,24 +387,24 @@ def left_out(
     runs where all of them failed.
     """
     runs = _of_input(runs, input, every_input)
-    chosen = _longest(runs) if length is None else length
+    T = _longest(runs) if length is None else length
     runs = with_variants(runs, _varying(runs, "length"))
     keys = ["variant", "init", "input", "gain", "seed"]
-    groups = runs.assign(here=runs["length"] == chosen).groupby(keys, dropna=False, sort=False)
+    groups = runs.assign(here=runs["length"] == T).groupby(keys, dropna=False, sort=False)
     table = groups.agg(here=("here", "any"), longest=("length", "max")).reset_index()
     table["init"] = table["init"].astype(object).where(table["init"].notna(), "")
     parts = []
     for variant, rows in table.groupby("variant", sort=False):
-        lost = rows[~rows["here"]]
-        if len(lost) == len(rows):
+        absent = rows[~rows["here"]]
+        if len(absent) == len(rows):
             parts.append(f"{variant} (longest {rows['longest'].max()})")
             continue
-        for init, some in lost.groupby("init", sort=False):
+        for init, some in absent.groupby("init", sort=False):
             total = int((rows["init"] == init).sum())
             share = "" if len(some) == total else f" ({len(some)} of {total} runs)"
             parts.append(f"{variant} {init}".strip() + share)
-    text = [f"no runs of T = {chosen}: {', '.join(parts)}"] if parts else []
-    longer = sorted(runs.loc[runs["length"] > chosen, "length"].unique())
+    text = [f"no runs of T = {T}: {', '.join(parts)}"] if parts else []
+    longer = sorted(runs.loc[runs["length"] > T, "length"].unique())
     if length is None and longer:
         text.append(f"every run of T = {', '.join(map(str, longer))} failed")
     return "; ".join(text) or None
@@ -438,7 +438,7 @@ def _curves(runs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["init", "variant", "gain"]
     runs = runs[runs["status"] != "failed"]
-    # Numbers for names: there are rows by the million, and a name takes many times the bytes.
+    # Number the runs: with millions of rows, their names would take many times the bytes.
     ids = pd.Index(runs["run_id"].unique())
     points = pd.DataFrame(
         {"run": ids.get_indexer(runs["run_id"]), "point": runs.groupby(keys).ngroup()}
@@ -467,16 +467,16 @@ def _decay_lines(
 ) -> None:
     beyond = 2 * DECADES
     for gain, line in panel.groupby("gain"):
-        shown = np.isfinite(line["median"])
-        if shown.any():
+        finite = np.isfinite(line["median"])
+        if finite.any():
             band = {"color": colours[gain], "alpha": 0.3, "lw": 0}
             low, high = (line[name].clip(-beyond, beyond) for name in ("low", "high"))
             ax.fill_between(line["lag"], low, high, **band)
-            middle = line["median"].where(shown).clip(-beyond, beyond)
+            middle = line["median"].where(finite).clip(-beyond, beyond)
             ax.plot(line["lag"], middle, color=colours[gain])
         for status, at in (("nonfinite", line["missing"] > 0), ("zero", line["zero"] > 0)):
             if at.any():
-                before = line[(line["lag"] < line["lag"][at].min()) & shown]
+                before = line[(line["lag"] < line["lag"][at].min()) & finite]
                 place = before[["lag", "median"]].iloc[-1] if len(before) else (0.0, 0.0)
                 x, y = (float(value) for value in place)
                 ax.plot(x, np.clip(y, *limits), color=colours[gain], **mark(status))
@@ -486,24 +486,24 @@ def _length_line(
     ax: Axes, rows: pd.DataFrame, dodge: float, colour: Any, marker: str
 ) -> pd.DataFrame:
     """Draws one line, and gives its statistics by length."""
-    measured = rows[rows["status"] != "failed"]
-    table = frames.spread(measured["decades"], [measured["length"]]).reset_index()
-    drawn = table[["median", "low", "high"]].replace([-np.inf, np.inf], np.nan)
+    runs = rows[rows["status"] != "failed"]
+    table = frames.spread(runs["decades"], [runs["length"]]).reset_index()
+    curve = table[["median", "low", "high"]].replace([-np.inf, np.inf], np.nan)
     place = table["length"] * dodge
     style = {"marker": marker, "ms": 3.5, "mew": 0}
     if len(table):
-        ax.plot(place, drawn["median"], color=colour, **style)
-        ax.vlines(place, drawn["low"], drawn["high"], color=colour, lw=0.7)
+        ax.plot(place, curve["median"], color=colour, **style)
+        ax.vlines(place, curve["low"], curve["high"], color=colour, lw=0.7)
     # A range that reaches -inf leaves the axes through their lower edge.
     bottom = table["low"] == -np.inf
-    for x, high in zip(place[bottom], drawn["high"][bottom], strict=True):
+    for x, high in zip(place[bottom], curve["high"][bottom], strict=True):
         if np.isfinite(high):
             arrow = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
             ends = {"xycoords": ("data", "axes fraction"), "textcoords": "data"}
             ax.annotate("", (x, 0), (x, high), arrowprops=arrow, annotation_clip=False, **ends)
-    lost = ~np.isfinite(measured["decades"])
+    gaps = ~np.isfinite(runs["decades"])
     for status, height in (("nonfinite", 0.94), ("zero", 0.06)):
-        at = sorted(set(measured.loc[(measured["status"] == status) & lost, "length"] * dodge))
+        at = sorted(set(runs.loc[(runs["status"] == status) & gaps, "length"] * dodge))
         if at:
             edge = ax.get_xaxis_transform()
             ax.plot(at, [height] * len(at), color=colour, transform=edge, **mark(status))
@@ -520,12 +520,12 @@ def _phase_marks(
     for (variant, gain), point in runs.groupby(["variant", "gain"]):
         x, y = gains.index(gain), variants.index(variant)
         if np.isnan(table.loc[variant, gain]):
-            ax.add_patch(_hatched(xy=(x, y), width=1, height=1))
+            ax.add_patch(_hatch(xy=(x, y), width=1, height=1))
         place = {"ha": "center", "va": "center", "rotation": 90 if len(gains) > 12 else 0}
         ax.text(x + 0.5, y + 0.5, counts(point), **place)
 
 
-def _hatched(**options: Any) -> Any:
+def _hatch(**options: Any) -> Any:
     style = {"facecolor": "0.88", "edgecolor": "0.6", "hatch": "//////", "lw": 0}
     return Rectangle(**options, **style) if "xy" in options else Patch(**options, **style)
 
@@ -564,10 +564,10 @@ def _pairs(both: pd.DataFrame, other: str, reference: str) -> pd.DataFrame:
     y = both[both["input"] == other].set_index(keys)["value"].rename("y").reset_index()
     x = both[both["input"] == reference].set_index(keys)["value"].rename("x").reset_index()
     pairs = x.merge(y, on=keys, how="outer", indicator="found")
-    found = pairs.pop("found") == "both"
+    is_pair = pairs.pop("found") == "both"
     point = ["variant", "init", "gain"]
-    alone = (~found).groupby([pairs[name] for name in point]).sum()
-    pairs = pairs[found]
+    alone = (~is_pair).groupby([pairs[name] for name in point]).sum()
+    pairs = pairs[is_pair]
     with np.errstate(invalid="ignore"):
         pairs["d"] = pairs["y"] - pairs["x"]
     by = [pairs[name] for name in point]

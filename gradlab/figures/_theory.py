@@ -66,8 +66,8 @@ def deviations(runs: pd.DataFrame) -> pd.DataFrame:
     if "predicted_bias" not in rows:
         rows = rows.assign(predicted_bias=np.nan)
     point = list(point_of(runs, frames.GRADIENTS))
-    grouped = rows.groupby(point, dropna=False, sort=False, observed=True)
-    points = grouped.agg(
+    groups = rows.groupby(point, dropna=False, sort=False, observed=True)
+    points = groups.agg(
         runs=("rate", "count"),
         rate=("rate", "mean"),
         rate_sd=("rate", "std"),
@@ -173,18 +173,18 @@ _RING = {"marker": "o", "ms": 7, "mfc": "none", "mec": "black", "mew": 0.7, "ls"
 
 
 def _theory_points(above: Axes, below: Axes, rows: pd.DataFrame, colour: Any, marker: str) -> None:
-    known = rows[rows["predicted_rate"].notna()]
+    points = rows[rows["predicted_rate"].notna()]
     style = {"color": colour, "ls": "", "marker": marker, "ms": 3, "elinewidth": 0.7}
-    for part, fill in ((known, colour), (rows.drop(known.index), "white")):
+    for part, fill in ((points, colour), (rows.drop(points.index), "white")):
         above.errorbar(part["gain"], part["rate"], part["rate_sd"], mfc=fill, mew=0.7, **style)
-    above.plot(known["gain"], known["predicted_rate"], color=colour, ls=PREDICTED)
-    below.errorbar(known["gain"], known["deviation"], known["bound"], mew=0.7, **style)
-    bias = known["predicted_bias"]  # no band where it is NaN
+    above.plot(points["gain"], points["predicted_rate"], color=colour, ls=PREDICTED)
+    below.errorbar(points["gain"], points["deviation"], points["bound"], mew=0.7, **style)
+    bias = points["predicted_bias"]  # no band where it is NaN
     band = {"color": colour, "alpha": 0.25, "lw": 0}
-    for ax, line in ((above, known["predicted_rate"]), (below, 0 * bias)):
-        ax.fill_between(known["gain"], line, line + bias, **band)
-    missed = known[~known["within"].fillna(True).astype(bool)]
-    below.plot(missed["gain"], missed["deviation"], **_RING)
+    for ax, line in ((above, points["predicted_rate"]), (below, 0 * bias)):
+        ax.fill_between(points["gain"], line, line + bias, **band)
+    misses = points[~points["within"].fillna(True).astype(bool)]
+    below.plot(misses["gain"], misses["deviation"], **_RING)
 
 
 def _largest(points: pd.DataFrame, symbol: str) -> str:

@@ -44,10 +44,10 @@ from gradlab.figures._style import (
 _OFF = {axis.name: axis.default for axis in frames.TRAINING.axes if axis.switch}
 _OFF |= {"preflossing": 0.0, "window": 0.0}
 _UNIT = {"adding": "squared error", "temperature": "squared error"}
-# Without a value of its own in the colour map: the gradient is exactly zero, or not finite.
+# Colours outside the colour map, for gradients that are exactly zero or not finite.
 _ZERO, _NONFINITE = "black", "0.75"
 _HIGHEST = 30.0
-_PULLED = "#f7ecc4"
+_PULL_COLOUR = "#f7ecc4"
 
 
 def training(
@@ -122,15 +122,15 @@ def _scale(log_norm: pd.Series) -> Normalize:
 
 def _loss_lines(ax: Axes, metrics: pd.DataFrame, baselines: Mapping[str, float]) -> None:
     table = frames.spread(metrics["loss"], [metrics["training_step"]]).reset_index()
-    drawn = table.replace([-np.inf, np.inf], np.nan)
+    curve = table.replace([-np.inf, np.inf], np.nan)
     if (table["count"] > 1).any():
         band = {"color": "C0", "alpha": 0.3, "lw": 0}
-        ax.fill_between(table["training_step"], drawn["low"], drawn["high"], **band)
-    ax.plot(table["training_step"], drawn["median"], color="C0", lw=0.8)
+        ax.fill_between(table["training_step"], curve["low"], curve["high"], **band)
+    ax.plot(table["training_step"], curve["median"], color="C0", lw=0.8)
     note(ax, missing_seeds(table.assign(line=0), [""], "training_step", "update {:g}", "losses"))
     for value in baselines.values():
         ax.axhline(value, color="0.2", ls=PREDICTED, lw=0.8)
-    finite = drawn["median"].dropna()
+    finite = curve["median"].dropna()
     # Less than half a decade has hardly a tick on a logarithmic axis.
     if finite.min() > 0 and finite.max() > 3 * finite.min():
         ax.set_yscale("log")
@@ -141,9 +141,9 @@ def _heat(ax: Axes, steps: pd.DataFrame, norm: Normalize) -> Any:
     table = frames.spread(steps["log_norm"], keys)["median"].unstack("training_step")
     values = table.to_numpy()
     colours = sns.color_palette(SEQUENTIAL, as_cmap=True).with_extremes(bad=_NONFINITE)
-    shown = np.ma.masked_invalid(values)
+    image = np.ma.masked_invalid(values)
     x, y = _edges(table.columns.to_numpy(float)), _edges(table.index.to_numpy(float))
-    mesh = ax.pcolormesh(x, y, shown, cmap=colours, norm=norm, rasterized=True)
+    mesh = ax.pcolormesh(x, y, image, cmap=colours, norm=norm, rasterized=True)
     zero = np.ma.masked_where(~np.isneginf(values), np.ones(values.shape))
     ax.pcolormesh(x, y, zero, cmap=ListedColormap([_ZERO]), rasterized=True)
     ax.set_ylim(y[0], y[-1])
@@ -178,7 +178,7 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
             for k, name in enumerate(names):
                 table = _learning_line(ax, panel[panel["variant"] == name], curves, colours[name])
                 lines.append(table.assign(line=k))
-            lost = missing_seeds(pd.concat(lines), names, "training_step", "update {:g}")
+            texts = missing_seeds(pd.concat(lines), names, "training_step", "update {:g}")
             ax.set_title(f"$T$ = {length:g}" if length else " ", loc="left")
             head(ax, panel[panel["status"] == "failed"])
             ax.set_yscale("log")
@@ -187,7 +187,7 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
                 ax.axhline(baseline, color="0.2", ls=PREDICTED, lw=0.8, zorder=0)
                 ax.set_ylim(top=min(ax.get_ylim()[1], _HIGHEST * baseline))
             ax.set_xlim(0, max(panel["updates"].max(), 1))
-            note(ax, lost)
+            note(ax, texts)
         fig.supxlabel(LABELS["update"], fontsize=8)
         unit = _UNIT.get(order(runs["task"])[0], "nats")
         fig.supylabel(LABELS["loss"].format(unit=unit), fontsize=8)
@@ -215,29 +215,29 @@ def _learning_line(ax: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: A
     runs = runs[runs["status"] != "failed"]
     rows = curves[curves["run_id"].isin(runs["run_id"])]
     table = rows.pivot(index="training_step", columns="run_id", values="loss")
-    # A NaN is a loss, and no reason to repeat the one before it.
-    given = rows.assign(given=True).pivot(index="training_step", columns="run_id", values="given")
-    ended = given.isna() & given.ffill().notna()
-    table = table.where(~ended, table.ffill())
+    # Repeat a run's last loss after its end only: a NaN before that is a loss, not a gap.
+    here = rows.assign(here=True).pivot(index="training_step", columns="run_id", values="here")
+    is_over = here.isna() & here.ffill().notna()
+    table = table.where(~is_over, table.ffill())
     bad = runs[runs["status"] == "nonfinite"].set_index("run_id")["first_nonfinite_step"]
     for name, first in bad.items():
         if name in table:
-            end = given[name].last_valid_index()
+            end = here[name].last_valid_index()
             end = end if pd.isna(first) else min(end, int(first))
             table.loc[table.index > end, name] = np.nan
     long = table.reset_index().melt("training_step", value_name="loss")
     table = frames.spread(long["loss"], [long["training_step"]]).reset_index()
     if table.empty:
         return table
-    drawn = table.replace([-np.inf, np.inf], np.nan).set_index("training_step")
-    ax.fill_between(drawn.index, drawn["low"], drawn["high"], color=colour, alpha=0.2, lw=0)
-    ax.plot(drawn.index, drawn["median"], color=colour, lw=0.9)
+    curve = table.replace([-np.inf, np.inf], np.nan).set_index("training_step")
+    ax.fill_between(curve.index, curve["low"], curve["high"], color=colour, alpha=0.2, lw=0)
+    ax.plot(curve.index, curve["median"], color=colour, lw=0.9)
     for status, name, marker in (
         ("solved", "solved_step", "o"),
         ("nonfinite", "first_nonfinite_step", "x"),
     ):
         at = runs.loc[runs["status"] == status, name].dropna()
-        finite = drawn["median"].dropna()
+        finite = curve["median"].dropna()
         before = finite[finite.index <= int(at.min())] if len(at) else finite[:0]
         if len(before):
             style = {"color": colour, "marker": marker, "ms": 3.5, "ls": "none"}
@@ -247,8 +247,8 @@ def _learning_line(ax: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: A
 
 def _baseline(runs: pd.DataFrame) -> float:
     """The task's baseline, which a failed run may lack."""
-    known = runs["baseline"].dropna()
-    return float(known.iloc[0]) if len(known) else np.nan
+    values = runs["baseline"].dropna()
+    return float(values.iloc[0]) if len(values) else np.nan
 
 
 def success(runs: pd.DataFrame, *, task: str | None = None) -> Figure:
@@ -269,16 +269,16 @@ def success(runs: pd.DataFrame, *, task: str | None = None) -> Figure:
         gap = np.diff(lengths).min(initial=lengths.max() or 1.0)
         for k, (name, colour) in enumerate(zip(names, colours, strict=True)):
             rows = runs[(runs["variant"] == name) & (runs["status"] != "failed")]
-            solved = (rows["status"] == "solved").groupby(rows["length"].fillna(0)).mean()
-            # Lines that coincide, as at 0 and 1, are set apart by a little.
+            share = (rows["status"] == "solved").groupby(rows["length"].fillna(0)).mean()
+            # Shift lines sideways so that those that coincide, as at 0 and 1, can be seen.
             dodge = 0.03 * gap * (k - (len(names) - 1) / 2)
             marker = MARKERS[k % len(MARKERS)]
-            x = solved.index.to_numpy(float) + dodge
+            x = share.index.to_numpy(float) + dodge
             # Up or down by points of the page, so that the numbers of the line stay what they are.
             lift = 1.5 * (k - (len(names) - 1) / 2)
             place = offset_copy(ax.transData, fig, y=lift, units="points")
             style = {"color": colour, "marker": marker, "ms": 3.5, "transform": place}
-            ax.plot(x, solved, label=name, **style)
+            ax.plot(x, share, label=name, **style)
         head(ax, runs[runs["status"] == "failed"])
         reach = 0.03 + 0.006 * len(names)
         ax.set_ylim(-reach, 1 + reach)
@@ -296,8 +296,8 @@ def _success_at_one_length(
 ) -> Figure:
     """A bar per cell and remedy: there is no axis of lengths."""
     names = order(runs["variant"])
-    trained = runs[runs["status"] != "failed"]
-    share = (trained["status"] == "solved").groupby(trained["variant"]).mean().reindex(names)
+    rows = runs[runs["status"] != "failed"]
+    share = (rows["status"] == "solved").groupby(rows["variant"]).mean().reindex(names)
     places = np.arange(len(names))
     ax.barh(places, share, color=colours, height=0.6)
     for place, value in zip(places, share, strict=True):
@@ -332,7 +332,7 @@ def flossing(exponents: pd.DataFrame) -> Figure:
         for ax, (gain, steps) in zip(axes, panels, strict=True):
             rows = exponents[(exponents["gain"] == gain) & (exponents["steps"] == steps)]
             ax.axhline(0, color="0.6", lw=0.6, zorder=0)
-            ax.axvspan(0.5, rows["flossed"].iloc[0] + 0.5, color=_PULLED, lw=0, zorder=-1)
+            ax.axvspan(0.5, rows["flossed"].iloc[0] + 0.5, color=_PULL_COLOUR, lw=0, zorder=-1)
             lines = []
             for k, (stage, colour) in enumerate(colours.items()):
                 part = rows[rows["stage"] == stage]
@@ -352,7 +352,7 @@ def flossing(exponents: pd.DataFrame) -> Figure:
         ]
         handles += [
             Patch(color="0.5", alpha=0.3, lw=0, label="range of seeds"),
-            Patch(color=_PULLED, lw=0, label="pulled to 0"),
+            Patch(color=_PULL_COLOUR, lw=0, label="pulled to 0"),
         ]
         fig.legend(handles=handles, loc="outside right upper", **LEFT)
     return fig
@@ -365,8 +365,8 @@ def _of_task(runs: pd.DataFrame, task: str | None) -> pd.DataFrame:
     task = present[0] if task is None else task
     _names.choose("task", task, present)
     point = point_of(runs, frames.TRAINING)
-    known = ("task", "cell", "length", "precision")
-    varying = [axis for axis in point if axis not in known]
+    main_axes = ("task", "cell", "length", "precision")
+    varying = [axis for axis in point if axis not in main_axes]
     return with_variants(runs[runs["task"] == task], varying, _OFF)
 
 
@@ -389,7 +389,7 @@ def gradients(
     and its panel says when. What has no such run is named above.
     """
     every = _of_task(runs, task)
-    runs = traced(runs, task, length)
+    runs = pick(runs, task, length)
     without = [name for name in order(every["variant"]) if name not in set(runs["variant"])]
     if runs.empty:
         raise ValueError("no traces to draw: every run failed")
@@ -411,8 +411,8 @@ def gradients(
     return fig
 
 
-def traced(runs: pd.DataFrame, task: str | None = None, length: int | None = None) -> pd.DataFrame:
-    """The runs that `gradients` draws."""
+def pick(runs: pd.DataFrame, task: str | None = None, length: int | None = None) -> pd.DataFrame:
+    """Pick the runs that `gradients` draws."""
     runs = _of_task(runs, task)
     length = _lengths(runs)[-1] if length is None else length
     _names.choose("length", f"{length:g}", [f"{one:g}" for one in _lengths(runs)])

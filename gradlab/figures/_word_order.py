@@ -36,12 +36,12 @@ def word_order(frame: pd.DataFrame) -> Figure:
         fig, axes = grid(1, 2, height=2.6)
         for marker, (model, rows) in zip(MARKERS, frame.groupby("model", sort=False), strict=False):
             for ax, column in zip(axes[0], ("accuracy", "reach"), strict=True):
-                known = rows.dropna(subset=[column])
-                distances = np.unique(known["distance"])
-                means = [known.loc[known["distance"] == d, column].mean() for d in distances]
+                points = rows.dropna(subset=[column])
+                distances = np.unique(points["distance"])
+                means = [points.loc[points["distance"] == d, column].mean() for d in distances]
                 colour = colours[model]
                 ax.plot(distances, means, color=colour, marker=marker, ms=4, label=model)
-                ax.scatter(known["distance"], known[column], color=colour, s=4, alpha=0.6)
+                ax.scatter(points["distance"], points[column], color=colour, s=4, alpha=0.6)
         distances = np.unique(frame["distance"])
         for ax in axes[0]:
             ax.set_xscale("log", base=2)
