@@ -48,7 +48,7 @@ def measurement(axes: tuple[Axis, ...] = (), named: frozenset[str] = frozenset()
         label=lambda run: f"{run.cell} {run.init or ''} {run.input} T={run.length}",
         idle=options.idle,
         uses={("init", "critical"): ("input_scale", "bias_scale")},
-        cost=Cost(work=_work, needed=functools.partial(_needed, own), family=_family),
+        cost=Cost(work=_work, needed=functools.partial(_min_bytes, own), family=_family),
         code=functools.partial(options.code_of, schema),
     )
 
@@ -76,7 +76,7 @@ def _network(own: Any, run: Run) -> Run:
 
 def _row(run: Run) -> dict[str, Any]:
     lags = lags_of(run.length)
-    with curves.pinned():
+    with curves.pin_settings():
         seeds, scalars = curves.arguments([run])
         params = curves.draw_of(curves.init_of(run), curves.shape_of(run))(seeds, scalars)[0]
         xs = curves.inputs_of(run)(seeds[0])
@@ -117,6 +117,6 @@ def _family(run: Run) -> tuple[str, str]:
     return run.cell, f"{run.cell} {run.hidden} {run.length}"
 
 
-def _needed(own: Any, run: Run) -> int:
+def _min_bytes(own: Any, run: Run) -> int:
     """Bytes at the least: those of the network, and a triangular factor for each step."""
-    return cost.needed(_network(own, run)) + 4 * run.length * run.hidden**2
+    return cost.min_bytes(_network(own, run)) + 4 * run.length * run.hidden**2

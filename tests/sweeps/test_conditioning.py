@@ -15,7 +15,7 @@ SPEC = {"measurement": "conditioning", "cell": "elman", "hidden": 6, "inputs": 3
 
 def product_of(run):
     """ln of the singular values of dh_T/dh_(T-l), l = 1..T, of an Elman network, by a loop."""
-    with curves.pinned():
+    with curves.pin_settings():
         seeds, scalars = curves.arguments([run])
         params = curves.draw_of(curves.init_of(run), curves.shape_of(run))(seeds, scalars)[0]
         xs = np.asarray(curves.inputs_of(run)(seeds[0]), np.float64)
