@@ -137,6 +137,7 @@ def run_type(measurement: Measurement) -> Any:
         switches = off
         # The builders that an axis is an option of, by the axes that name them.
         owners = {axis.name: tuple(axis.needs) for axis in schema.axes}
+        schema_kind = schema.kind
 
         @property
         def run_id(self) -> str:

@@ -145,7 +145,8 @@ def foreign_names(schema: Schema, content: Iterable[tuple[str, Any]]) -> list[st
 
 def options_of(run: Run, owner: str) -> dict[str, Any]:
     """The options of a run's builder that stand on axes of their own names."""
-    own = {axis.name for schema in KINDS.values() for axis in schema.axes}
+    # An option may have the name of an axis of another kind: a cell's leak in a sweep of gradients.
+    own = {axis.name for axis in KINDS[run.schema_kind].axes}
     names = [n for n, owners in run.owners.items() if owner in owners and n not in own]
     return {name: value for name in names if (value := getattr(run, name)) is not None}
 
@@ -178,6 +179,7 @@ def more_axes(schema: Schema, content: Iterable[tuple[str, Any]]) -> tuple[Axis,
         for name in (*to_list(value), *_default(schema, owner))
         if name in OWNERS[owner].names()
     }
+    _refuse_taken(schema, {key for key, _ in content}, names)
     for key, entries in values.items():
         if any(axis.name == "task" for axis in schema.axes) and remedies.is_foreign(key):
             axes.append(_remedy_axis(key))
@@ -191,6 +193,22 @@ def more_axes(schema: Schema, content: Iterable[tuple[str, Any]]) -> tuple[Axis,
                 Axis(key, dtype, "", meaning, kind, None, needs=_one_owner(needs), optional=True)
             )
     return tuple(axes)
+
+
+def _refuse_taken(schema: Schema, keys: set[str], names: set[tuple[str, str]]) -> None:
+    """Refuse an option of the user's code whose name is an axis that means something else.
+
+    Its values would be recorded as if the builder had got them.
+    """
+    for axis in schema.axes:
+        for owner, name in sorted(names) if axis.name in keys else ():
+            registry = OWNERS[owner]
+            taken = axis.name in registry.options(name) and axis.name not in _ARGUMENTS
+            if registry.is_foreign(name) and taken and axis.name not in axis.needs.get(owner, ()):
+                raise ValueError(
+                    f"{axis.name} is an axis of gradlab's own ({axis.meaning}) and an option of "
+                    f"the {registry.kind} {name}; give the option another name"
+                )
 
 
 def _remedy_axis(name: str) -> Axis:

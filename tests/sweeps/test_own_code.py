@@ -335,3 +335,53 @@ def test_the_walk_of_the_readme(tmp_path):
     assert set(found["status"]) == {"ok"} and rates["faded"] < rates["elman"] - 0.2
     assert set(gl.read(tmp_path / "training").runs["decay"]) == {0.0, 1e-3}
     assert len(gl.read(tmp_path / "states").steps) == 12 * 50
+
+
+def define_with_option(owner, option):
+    """A cell, an initializer or an input whose numbers depend on an option of that name."""
+    scope = {"gl": gl, "jax": jax, "jnp": jnp}
+    exec(
+        {
+            "cell": f"""
+def own(inputs, hidden, {option}=0.3, **options):
+    cell = gl.cells.make("elman", inputs=inputs, hidden=hidden, **options)
+    return cell._replace(
+        advance=lambda params, h, drive: {option} * cell.advance(params, h, drive))
+""",
+            "init": f"""
+def own(key, shape, dtype=None, *, {option}=0.3):
+    return {option} * jax.random.normal(key, shape, dtype)
+""",
+            "input": f"""
+def own(key, length, features, dtype=None, *, {option}=0.3):
+    return {option} * jax.random.normal(key, (length, features), dtype)
+""",
+        }[owner],
+        scope,
+    )
+    registers = {"cell": gl.cells.register, "init": gl.initializers.register,
+                 "input": gl.tasks.register_input}  # fmt: skip
+    registers[owner](scope["own"])
+
+
+@pytest.mark.parametrize("option", ["leak", "period"])  # leak is an axis of training sweeps
+@pytest.mark.parametrize("owner", ["cell", "init", "input"])
+@pytest.mark.parametrize("kind", ["gradients", "conditioning"])
+def test_an_option_of_the_users_code_takes_effect(tmp_path, kind, owner, option):
+    define_with_option(owner, option)
+    value = {"gradients": "log_gain", "conditioning": "log_largest"}[kind]
+    spec = {"cell": "elman", **SPEC, "gain": 1.0, "measurement": kind, owner: "own"}
+    both = gl.sweep(spec | {option: [0.3, 0.9]}, tmp_path / "both").results.runs
+    alone = gl.sweep(spec, tmp_path / "alone").results.runs
+    assert both[option].tolist() == [0.3, 0.9]
+    # The first value is the builder's default.
+    assert both[value][0] == alone[value][0] != both[value][1]
+
+
+@pytest.mark.parametrize(("option", "spec"), [
+    ("leak", {"task": "adding", "length": 8}), ("batch", {}), ("gain", {}),
+])  # fmt: skip
+def test_an_option_with_the_name_of_another_axis_is_refused(option, spec):
+    define_with_option("cell", option)
+    with pytest.raises(ValueError, match=rf"{option} is an axis .* give the option another name"):
+        sweeps.parse({"cell": "own", **SPEC, **spec, option: [0.5, 0.9]})

@@ -216,7 +216,8 @@ def init_of(run: Run) -> Init:
 
 def inputs_of(run: Run) -> Any:
     """The compiled draw of a run's input sequences: seed -> xs."""
-    return _inputs(run.input, run.length, run.inputs, run.batch, run.code)
+    options = tuple(options_of(run, "input").items())
+    return _inputs(run.input, options, run.length, run.inputs, run.batch, run.code)
 
 
 def cell_of(shape: Shape, **options: Any) -> Any:
@@ -275,8 +276,10 @@ def draw(init: Init, shape: Shape, seed: jax.Array, scalars: dict[str, jax.Array
 
 
 @functools.cache
-def _inputs(source: str, length: int, features: int, batch: int, code: str) -> Any:
-    sample = tasks.make_input(source)
+def _inputs(
+    source: str, options: Options, length: int, features: int, batch: int, code: str
+) -> Any:
+    sample = tasks.make_input(source, **dict(options))
 
     def draw(seed: jax.Array) -> jax.Array:
         key = key_for(seed, "input", source)
