@@ -43,7 +43,8 @@ def test_flops_of_a_run_are_those_of_its_traced_program(cell):
     point = run(cell)
     probe = 2 * point.hidden
     runs = 4 * jax.local_device_count()
-    assert arithmetic(cost.calls(point, 4)) == runs * (cost.flops(point) + probe)
+    _, *traced = cost.calls(point, 4)  # the first one draws
+    assert arithmetic(traced) == runs * (cost.flops(point) + probe)
 
 
 def test_flops_of_untied_weights_are_those_of_its_traced_program():
