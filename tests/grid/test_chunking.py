@@ -105,7 +105,7 @@ def test_log_norm_is_the_mean_over_sequences(weights, monkeypatch):
     """Each sequence is put in the place of the only one of a run of batch 1."""
     run = alone("lstm", weights=weights, init="normal", gain=1.0)
     several = measure.curves([run._replace(batch=3)])
-    draw = measure._inputs("gaussian", run.length, run.inputs, 3, "")
+    draw = measure._inputs("gaussian", (), run.length, run.inputs, 3, "")
     drawn = np.asarray(draw(np.uint32(0)))
     each = []
     for b in range(3):
@@ -118,7 +118,7 @@ def test_log_norm_is_the_mean_over_sequences(weights, monkeypatch):
 
 def test_a_sequence_does_not_depend_on_how_many_there_are():
     one, three, five = (
-        np.asarray(measure._inputs("gaussian", 4, 2, batch, "")(np.uint32(7)))
+        np.asarray(measure._inputs("gaussian", (), 4, 2, batch, "")(np.uint32(7)))
         for batch in (1, 3, 5)
     )
     np.testing.assert_array_equal(one, three[:, 0])
