@@ -1,4 +1,4 @@
-"""Memory and cores: sizes that a user writes, and what the machine has to give."""
+"""Memory, cores and device: sizes that a user writes, and what the machine has to give."""
 
 from __future__ import annotations
 
@@ -83,6 +83,12 @@ def _groups() -> list[tuple[int, int]]:
             continue
         groups.append((limit, usage))
     return groups
+
+
+def device_name() -> str:
+    """The platform and the kind of the device that JAX computes on: the column device of runs."""
+    device = jax.devices()[0]
+    return f"{device.platform}: {device.device_kind}"
 
 
 def cores() -> int:

@@ -8,6 +8,7 @@ The axes and the columns are declared in `gradlab.frames.conditioning`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +17,14 @@ import jax
 import numpy as np
 
 from gradlab import spectrum
+from gradlab._memory import device_name
 from gradlab.frames import CONDITIONING, Axis
 from gradlab.grid import Cost, Measurement, Run, Tell
 from gradlab.sweeps import gradients, options
 from gradlab.sweeps.gradients import cost, curves
 
 
-def measurement(axes: tuple[Axis, ...] = (), named: frozenset[str] = frozenset()) -> Measurement:
+def measurement(axes: tuple[Axis, ...] = (), names: frozenset[str] = frozenset()) -> Measurement:
     """The measurement, with more axes than its own, and the axes that a spec names.
 
     See `options.more_axes` and `options.parts`.
@@ -38,16 +40,15 @@ def measurement(axes: tuple[Axis, ...] = (), named: frozenset[str] = frozenset()
     True
     """
     schema = CONDITIONING.extend(axes)
-    own = gradients.measurement(axes, named).run
-    return Measurement(
+    networks = gradients.measurement(axes, names)
+    own = networks.run
+    return dataclasses.replace(
+        networks,
         schema=schema,
         measure=functools.partial(_measure, own),
-        source=(measurement, (axes, named)),
-        parts=functools.partial(options.parts, schema, named),
-        choices=options.CHOICES,
+        source=(measurement, (axes, names)),
+        parts=functools.partial(options.parts, schema, names),
         label=lambda run: f"{run.cell} {run.init or ''} {run.input} T={run.length}",
-        idle=options.idle,
-        uses={("init", "critical"): ("input_scale", "bias_scale")},
         cost=Cost(work=_work, needed=functools.partial(_min_bytes, own), family=_family),
         code=functools.partial(options.code_of, schema),
     )
@@ -64,8 +65,7 @@ def lags_of(length: int) -> tuple[int, ...]:
 
 
 def _measure(own: Any, runs: Sequence[Run], size: int, tell: Tell) -> list[dict[str, Any]]:
-    device = jax.devices()[0]
-    facts = {"precision": curves.PRECISION, "device": f"{device.platform}: {device.device_kind}"}
+    facts = {"precision": curves.PRECISION, "device": device_name()}
     return [facts | _row(_network(own, run)) for run in runs]
 
 

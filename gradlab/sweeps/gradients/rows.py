@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from gradlab import decay, frames, initializers
+from gradlab._memory import device_name
 from gradlab.grid import Run, Tell
 from gradlab.sweeps.gradients import theory
 from gradlab.sweeps.gradients.curves import PRECISION, Curves, curves, runs_per_call, weights
@@ -40,7 +40,6 @@ def rows_of(
     horizon = decay.horizon(log_norm)
     verdict = np.where(finite.all(axis=1), decay.verdict(log_norm), "nonfinite")
     lags = frames.lags(length)
-    device = jax.devices()[0]
     rows = []
     for i, run in enumerate(batch):
         curve = log_norm[i]
@@ -63,7 +62,7 @@ def rows_of(
                 "horizon": None if np.isnan(horizon[i]) else int(horizon[i]),
                 "first_nonfinite_step": _first_nonfinite_step(curve, finite[i]),
                 **audits[i],
-                "device": f"{device.platform}: {device.device_kind}",
+                "device": device_name(),
                 "steps": {
                     "step": length - lags,
                     "lag": lags,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradlab import decay, frames, tasks
+from gradlab._memory import device_name
 from gradlab.grid import Run, Tell
 from gradlab.sweeps.gradients.curves import PRECISION, pin_settings
 from gradlab.sweeps.training.programs import compile_programs, kind_of, scalars_of, task_of
@@ -73,7 +73,6 @@ def train(batch: Sequence[Run], tell: Tell) -> list[dict[str, Any]]:
 
 
 def _row(task: tasks.Task, points: list[Point], bad: int) -> dict[str, Any]:
-    device = jax.devices()[0]
     last = points[-1]
     solved = last.error <= task.solved
     lags = frames.lags(task.length)
@@ -92,7 +91,7 @@ def _row(task: tasks.Task, points: list[Point], bad: int) -> dict[str, Any]:
         "baseline": min(task.baselines.values()),
         "rate_before": rates[0],
         "rate_after": rates[1],
-        "device": f"{device.platform}: {device.device_kind}",
+        "device": device_name(),
         "curves": {
             "training_step": updates,
             "loss": [point.loss for point in points],
