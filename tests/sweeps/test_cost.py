@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradlab import sweeps
+from gradlab import sweeps, tracing
 from gradlab.grid import Plan, sizes
 from gradlab.sweeps import parse, sweep
 from gradlab.sweeps.cost import Call, arithmetic, disk_bytes, peak
@@ -43,8 +43,11 @@ def test_flops_of_a_run_are_those_of_its_traced_program(cell):
     point = run(cell)
     probe = 2 * point.hidden
     runs = 4 * jax.local_device_count()
-    _, *traced = cost.calls(point, 4)  # the first one draws
+    draw, *traced = cost.calls(point, 4)
     assert arithmetic(traced) == runs * (cost.flops(point) + probe)
+    # A draw has the products of the matrices that are audited, and the estimate leaves it out.
+    matrices = curves.cell_of(curves.shape_of(point)).matrices
+    assert arithmetic([draw]) == runs * tracing.flops(matrices, cost.params_of(point))
 
 
 def test_flops_of_untied_weights_are_those_of_its_traced_program():
