@@ -121,11 +121,11 @@ def fixed_points(
         values = values[jnp.lexsort((-values.imag, -jnp.abs(values)))]
         finite = jnp.isfinite(speed(h))
         unstable = jnp.where(finite, jnp.sum(jnp.abs(values) > 1), -1)
-        found = finite & (jnp.abs(off(h)).max() <= largest)
+        is_fixed = finite & (jnp.abs(off(h)).max() <= largest)
         h, log, values = (
             jnp.where(finite, each, jnp.nan) for each in (h, jnp.log(speed(h)), values)
         )
-        return h, log, values, unstable, found
+        return h, log, values, unstable, is_fixed
 
     starts = jax.vmap(lambda state: ravel_step(step, state).start)(states)
     h, log_speed, values, unstable, found = jax.jit(jax.vmap(search))(starts)
