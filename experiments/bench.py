@@ -39,7 +39,7 @@ import gradlab as gl
 BATCH, WIDTH, INPUTS, LENGTH, ROUNDS, CORES = 32, 128, 32, 512, 15, 2
 CELLS = ("elman", "lstm", "gru")
 LENGTHS, SEGMENT, FITS = (10_000, 100_000, 1_000_000), 1000, 100_000
-LONGEST = {"elman": 10_000_000}  # its inputs alone take 1.28 GB
+LONGEST = {"elman": (10_000_000,)}  # its inputs alone take 1.28 GB
 EQUATIONS = 500
 PARALLEL = 10_000
 LIGHT = (("elman", 16), ("elman", 64), ("gru", 32), ("lru", 128), ("min_gru", 128),
@@ -211,15 +211,15 @@ def diagonal_model(width: int, length: int):
     return loss, jnp.ones(width), jnp.asarray(normals(length, width))
 
 
-def light_model(name: str, width: int, length: int):
-    """A cell that reads one sequence of its own width, step by step."""
-    cell = gl.cells.make(name, inputs=width, hidden=width)
+def lone_model(name: str, width: int, length: int, features: int):
+    """A cell that reads one sequence, whose inputs are projected step by step."""
+    cell = gl.cells.make(name, inputs=features, hidden=width)
 
     def loss(params, xs):
         last, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.start(), xs)
         return jnp.sum(cell.read(last) ** 2)
 
-    return loss, cell.init(jax.random.key(0)), jnp.asarray(normals(length, width))
+    return loss, cell.init(jax.random.key(0)), jnp.asarray(normals(length, features))
 
 
 def normals(*shape: int) -> np.ndarray:
@@ -231,8 +231,10 @@ def light_tables() -> Iterator[Table]:
     """Steps that cost as little as their bookkeeping, one sequence, against value_and_grad."""
     rows = []
     for (name, width), length in itertools.product(LIGHT, LIGHT_LENGTHS):
-        build = diagonal_model if name == "diagonal" else functools.partial(light_model, name)
-        loss, *args = build(width, length)
+        if name == "diagonal":
+            loss, *args = diagonal_model(width, length)
+        else:
+            loss, *args = lone_model(name, width, length, features=width)
         programs = {way: compiled(make(loss), *args) for way, make in OF_ONE.items()}
         runs = {way: functools.partial(run, *args) for way, (run, _) in programs.items()}
         times, used = in_turn(runs), in_turn(runs, time.process_time)
@@ -395,7 +397,7 @@ def long_tables() -> Iterator[Table]:
     """Memory and time against the length, with and without segments."""
     rows = []
     for name in CELLS:
-        for length in (*LENGTHS, *([LONGEST[name]] if name in LONGEST else [])):
+        for length in (*LENGTHS, *LONGEST.get(name, ())):
             norms = {}
             for segment in (SEGMENT, None) if length <= FITS else (SEGMENT,):
                 norms[segment], row = fresh(long_run, name, length, segment)
@@ -415,16 +417,8 @@ def long_tables() -> Iterator[Table]:
 
 def long_run(name: str, length: int, segment: int | None) -> tuple[np.ndarray, dict[str, Any]]:
     """The log-norms of a long sequence, and what they cost."""
-    cell = gl.cells.make(name, inputs=INPUTS, hidden=WIDTH)
-    params, xs = cell.init(jax.random.key(0)), inputs(length, 1)[:, 0]
-
-    def loss(params, xs):
-        # Projecting inside the scan: the drives of all steps together would not fit.
-        def step(state, x):
-            return cell.step(params, state, x), None
-
-        return cell.read(jax.lax.scan(step, cell.start(), xs)[0]).sum()
-
+    # The drives of all steps together would not fit.
+    loss, params, xs = lone_model(name, WIDTH, length, features=INPUTS)
     data = peak_mb()
     run, first = compiled(gl.trace(loss, argnums=(), segment=segment), params, xs)
     jax.block_until_ready(run(params, xs))
