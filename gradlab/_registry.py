@@ -208,11 +208,10 @@ def takes(function: Callable[..., Any], option: str) -> bool:
     >>> takes(lambda a, *rest: a, "rest"), takes(lambda a, **rest: a, "b")
     (False, True)
     """
-    parameters = inspect.signature(function).parameters.values()
     return any(
         parameter.kind is parameter.VAR_KEYWORD
         or (parameter.name == option and parameter.kind is not parameter.VAR_POSITIONAL)
-        for parameter in parameters
+        for parameter in _parameters(function)
     )
 
 

@@ -88,6 +88,7 @@ class Axis(NamedTuple):
         switch: whether the program only has to know if the value is the default, which is off.
         needs: an axis has a value only where these builders take one of these options: by the axis
             that names the builder, such as {"cell": ("forget_bias",)}.
+        needs_all: whether all of those builders must take it; one is enough otherwise.
         absent: what the axis has where a builder does not take it; a missing value by default.
         optional: whether the column may be missing in a frame: it is younger than others.
         by: whether `gradlab status` counts runs by it.
@@ -103,6 +104,7 @@ class Axis(NamedTuple):
     program: bool = True
     switch: bool = False
     needs: Mapping[str, tuple[str, ...]] = {}
+    needs_all: bool = True
     absent: Any = None
     optional: bool = False
     by: bool = False

@@ -75,6 +75,7 @@ class Measurement:
         code: (values of all runs) -> the user's code that they use, by its name, with a digest.
         imports: files and modules that another process has to import first.
         named: the axes that the spec names.
+        options: what else a spec may name: it becomes an axis then. For messages.
     """
 
     schema: Schema
@@ -90,6 +91,7 @@ class Measurement:
     code: Callable[[dict[str, set[Any]]], dict[str, str]] = lambda values: {}
     imports: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     def __reduce__(self) -> Any:
         make, args = self.source

@@ -105,6 +105,11 @@ class Grid(pydantic.BaseModel):
         return tuple(axis.name for axis in cls.measurement.schema.axes)
 
     @classmethod
+    def valid_names(cls) -> tuple[str, ...]:
+        """The axes, and the options of builders that would become axes."""
+        return tuple(dict.fromkeys((*cls.axes(), *cls.measurement.options)))
+
+    @classmethod
     def default(cls, axis: str) -> list[Any] | None:
         """What an axis has where a spec does not name it; None where it has to."""
         field = cls.model_fields[axis]
@@ -178,7 +183,7 @@ class Grid(pydantic.BaseModel):
         for i, group in enumerate(values["zip"]):
             lists = {}
             for axis, entry in group.items():
-                choose(f"axis in zip[{i}]", axis, cls.axes())
+                choose(f"axis in zip[{i}]", axis, cls.valid_names())
                 if any(axis in other for other in groups):
                     raise ValueError(f"{axis} is zipped twice")
                 lists[axis] = _values(entry, cls.is_integer(axis))
@@ -524,7 +529,7 @@ def check_number(what: str, factors: Iterable[int], most: int = MOST_GRIDS) -> N
 
 def _field(model: type[Grid], key: str, what: str) -> str:
     field = "seed" if key == "seeds" else key
-    choose(what, field, (*model.axes(), "seeds"))
+    choose(what, field, (*model.valid_names(), "seeds"))
     return field
 
 

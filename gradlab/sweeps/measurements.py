@@ -104,7 +104,13 @@ def measurement_of(
         base = of_function(name, axes)
     foreign = [*options.foreign_names(base.schema, content), *([] if name in OWN else [name])]
     source = (remake, (imports, _Foreign(foreign), name, axes, names))
-    return dataclasses.replace(base, imports=imports, source=source, named=tuple(sorted(names)))
+    return dataclasses.replace(
+        base,
+        imports=imports,
+        source=source,
+        named=tuple(sorted(names)),
+        options=options.valid_options(base.schema, content) if name in OWN else (),
+    )
 
 
 class _Foreign:

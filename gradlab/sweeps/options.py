@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import numbers
 from collections.abc import Iterable, Iterator, Mapping
@@ -55,7 +56,8 @@ def parts(schema: Schema, axis_names: frozenset[str], axes: Axes) -> list[Axes]:
         part = axes | dict(zip(groups, choice, strict=True))
         # An axis may need one that was left out just before: a gain needs an initializer.
         for axis in schema.axes:
-            if not all(_takes(axis, owner, part[owner][0], axis_names) for owner in axis.needs):
+            takes = [_takes(axis, owner, part[owner][0], axis_names) for owner in axis.needs]
+            if takes and not (all(takes) if axis.needs_all else any(takes)):
                 part[axis.name] = (axis.absent,)
         grids.append(part | {"code": (_code(schema, part),)})
     return grids
@@ -148,7 +150,18 @@ def options_of(run: Run, owner: str) -> dict[str, Any]:
     # An option may have the name of an axis of another kind: a cell's leak in a sweep of gradients.
     own = {axis.name for axis in KINDS[run.schema_kind].axes}
     names = [n for n, owners in run.owners.items() if owner in owners and n not in own]
-    return {name: value for name in names if (value := getattr(run, name)) is not None}
+    values = {name: getattr(run, name) for name in names}
+    builder = getattr(run, owner)
+    return {
+        name: value
+        for name, value in values.items()
+        if value is not None and builder is not None and OWNERS[owner].takes(builder, name)
+    }
+
+
+def length_option(task: str) -> str:
+    """The option of a task that the axis `length` is."""
+    return "length" if tasks.REGISTRY.takes(task, "length") else "delay"
 
 
 def more_axes(schema: Schema, content: Iterable[tuple[str, Any]]) -> tuple[Axis, ...]:
@@ -170,29 +183,55 @@ def more_axes(schema: Schema, content: Iterable[tuple[str, Any]]) -> tuple[Axis,
         if key not in own:
             values.setdefault(key, []).extend(to_list(value))
     axes = []
-    owners = {axis.name for axis in schema.axes} & OWNERS.keys()
-    names = {
-        (owner, name)
-        for owner in owners
-        for key, value in content
-        if key == owner
-        for name in (*to_list(value), *_default(schema, owner))
-        if name in OWNERS[owner].names()
-    }
+    names = _builders(schema, content)
     _refuse_taken(schema, {key for key, _ in content}, names)
     for key, entries in values.items():
         if any(axis.name == "task" for axis in schema.axes) and remedies.is_foreign(key):
             axes.append(_remedy_axis(key))
             continue
-        needs = {o: (key,) for o, name in sorted(names) if key in OWNERS[o].options(name)}
-        if needs:
-            whose = ", ".join(sorted(n for o, n in names if key in OWNERS[o].options(n)))
-            dtype, kind = type_of(entries)
+        # Of builders that take `**options`, those of the same kinds get it too; all of them where
+        # no builder names it.
+        takers = [(o, n) for o, n in names if key in _options(o, n)]
+        takers = takers or [(o, n) for o, n in names if _takes_any(o, n)]
+        if takers:
+            whose = ", ".join(sorted(name for _, name in takers))
             meaning = f"option of {whose}; missing where there is none"
-            axes.append(
-                Axis(key, dtype, "", meaning, kind, None, needs=_one_owner(needs), optional=True)
-            )
+            needs = {owner: (key,) for owner in OWNERS if owner in {o for o, _ in takers}}
+            dtype, kind = type_of(entries)
+            axis = Axis(key, dtype, "", meaning, kind, None, needs=needs, optional=True)
+            axes.append(axis._replace(needs_all=False))
     return tuple(axes)
+
+
+def valid_options(schema: Schema, content: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
+    """What a spec may name beside the axes of a schema: the options of the builders in it."""
+    own = {axis.name for axis in schema.axes} | _ARGUMENTS
+    options = {
+        option for o, name in _builders(schema, list(content)) for option in _options(o, name)
+    }
+    return tuple(sorted(options - own))
+
+
+def _builders(schema: Schema, content: list[tuple[str, Any]]) -> set[tuple[str, str]]:
+    """The builders that a spec names, each with the axis that names it."""
+    return {
+        (owner, name)
+        for owner in {axis.name for axis in schema.axes} & OWNERS.keys()
+        for key, value in content
+        if key == owner
+        for name in (*to_list(value), *_default(schema, owner))
+        if name in OWNERS[owner].names()
+    }
+
+
+def _takes_any(owner: str, name: str) -> bool:
+    parameters = inspect.signature(OWNERS[owner].builder(name)).parameters.values()
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _options(owner: str, name: str) -> set[str]:
+    options = set(OWNERS[owner].options(name))
+    return options - {length_option(name)} if owner == "task" else options
 
 
 def _refuse_taken(schema: Schema, keys: set[str], names: set[tuple[str, str]]) -> None:
@@ -218,11 +257,6 @@ def _remedy_axis(name: str) -> Axis:
 
 def _default(schema: Schema, owner: str) -> list[Any]:
     return [axis.default for axis in schema.axes if axis.name == owner]
-
-
-def _one_owner(needs: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    # An option of several builders: the first of task, cell, initializer and input owns the axis.
-    return dict(sorted(needs.items(), key=lambda item: list(OWNERS).index(item[0]))[:1])
 
 
 def to_list(value: Any) -> list[Any]:

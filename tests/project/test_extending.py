@@ -3,6 +3,7 @@
 # ruff: noqa: E501  (it quotes lines of the package)
 
 import importlib
+import inspect
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,7 +19,8 @@ import gradlab as gl
 from gradlab import cells, initializers, remedies, sweeps, tasks
 from gradlab.grid import Plan
 from gradlab.sweeps.gradients import rows
-from gradlab.sweeps.gradients.curves import curves
+from gradlab.sweeps.gradients.curves import arguments, curves, draw_of, init_of, shape_of
+from gradlab.sweeps.options import OWNERS
 from gradlab.sweeps.training import rows as trained
 
 ROOT = Path(__file__).parents[2]
@@ -225,6 +228,38 @@ def test_every_axis_changes_a_run(axis):
     assert run.run_id != other.run_id and getattr(other, axis) == OTHER[axis]
     found = [curves([each]).log_norm[0] for each in (run, other)]
     assert found[0].shape != found[1].shape or np.abs(found[0] - found[1]).max() > 1e-6
+
+
+def options_of_gradlabs_own():
+    """The options of builders that a spec may name, with another value than their default."""
+    axes = {axis.name for axis in gl.frames.GRADIENTS.axes}
+    # The candidate of min_gru and min_lstm is added to a state: no adjoint depends on it.
+    axes |= {"candidate"}
+    # Others that are valid, where half of the default is not.
+    values = {"forget": "exp", "gates": 2, "density": 0.5, "bias_std": 0.3,
+              "input_variance": 0.3, "r_min": 0.3}  # fmt: skip
+    for owner in ("cell", "init"):
+        registry = OWNERS[owner]
+        for name in registry.names():
+            for parameter in inspect.signature(registry.builder(name)).parameters.values():
+                option, default = parameter.name, parameter.default
+                if option not in axes and isinstance(default, float | int | str):
+                    value = values[option] if option in values else default / 2
+                    yield pytest.param(owner, name, option, value, id=f"{name} {option}")
+
+
+@pytest.mark.parametrize(("owner", "name", "option", "value"), [*options_of_gradlabs_own()])
+def test_every_option_changes_a_run(owner, name, option, value):
+    base = SMALL | {"cell": "elman", owner: name}
+    (run,), (other,) = (Plan(sweeps.parse(base | more)) for more in ({}, {option: value}))
+    assert run.run_id != other.run_id and getattr(other, option) == value
+    # No norm shows the phases of a diagonal cell: its parameters do.
+    draws = [draw_of(init_of(each), shape_of(each))(*arguments([each])) for each in (run, other)]
+    first, second = (
+        np.concatenate([curves([each]).log_norm[0], *map(np.ravel, jax.tree.leaves(draw[0]))])
+        for each, draw in zip((run, other), draws, strict=True)
+    )
+    assert first.shape != second.shape or np.abs(first - second).max() > 1e-6
 
 
 def test_contributing_names_every_kind():

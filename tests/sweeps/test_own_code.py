@@ -385,3 +385,41 @@ def test_an_option_with_the_name_of_another_axis_is_refused(option, spec):
     define_with_option("cell", option)
     with pytest.raises(ValueError, match=rf"{option} is an axis .* give the option another name"):
         sweeps.parse({"cell": "own", **SPEC, **spec, option: [0.5, 0.9]})
+
+
+def test_a_misspelt_option_of_an_own_cell_is_named_with_the_valid_ones():
+    define_with_option("cell", "period")
+    define_with_option("input", "tempo")
+    spec = {"cell": "elman", **SPEC, "gain": 1.0, "input": "own"}
+    with pytest.raises(ValueError, match=r"unknown key 'tenpo'; did you mean 'tempo'\? valid: .*"):
+        sweeps.parse(spec | {"tenpo": 0.5})
+    # A cell of any options hands on what it does not know.
+    wrong = sweeps.parse(spec | {"cell": "own", "input": "gaussian", "perod": 0.5})
+    with pytest.raises(ValueError, match="unknown elman option 'perod'"):
+        sweeps.estimate(wrong)
+
+
+def test_a_builder_of_any_options_takes_one_that_no_other_names(tmp_path):
+    @gl.cells.register
+    def scaled(inputs, hidden, **options):
+        scale = options.pop("scale")
+        cell = gl.cells.make("elman", inputs=inputs, hidden=hidden, **options)
+        return cell._replace(
+            advance=lambda params, state, drive: scale * cell.advance(params, state, drive)
+        )
+
+    runs = gl.sweep(LINEAR | {"cell": "scaled", "scale": [0.5, 0.9]}, tmp_path).results.runs
+    np.testing.assert_allclose(runs["rate"], np.log(runs["scale"]), atol=1e-5)
+
+
+def test_an_option_of_two_kinds_reaches_both(tmp_path):
+    """r_min is an option of the cell lru and of the initializer of elman's weights."""
+    spec = SPEC | {"init": "eigenvalue_ring", "gain": 1.0, "cell": ["elman", "lru"]}
+    runs = gl.sweep(spec | {"r_min": [0.1, 0.6]}, tmp_path / "both").results.runs
+    assert runs["r_min"].tolist() == [0.1, 0.6] * 2
+    for cell, rows in runs.groupby("cell"):
+        assert rows["log_gain"].nunique() == 2, cell
+        alone = gl.sweep(spec | {"cell": cell, "r_min": 0.6}, tmp_path / cell).results.runs
+        assert alone["log_gain"][0] == rows["log_gain"].iloc[1]
+    low, high = runs["spectral_radius"].iloc[:2]  # of the matrices that elman drew
+    assert low < 1 and high <= 1 + 1e-6

@@ -770,3 +770,24 @@ def test_statistics_of_a_curve_with_nan_or_without_steps():
     for statistic in (decay.horizon, lambda y: decay.rate(y)[0], lambda y: decay.rate(y)[1]):
         assert np.isnan(statistic(np.zeros((3, 0)))).tolist() == [True] * 3
     assert np.isnan(decay.rate(np.full(20, nan))).all()
+
+
+@pytest.mark.parametrize(
+    ("init", "options"),
+    [
+        *((name, {}) for name in ("critical", *theory._SPREAD, *theory._SPREAD_BY_GATES)),
+        *((name, {"gates": gates}) for name in theory._SPREAD_BY_GATES for gates in (1, 3)),
+        ("critical", {"activation": "relu"}),
+        ("critical", {"activation": "tanh", "bias_std": 0.5}),
+        ("critical", {"activation": "tanh", "input_variance": 0.5}),
+    ],
+)
+def test_theory_knows_the_spread_of_what_is_drawn(init, options):
+    """The standard deviation of a drawn W, times the root of its width, is theory's σ_w."""
+    fixed = {"cell": "elman", "init": init, "gain": 1.5, "length": 9, "hidden": 300, "inputs": 2,
+             "input_scale": 0.0, "activation": "tanh"}  # fmt: skip
+    (run,) = Plan(sweeps.parse({"fixed": fixed | options}))
+    recurrent = measure.weights([run]).recurrent[0]
+    np.testing.assert_allclose(
+        recurrent.std() * math.sqrt(run.hidden), run.gain * theory._deviation(run), rtol=0.02
+    )

@@ -1,6 +1,7 @@
 """Sweeps that train: their plan, one run against gl.train, and what stands in the store."""
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -373,3 +374,17 @@ def test_blocks_are_grids_beside_each_other():
 def test_a_wrong_block_is_one_message(blocks, message):
     with pytest.raises(ValueError, match=message):
         sweeps.parse({"fixed": FIXED, "blocks": blocks})
+
+
+@pytest.mark.parametrize(("activation", "spread"), [("tanh", 1.0), ("relu", math.sqrt(2))])
+def test_critical_weights_are_those_of_the_cells_activation(activation, spread):
+    fixed = FIXED | {"cell": "elman", "activation": activation, "init": "critical", "gain": 1.0}
+    (run,) = Plan(sweeps.parse(fixed | {"hidden": 200}))
+    cell = programs.build(run, programs.task_of(run), {"learning_rate": 0.1, "gain": 1.0})[0]
+    recurrent = cell.init(jax.random.key(0))["recurrent"]
+    np.testing.assert_allclose(recurrent.std() * math.sqrt(200), spread, rtol=0.02)
+
+
+def test_the_delay_of_copying_stands_on_length():
+    with pytest.raises(ValueError, match="unknown key 'delay'.* valid: .*length"):
+        sweeps.parse(FIXED | {"task": "copying", "delay": 5})

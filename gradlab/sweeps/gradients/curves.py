@@ -204,14 +204,18 @@ def shape_of(run: Run) -> Shape:
 
 def init_of(run: Run) -> Init:
     """What of a run decides how its recurrent weights are drawn."""
-    if run.init != "critical":
-        return Init(run.init, tuple(options_of(run, "init").items()), run.code)
-    options = {
+    options = critical_options(run) if run.init == "critical" else options_of(run, "init")
+    return Init(run.init, tuple(options.items()), run.code)
+
+
+def critical_options(run: Run) -> dict[str, Any]:
+    """What the initializer `critical` gets: the run's network where the spec names none."""
+    network = {
         "activation": run.activation or "tanh",
         "bias_std": run.bias_scale or 0.0,
         "input_variance": run.input_scale**2,
     }
-    return Init(run.init, tuple(options.items()), run.code)
+    return network | options_of(run, "init")
 
 
 def inputs_of(run: Run) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from gradlab import meanfield
 from gradlab.decay import increment_weights
 from gradlab.grid import Run
+from gradlab.sweeps.gradients.curves import critical_options
+from gradlab.sweeps.options import options_of
 
 # Std of a standard normal truncated to [-2, 2].
 _CUT = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
@@ -20,12 +23,15 @@ _SPREAD: dict[str, float] = {
     "normal": 1.0,
     "uniform": 1.0,
     "lecun": 1.0,
-    "glorot": 1.0,
     "he": math.sqrt(2),
     "pytorch": 1 / math.sqrt(3),
     "haiku": _CUT,
     "orthogonal": 1.0,
-    "stacked_orthogonal": 0.5,
+}
+# As well, of what its option `gates` says: G blocks share one kernel.
+_SPREAD_BY_GATES: dict[str, tuple[int, Callable[[int], float]]] = {
+    "glorot": (1, lambda gates: math.sqrt(2 / (1 + gates))),
+    "stacked_orthogonal": (4, lambda gates: 1 / math.sqrt(gates)),
 }
 _OTHERWISE = {
     "chain": "its weights are not random",
@@ -83,7 +89,7 @@ def predict(run: Run) -> Prediction:
     """
     if run.cell not in ("elman", *_GATED) or run.init is None or run.gain is None:
         return Prediction(f"none: no theory of {run.cell}")
-    if run.init not in ("critical", *_SPREAD, *_OTHERWISE):
+    if run.init not in ("critical", *_SPREAD, *_SPREAD_BY_GATES, *_OTHERWISE):
         return Prediction(f"none: no theory of {run.init}")
     if run.init in _OTHERWISE:
         return Prediction(f"none: {run.init}: {_OTHERWISE[run.init]}")
@@ -94,7 +100,10 @@ def predict(run: Run) -> Prediction:
 def _deviation(run: Run) -> float:
     """σ_w at a gain of 1, where W_ij has variance σ_w²/n."""
     if run.init == "critical":  # as the sweep draws it, whatever the cell
-        return _critical_gain(run.activation or "tanh", run.bias_scale or 0.0, run.input_scale**2)
+        return _critical_gain(**critical_options(run))
+    if run.init in _SPREAD_BY_GATES:
+        default, spread = _SPREAD_BY_GATES[run.init]
+        return spread(options_of(run, "init").get("gates", default))
     return _SPREAD[str(run.init)]
 
 

@@ -13,7 +13,7 @@ import optax
 from gradlab import cells, initializers, remedies, tasks, tracing, training
 from gradlab.grid import Run
 from gradlab.sweeps.gradients.curves import key_for
-from gradlab.sweeps.options import options_of
+from gradlab.sweeps.options import length_option, options_of
 
 # The learning rate of what comes before the training, where its own optimizer is not asked.
 FLOSSING_RATE = 1e-3
@@ -49,8 +49,7 @@ def task_of(run: Run) -> tasks.Task:
     """The task of a run. Its length is the one that its published baseline is a function of."""
     registry = tasks.REGISTRY
     options = {name: getattr(run, name) for name in TASK_OPTIONS}
-    if not registry.takes(run.task, "length"):
-        options["delay"] = options.pop("length")
+    options[length_option(run.task)] = options.pop("length")
     options = {n: v for n, v in options.items() if v and registry.takes(run.task, n)}
     return tasks.make(run.task, **options, **options_of(run, "task"))
 
@@ -66,6 +65,8 @@ def build(
         options = options_of(run, "init")
         if initializers.REGISTRY.takes(run.init, "gain"):
             options["gain"] = scalars["gain"]
+        if run.init == "critical" and run.activation is not None:
+            options["activation"] = run.activation
         draws["recurrent"] = initializers.make(run.init, **options)
     if run.activation is not None:
         draws["activation"] = run.activation
