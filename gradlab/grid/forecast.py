@@ -43,7 +43,8 @@ class Estimate(NamedTuple):
         programs: programs to compile that trace; runs that differ in numbers alone share them.
         flops: arithmetic of the matrix products of all runs, there and back.
         bytes: what the folder will hold.
-        seconds: the time for the missing runs on this device, with compilation, frames and figures.
+        seconds: the time for the missing runs on this device, with compilation, frames and figures;
+            NaN where runs neither count their arithmetic nor ran here before.
         speed: floating-point operations per second that the time rests on.
         source: where that comes from.
         too_large: those of the runs that need more memory than is given, and would fail.
@@ -67,10 +68,13 @@ class Estimate(NamedTuple):
             f"runs                {self.runs:,}",
             *([f"stored already      {self.stored:,}"] if self.stored else []),
             f"compiled programs   {self.programs:,}",
-            f"arithmetic          {format_si(self.flops, 'FLOP')}{self._guess_note}",
+            *(
+                [f"arithmetic          {format_si(self.flops, 'FLOP')}{self._guess_note}"]
+                if self.flops
+                else []
+            ),
             f"bytes to be written {format_bytes(self.bytes)}",
-            f"estimated time      {format_duration(self.seconds)} at "
-            f"{format_si(self.speed, 'FLOP/s')}, {self.source}",
+            f"estimated time      {self._time}",
             *(
                 [f"above --memory      {self.too_large:,} runs, which fail"]
                 if self.too_large
@@ -78,6 +82,13 @@ class Estimate(NamedTuple):
             ),
         ]
         return "\n".join(lines)
+
+    @property
+    def _time(self) -> str:
+        if math.isnan(self.seconds):
+            return f"not known: {self.source}"
+        speed = f" at {format_si(self.speed, 'FLOP/s')}" if self.flops and self.seconds else ""
+        return f"{format_duration(self.seconds)}{speed}, {self.source}"
 
     @property
     def _guess_note(self) -> str:
@@ -299,23 +310,27 @@ def _seconds(
     measurement: Measurement, run: Run, flops: float, history: dict[str, tuple[float, float]]
 ) -> tuple[float, str]:
     """Seconds of a run, from the history of the most similar one, and where that is from."""
-    usual = SHARE * _products()
     if measurement.cost.family is None:
-        return flops / usual, _USUAL
+        return _usual(flops)
     family, key = measurement.cost.family(run)
     if key in history:
         return history[key][0], "as sweeps of the same shapes ran here"
     alike = [record for name, record in history.items() if name.startswith(f"{family} ")]
-    if not alike:
-        return flops / usual, _USUAL
+    if not alike or not flops:
+        return _usual(flops)
     seconds, others = min(alike, key=lambda record: abs(math.log(record[1] / max(flops, 1))))
     if flops <= others:
         return seconds * flops / others, _ALIKE
     # Charge the extra FLOPs at the usual speed: a small run takes as long as its overhead.
-    return seconds + (flops - others) / max(usual, others / seconds), _ALIKE
+    return seconds + (flops - others) / max(SHARE * _products(), others / seconds), _ALIKE
 
 
-_USUAL = f"{SHARE:.0%} of this machine's matrix products"
+def _usual(flops: float) -> tuple[float, str]:
+    if not flops:
+        return math.nan, "nothing like it ran here"
+    return flops / (SHARE * _products()), f"{SHARE:.0%} of this machine's matrix products"
+
+
 _ALIKE = "as similar sweeps ran here"
 
 

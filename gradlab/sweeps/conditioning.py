@@ -49,7 +49,12 @@ def measurement(axes: tuple[Axis, ...] = (), names: frozenset[str] = frozenset()
         source=(measurement, (axes, names)),
         parts=functools.partial(options.parts, schema, names),
         label=lambda run: f"{run.cell} {run.init or ''} {run.input} T={run.length}",
-        cost=Cost(work=_work, needed=functools.partial(_min_bytes, own), family=_family),
+        cost=Cost(
+            flops=functools.partial(_flops, own),
+            work=_work,
+            needed=functools.partial(_min_bytes, own),
+            family=_family,
+        ),
         code=functools.partial(options.code_of, schema),
     )
 
@@ -107,6 +112,12 @@ def _program(shape: curves.Shape, lags: tuple[int, ...]) -> Any:
         return spectrum.log_singular_values_by_lag(step, start, drives, lags=lags)
 
     return jax.jit(values)
+
+
+def _flops(own: Any, run: Run) -> float:
+    """The Jacobian of each step times a matrix of H columns, and the QR factors of the product."""
+    _, forward, backward = cost.step_of(curves.shape_of(_network(own, run)))
+    return run.length * (forward + run.hidden * backward + 8 / 3 * run.hidden**3)
 
 
 def _work(run: Run) -> tuple[Any, float]:
