@@ -24,7 +24,10 @@ os.environ["KERAS_BACKEND"] = "jax"  # which Keras reads once, at its first impo
 # Most of the time goes into compiling programs that run once: XLA's older emitters take half as
 # long. A flag that a later XLA does not know would abort it.
 if version("jaxlib").startswith("0.10."):
-    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    flags = (
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+        "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+    )
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 # For this process and those that tests start. Of programs kept, what compiles in a millisecond too:
 # to read one takes a third of what XLA takes to make it.
