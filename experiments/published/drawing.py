@@ -13,10 +13,13 @@ import gradlab as gl
 
 
 class Curve(NamedTuple):
-    """One curve of a panel; `published` or `measured` is empty where there is none."""
+    """One curve of a panel; `published` or `measured` is empty where there is none.
+
+    Names as `x` have no order: no line goes from one to the next.
+    """
 
     label: str
-    x: Sequence[float]
+    x: Sequence[float] | Sequence[str]
     published: Sequence[float] = ()
     measured: Sequence[float] = ()
 
@@ -30,8 +33,12 @@ def draw(path: Path, panels: Mapping[str, Sequence[Curve]], **axes: Any) -> None
         for ax, (title, curves) in zip(boxes, panels.items(), strict=True):
             colours = sns.color_palette("colorblind", max(len(curves), 1))
             for colour, curve in zip(colours, curves, strict=True):
+                style: dict[str, Any] = {"ls": "--"}
+                if isinstance(curve.x[0], str):
+                    style = {"ls": "", "marker": "_", "ms": 18}
+                    ax.margins(x=0.1)
                 if len(curve.published):
-                    ax.plot(curve.x, np.asarray(curve.published, float), "--", color=colour)
+                    ax.plot(curve.x, np.asarray(curve.published, float), color=colour, **style)
                 if len(curve.measured):
                     ax.plot(curve.x, np.asarray(curve.measured, float), "o", ms=3, color=colour)
                 ax.plot([], [], "-o", ms=3, color=colour, label=curve.label)

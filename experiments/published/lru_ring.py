@@ -50,6 +50,7 @@ def measure(out: Path) -> list[Row]:
                 float(np.mean(1 - gap)), 0.005),
         ]  # fmt: skip
     laws, gains = zip(*curves, strict=True)
-    draw(out / "lru_ring", {"": [Curve("gain", range(len(RINGS)), laws, gains)]},
-         xlabel="ring", ylabel="E|s|²/E|Bx|²", yscale="log")  # fmt: skip
+    names = [f"{low:g} to {high:g}" for low, high in RINGS]
+    draw(out / "lru_ring", {"": [Curve("gain", names, laws, gains)]},
+         xlabel="|λ|, r_min to r_max", ylabel="E|s|²/E|Bx|²", yscale="log")  # fmt: skip
     return rows
