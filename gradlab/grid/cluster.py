@@ -24,6 +24,7 @@ from gradlab.grid.work import Chunk, Part, compute, failed_part, try_fit
 
 # Seconds to wait for a scheduler that does not answer, and between two looks at one that did.
 PATIENCE, LOOK = 10, 1.0
+_DIED = "KilledWorker: each worker that measured it died, as they do where memory runs out"
 _DEPENDS_ON = ("gradlab", "jax", "jaxlib", "numpy")
 
 
@@ -35,6 +36,7 @@ def connect(scheduler: str | None, workers: int | None) -> Iterator[Any]:
         ValueError: where dask is not installed, or there is no scheduler at the address.
     """
     try:
+        import dask
         import distributed
     except ImportError:
         raise ValueError(
@@ -43,10 +45,13 @@ def connect(scheduler: str | None, workers: int | None) -> Iterator[Any]:
     if scheduler is None:
         # No dashboard: a port less to collide on.
         options: Any = {"threads_per_worker": 1, "dashboard_address": None}
-        cluster = distributed.LocalCluster(n_workers=workers, **options)
-        with cluster, distributed.Client(cluster) as client:
-            client.register_plugin(_deaf())
-            yield client
+        # Where a worker has been away for that long, the cluster ends the process that restarts it,
+        # though it may be away for another death than the first.
+        with dask.config.set({"distributed.deploy.lost-worker-timeout": "52 weeks"}):
+            cluster = distributed.LocalCluster(n_workers=workers, **options)
+            with cluster, distributed.Client(cluster) as client:
+                client.register_plugin(_deaf())
+                yield client
         return
     try:
         client = distributed.Client(scheduler, timeout=PATIENCE)
@@ -138,7 +143,8 @@ def measure(
     Where there are no workers it waits for some, and says so, unless `stopping()`.
 
     A chunk whose workers die again and again, as they do where memory runs out, is tried again
-    in calls of half the size, down to single runs.
+    in calls of half the size, down to single runs, and then as two chunks of half the runs: the
+    run that kills its workers fails alone.
 
     Raises:
         OSError: where the scheduler goes away.
@@ -165,11 +171,14 @@ def measure(
                 chunk = running.pop(future)
                 try:
                     parts = _result(future)
-                except distributed.KilledWorker as error:
+                except distributed.KilledWorker:
                     if chunk.size > 1:
                         chunks = itertools.chain([chunk.halve()], chunks)
                         continue
-                    parts = [failed_part(chunk, error)]
+                    if len(chunk.coordinates) > 1:
+                        chunks = itertools.chain(chunk.split(), chunks)
+                        continue
+                    parts = [failed_part(chunk, _DIED)]
                 yield chunk, parts
     except (CancelledError, OSError, TimeoutError) as error:
         raise OSError(

@@ -41,6 +41,12 @@ class Chunk(NamedTuple):
         """The same runs, half as many at once."""
         return self._replace(size=(self.size + 1) // 2, halved=self.halved + 1)
 
+    def split(self) -> list[Chunk]:
+        """The runs in two chunks."""
+        middle = len(self.coordinates) // 2
+        halves = self.coordinates[:middle], self.coordinates[middle:]
+        return [self._replace(coordinates=half) for half in halves]
+
 
 def try_fit(measurement: Measurement, coordinates: tuple[Any, ...], *rest: Any) -> Fit:
     """`sizes.fit`; what cannot be sized cannot be measured, and the rows of its runs say so."""
@@ -74,9 +80,9 @@ def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
     return [_part(chunk, part, facts) for part in split if part]
 
 
-def failed_part(chunk: Chunk, error: Exception) -> Part:
-    """The part of a chunk whose runs failed, with the error as their reason."""
-    return _part(chunk, _failures(chunk, _reason(error)), {"started": now()})
+def failed_part(chunk: Chunk, reason: str) -> Part:
+    """The part of a chunk whose runs failed, with the reason."""
+    return _part(chunk, _failures(chunk, reason), {"started": now()})
 
 
 def _part(chunk: Chunk, rows: list[dict[str, Any]], facts: dict[str, Any]) -> Part:

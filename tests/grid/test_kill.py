@@ -1,6 +1,7 @@
 """Sweeps that are killed, on one machine and on several processes: no run is lost or changed."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -38,3 +39,12 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     assert "the scheduler went away" in found["without_scheduler"]
     assert 0 < found["kept"] < found["planned"] and all(found["equal_after"])
     assert found["nobody"].startswith("no scheduler at tcp://127.0.0.1:")
+
+
+def test_a_run_that_kills_its_workers_fails_alone(tmp_path):
+    found = script("poison.py", tmp_path)
+    (reason,) = found["reasons"]
+    assert reason.startswith("KilledWorker: each worker that measured it died")
+    values = {int(seed): value for seed, value in found["values"].items()}
+    assert math.isnan(values.pop(3))
+    assert values == {seed: 2 * seed for seed in values} and len(values) == 7
