@@ -62,7 +62,8 @@ def summarize(
     runs: pd.DataFrame, statistics: Mapping[str, Statistic], schema: Schema
 ) -> pd.DataFrame:
     """A row per point, in the order of the runs: `schema.point`, then the statistics."""
-    keys = [runs[name] for name in schema.order]
+    # Without an axis beside the seed, all runs are of one point.
+    keys = [runs[name] for name in schema.order] or [pd.Series(0, runs.index)]
     table = pd.DataFrame({name: s.values(runs) for name, s in statistics.items() if s.over})
     groups = table.groupby(keys, dropna=False, sort=True, observed=True)
     points = pd.DataFrame(groups.agg({name: statistics[name].over for name in table}))

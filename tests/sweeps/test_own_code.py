@@ -193,6 +193,20 @@ def test_a_measurement_of_any_function(tmp_path):
     assert sweeps.status(tmp_path / "out").failed == 4
 
 
+@pytest.mark.parametrize("code", ["dice(): return {'value': 3.0}",
+                                  "dice(seed): return {'value': 3.0 + seed % 2}"])  # fmt: skip
+def test_a_measurement_without_an_axis_is_one_point(tmp_path, code):
+    scope = {}
+    exec(f"def {code}", scope)
+    gl.sweeps.measurement(scope["dice"])
+    with_seed = "seed" in code
+    spec = {"measurement": "dice"} | ({"seeds": 3} if with_seed else {})
+    runs = gl.sweep(spec, tmp_path).results.runs
+    assert runs["value"].tolist() == ([3.0, 4.0, 3.0] if with_seed else [3.0])
+    (point,) = frames.read_summary(tmp_path).to_dict("records")
+    assert point["runs"] == len(runs) and point["value_max"] == runs["value"].max()
+
+
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
