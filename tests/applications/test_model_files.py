@@ -29,6 +29,15 @@ def changed(path, tmp_path, change):
     return tmp_path / "other"
 
 
+@pytest.mark.parametrize(("field", "value"), [
+    ("grams", True), ("grams", 1.0), ("grams", 3), ("unit", None), ("tokens", [1, 2, 3]),
+])  # fmt: skip
+def test_a_vocabulary_with_nonsense_is_refused(path, tmp_path, field, value):
+    other = changed(path, tmp_path, lambda about, _: about["vocabulary"].update({field: value}))
+    with pytest.raises(ValueError, match="its parts do not fit together"):
+        sentiment.load(other)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

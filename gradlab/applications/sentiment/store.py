@@ -100,6 +100,8 @@ def _check_recipe(recipe: Recipe, vocabulary: Vocabulary) -> None:
     """
     for name, (kind, low, high) in _LIMITS.items():
         _store.check_number(name, getattr(recipe, name), kind, low, high)
+    # True is equal to 1, and 2.0 to 2, but no array has so many columns.
+    _store.check_number("grams", vocabulary.grams, *_LIMITS["grams"])
     choose("unit", recipe.unit, UNITS)
     _store.check_options(recipe.options)
     if (vocabulary.unit, vocabulary.grams) != (recipe.unit, recipe.grams):
