@@ -10,7 +10,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -355,7 +355,7 @@ def _print_report(report: Report) -> None:
     elif schema.kind == "training":
         out.print(_points(points, schema, _TRAINED, "trained networks, by point of the sweep"))
     else:
-        medians = {name: ".4g" for name in points if name.endswith("_median")}
+        medians = {name: ".4g" for name in map(str, points) if name.endswith("_median")}
         out.print(_points(points, schema, {"runs": "d", **medians}, f"{schema.kind}, by point"))
     out.print(
         f"{report.computed} of {report.total} runs measured now"
@@ -376,7 +376,8 @@ def console() -> rich.console.Console:
 
 
 def _verdicts(frame: pd.DataFrame) -> rich.table.Table:
-    lengths = [int(name.rpartition("_")[2]) for name in frame if name.startswith("vanishing_")]
+    names = [name for name in map(str, frame) if name.startswith("vanishing_")]
+    lengths = [int(name.rpartition("_")[2]) for name in names]
     table = rich.table.Table(
         title="share of runs that vanish / explode, by length; rate at the longest length",
         title_justify="left",
@@ -422,7 +423,7 @@ def _text(value: Any, form: str) -> str:
     return "–" if value is None or value != value else format(value, form)
 
 
-def _shares(row: dict[str, Any], length: int) -> str:
+def _shares(row: Mapping[Any, Any], length: int) -> str:
     if row[f"vanishing_{length}"] != row[f"vanishing_{length}"]:
         return "–"
     text = f"{row[f'vanishing_{length}']:.0%} / {row[f'exploding_{length}']:.0%}"

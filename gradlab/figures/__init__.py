@@ -7,9 +7,7 @@ gradient are marked ×, runs whose gradient is exactly zero ▽ and runs that fa
 number: no figure drops a run silently.
 """
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false
-
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -230,6 +228,7 @@ def _of_gradients(source: _Source) -> dict[str, Callable[[], Figure]]:
 
 def _of_training(source: _Source) -> dict[str, Callable[[], Figure]]:
     runs, curves = source.runs, source.curves
+    assert curves is not None  # a sweep of training has them
     figures: dict[str, Callable[[], Figure]] = {}
 
     def one_gradients(task: str) -> Figure:
@@ -251,7 +250,7 @@ def _of_measurement(source: _Source) -> dict[str, Callable[[], Figure]]:
     if axis is None:
         _log.warning("no figures: no axis of numbers has several values")
         return {}
-    return {name: lambda name=name: numbers(runs, schema, name, axis) for name in names}
+    return {name: functools.partial(numbers, runs, schema, name, axis) for name in names}
 
 
 # What is drawn of each kind of sweep.

@@ -1,9 +1,5 @@
 """Figures of dynamics: exponents, chaos, fixed points, and what they cost in parallel."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportIndexIssue=false
-
 import numpy as np
 import pandas as pd
 import seaborn as sns

@@ -1,7 +1,6 @@
 """How far each step of writing depends on each step of reading."""
 
 # seaborn's and matplotlib's annotations are narrower than what they take.
-# pyright: reportArgumentType=false
 
 from collections.abc import Mapping, Sequence
 

@@ -1,9 +1,5 @@
 """Figures of what travels how far: forwards from parameters and inputs, backwards from losses."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportIndexIssue=false, reportOperatorIssue=false, reportOptionalOperand=false
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -154,7 +150,7 @@ def draw_map(fig: Figure, ax: Axes, table: pd.DataFrame, label: str) -> None:
     colours = palette.with_extremes(under="black", bad="0.9")
     low, high = (finite.min(), finite.max()) if finite.size else (-1.0, 1.0)
     norm = Normalize(low, high if high > low else low + 1)
-    image = np.where(np.isneginf(values), norm.vmin - 1, values)
+    image = np.where(np.isneginf(values), low - 1, values)
     mesh = ax.pcolormesh(table.columns, table.index, image, cmap=colours, norm=norm,
                          shading="nearest", rasterized=True)  # fmt: skip
     fig.colorbar(mesh, ax=ax, label=label, pad=0.02)

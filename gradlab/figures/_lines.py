@@ -1,9 +1,5 @@
 """Lines of medians with the range of all seeds, for frames of any columns."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false
-
 from collections.abc import Sequence
 from typing import Any
 

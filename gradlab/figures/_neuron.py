@@ -1,7 +1,6 @@
 """One neuron, and why its gradient vanishes over many steps."""
 
 # seaborn's and matplotlib's annotations are narrower than what they take.
-# pyright: reportArgumentType=false
 
 from collections.abc import Callable, Sequence
 

@@ -1,9 +1,5 @@
 """What a measurement of the user's own returned, over an axis."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false
-
 import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context

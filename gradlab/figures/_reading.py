@@ -1,7 +1,6 @@
 """What a network remembers, forgets and learns from while it reads one sequence."""
 
 # seaborn's and matplotlib's annotations are narrower than what they take.
-# pyright: reportArgumentType=false
 
 import textwrap
 from collections.abc import Mapping, Sequence

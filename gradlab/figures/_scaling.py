@@ -1,9 +1,5 @@
 """Figures of curvature, depth and width."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportIndexIssue=false, reportGeneralTypeIssues=false
-
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure

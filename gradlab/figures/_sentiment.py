@@ -1,9 +1,5 @@
 """How far back the gradient reaches in film reviews, while three networks learn them."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
-
 import math
 from collections.abc import Sequence
 
@@ -80,7 +76,8 @@ def sentiment(
 
 def _panel(ax: Axes, rows: pd.DataFrame, palette: Sequence) -> None:
     ends = (rows["epoch"].min(), rows["epoch"].max())
-    for epoch, line in rows.groupby("epoch"):
+    for epoch in sorted(rows["epoch"].unique()):
+        line = rows[rows["epoch"] == epoch]
         colour = palette[int(epoch)]
         ax.plot(line["lag"], line["median"].where(np.isfinite(line["median"])), color=colour)
         if epoch in ends:

@@ -1,9 +1,5 @@
 """How every figure looks: sizes, colours, labels, marks, and the pieces that figures share."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportIndexIssue=false
-
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,12 +14,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from gradlab import frames
 
 DOUBLE = 7.0
 SINGLE = 3.4
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 7,
     "axes.labelsize": 8,
     "axes.titlesize": 7.5,
@@ -129,7 +126,7 @@ def grid(
     width: float = DOUBLE,
     margin: float = 0.45,
     **share: Any,
-) -> tuple[Figure, np.ndarray]:
+) -> tuple[Figure, NDArray[np.object_]]:
     if width == DOUBLE and columns > 4:
         width = DOUBLE / 4 * columns
     fig = Figure(figsize=(width, max(rows * height + margin, 2.2)), layout="constrained")
@@ -137,7 +134,7 @@ def grid(
     return fig, fig.subplots(rows, columns, squeeze=False, **share)
 
 
-def row_grid(panels: int, **share: Any) -> tuple[Figure, np.ndarray]:
+def row_grid(panels: int, **share: Any) -> tuple[Figure, NDArray[np.object_]]:
     """A figure of so many panels, four to a row, and their axes in one row."""
     columns = min(panels, 4)
     fig, axes = grid(-(-panels // columns), columns, height=1.7, **share)
@@ -192,7 +189,10 @@ def note(
     if lines:
         text = "\n".join(textwrap.fill(line, width) for line in lines)
         right, top = min(corners, key=lambda corner: _points_near(ax, *corner))
-        place = {"ha": "right" if right else "left", "va": "top" if top else "bottom"}
+        place: dict[str, Any] = {
+            "ha": "right" if right else "left",
+            "va": "top" if top else "bottom",
+        }
         box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8}
         x, y = 0.97 if right else 0.03, 0.97 if top else 0.03
         ax.text(x, y, text, fontsize=7, transform=ax.transAxes, bbox=box, zorder=5, **place)
@@ -219,7 +219,7 @@ def _points_near(ax: Axes, right: bool, top: bool) -> int:
     return count
 
 
-def headline(fig: Figure, text: str | None) -> None:
+def headline(fig: matplotlib.figure.Figure, text: str | None) -> None:
     """Write what the whole figure leaves out above it, below what stands there already."""
     if text:
         before = fig.get_suptitle()
@@ -315,7 +315,9 @@ def with_variants(
     return runs.assign(variant=variant.astype("str"))
 
 
-def product(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[Any, Any]]:
+def product(
+    rows: Sequence[Any], columns: Sequence[Any]
+) -> list[tuple[tuple[int, Any], tuple[int, Any]]]:
     return [(row, column) for row in enumerate(rows) for column in enumerate(columns)]
 
 

@@ -1,9 +1,5 @@
 """Figures of a sweep: what gradients do against lag, length, gain and input."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportReturnType=false
-
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -245,8 +241,8 @@ def length(
         fig.supxlabel(LABELS["length"], fontsize=8)
         fig.supylabel(LABELS["gain_decades"], fontsize=8)
         handles = init_handles(colours, markers)
-        selection = runs[np.isclose(runs["gain"].to_numpy()[:, None], np.array(gains)).any(axis=1)]
-        handles += mark_handles(selection)
+        drawn = [bool(np.isclose(gain, gains).any()) for gain in runs["gain"]]
+        handles += mark_handles(runs.loc[drawn])
         fig.legend(handles=handles, title="initialization", loc="outside right upper", **LEFT)
     return fig
 
@@ -358,7 +354,7 @@ def select(
             )
         runs = runs[runs["length"] == length]
     runs = _everywhere(runs)
-    return with_variants(runs, _varying(runs, "length", hue))
+    return with_variants(runs, _varying(runs, "length", *([hue] if hue else [])))
 
 
 def _of_input(runs: pd.DataFrame, input: str | None, every: bool) -> pd.DataFrame:
@@ -441,9 +437,9 @@ def _curves(runs: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
     # Number the runs: with millions of rows, their names would take many times the bytes.
     ids = pd.Index(runs["run_id"].unique())
     points = pd.DataFrame(
-        {"run": ids.get_indexer(runs["run_id"]), "point": runs.groupby(keys).ngroup()}
+        {"run": ids.get_indexer(pd.Index(runs["run_id"])), "point": runs.groupby(keys).ngroup()}
     )
-    rows = steps[["lag", "log_norm"]].assign(run=ids.get_indexer(steps["run_id"]))
+    rows = steps[["lag", "log_norm"]].assign(run=ids.get_indexer(pd.Index(steps["run_id"])))
     rows = rows[rows["run"] >= 0]
     start = rows[rows["lag"] == 0].drop_duplicates("run").set_index("run")["log_norm"]
     start = start.where(np.isfinite(start)).reindex(range(len(ids))).to_numpy()
@@ -466,7 +462,8 @@ def _decay_lines(
     ax: Axes, panel: pd.DataFrame, colours: dict[float, Any], limits: tuple[float, float]
 ) -> None:
     beyond = 2 * DECADES
-    for gain, line in panel.groupby("gain"):
+    for gain in sorted(panel["gain"].unique()):
+        line = panel[panel["gain"] == gain]
         finite = np.isfinite(line["median"])
         if finite.any():
             band = {"color": colours[gain], "alpha": 0.3, "lw": 0}
@@ -517,9 +514,10 @@ def _phase_marks(
     variants: Sequence[str],
     gains: Sequence[float],
 ) -> None:
-    for (variant, gain), point in runs.groupby(["variant", "gain"]):
+    for name, point in runs.groupby(["variant", "gain"]):
+        variant, gain = name
         x, y = gains.index(gain), variants.index(variant)
-        if np.isnan(table.loc[variant, gain]):
+        if np.isnan(table.to_numpy()[y, x]):
             ax.add_patch(_hatch(xy=(x, y), width=1, height=1))
         place = {"ha": "center", "va": "center", "rotation": 90 if len(gains) > 12 else 0}
         ax.text(x + 0.5, y + 0.5, counts(point), **place)
@@ -550,7 +548,11 @@ def _boundary(ax: Axes, table: np.ndarray, **style: Any) -> None:
 def _table(
     values: pd.Series, init: str, variants: Sequence[str], gains: Sequence[float]
 ) -> pd.DataFrame:
-    return values.xs(init, level="init").unstack("gain").reindex(index=variants, columns=gains)
+    return (
+        values.xs(init, level="init")
+        .unstack("gain")
+        .reindex(index=list(variants), columns=list(gains))
+    )
 
 
 def _pairs(both: pd.DataFrame, other: str, reference: str) -> pd.DataFrame:
@@ -597,8 +599,9 @@ def _without_outliers(values: np.ndarray) -> tuple[float, float] | None:
 def _count_beyond(points: pd.DataFrame, span: tuple[float, float] | None) -> int:
     if span is None:
         return 0
-    finite = points[np.isfinite(points).all(axis=1)]
-    return int(((finite < span[0]) | (finite > span[1])).any(axis=1).sum())
+    finite = points[np.isfinite(points.to_numpy()).all(axis=1)]
+    values = finite.to_numpy()
+    return int(((values < span[0]) | (values > span[1])).any(axis=1).sum())
 
 
 def _square(ax: Axes, ticks: int, limits: tuple[float, float] | None) -> None:

@@ -1,9 +1,5 @@
 """Measured rates and exponents through theory, and how far they lie apart."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false
-
 from typing import Any
 
 import numpy as np
@@ -76,7 +72,8 @@ def deviations(runs: pd.DataFrame) -> pd.DataFrame:
         predicted_bias=("predicted_bias", "mean"),
     ).reset_index()
     sd = points["rate_sd"].fillna(0)
-    sd = np.maximum(sd, points.pop("own").fillna(0))
+    own = points.pop("own").fillna(0)
+    sd = sd.where(sd >= own, own)
     stderr = sd / np.sqrt(points["runs"])
     points["rate_sd"] = sd
     points.insert(list(points.columns).index("rate_sd") + 1, "rate_stderr", stderr)
@@ -188,7 +185,7 @@ def _theory_points(above: Axes, below: Axes, rows: pd.DataFrame, colour: Any, ma
 
 
 def _largest(points: pd.DataFrame, symbol: str) -> str:
-    worst = points.loc[points["deviation"].abs().idxmax()]
+    worst = points.iloc[int(points["deviation"].abs().argmax())]
     text = f"largest difference {worst['deviation']:+.3f},".replace("-", "−")
     return f"{text}\nat {symbol} = {worst['gain']:g}"
 

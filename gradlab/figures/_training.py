@@ -1,9 +1,5 @@
 """Figures of training: what gradients do while a network learns, and whether it learns at all."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportReturnType=false
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -80,15 +76,15 @@ def training(
         margin = 1.3 if own else 0.7
         fig, axes = grid(2, len(names), height=1.2, margin=margin, sharex="col", sharey="row")
         axes[0, 0].get_gridspec().set_height_ratios([1, 1.8 + 0.8 * own])
-        mesh = None
+        meshes = []
         for j, name in enumerate(names):
             above, below = axes[:, j]
             line = metrics[metrics[column].astype(str) == name] if column else metrics
             rows = steps[steps[column].astype(str) == name] if column else steps
             _loss_lines(above, line, baselines or {})
-            mesh = _heat(below, rows, _scale(rows["log_norm"]))
+            meshes.append(_heat(below, rows, _scale(rows["log_norm"])))
             if own:
-                fig.colorbar(mesh, ax=below, location="bottom", aspect=12, shrink=0.9)
+                fig.colorbar(meshes[-1], ax=below, location="bottom", aspect=12, shrink=0.9)
             below.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             above.set_title(textwrap.fill(name, 16), loc="left")
             below.set_xlim(0, max(line["training_step"].max(), 1))
@@ -98,7 +94,7 @@ def training(
             fig.supxlabel(f"{LABELS['update']}; colours: {LABELS['log_norm']}", fontsize=8)
         else:
             fig.supxlabel(LABELS["update"], fontsize=8)
-            fig.colorbar(mesh, ax=axes[1, :].tolist(), label=LABELS["log_norm"], pad=0.02)
+            fig.colorbar(meshes[-1], ax=axes[1, :].tolist(), label=LABELS["log_norm"], pad=0.02)
         handles: list[Any] = [
             Line2D([], [], color="0.2", ls=PREDICTED, label=label) for label in baselines or {}
         ]
@@ -204,9 +200,9 @@ def learning(runs: pd.DataFrame, curves: pd.DataFrame, *, task: str | None = Non
         handles += mark_handles(runs[runs["status"] == "failed"])
         # Long names beside the panels would take their room.
         wide = max(len(name) for name in names) > 16
-        place = {"loc": "outside lower center" if wide else "outside right upper"}
+        style: Any = LEFT | {"loc": "outside lower center" if wide else "outside right upper"}
         title = order(runs["task"])[0].replace("_", " ")
-        fig.legend(handles=handles, title=title, ncols=3 if wide else 1, **place, **LEFT)
+        fig.legend(handles=handles, title=title, ncols=3 if wide else 1, **style)
     return fig
 
 
@@ -220,7 +216,7 @@ def _learning_line(ax: Axes, runs: pd.DataFrame, curves: pd.DataFrame, colour: A
     is_over = here.isna() & here.ffill().notna()
     table = table.where(~is_over, table.ffill())
     bad = runs[runs["status"] == "nonfinite"].set_index("run_id")["first_nonfinite_step"]
-    for name, first in bad.items():
+    for name, first in zip(bad.index, bad, strict=True):
         if name in table:
             end = here[name].last_valid_index()
             end = end if pd.isna(first) else min(end, int(first))
@@ -414,7 +410,7 @@ def gradients(
 def pick(runs: pd.DataFrame, task: str | None = None, length: int | None = None) -> pd.DataFrame:
     """Pick the runs that `gradients` draws."""
     runs = _of_task(runs, task)
-    length = _lengths(runs)[-1] if length is None else length
-    _names.choose("length", f"{length:g}", [f"{one:g}" for one in _lengths(runs)])
-    runs = runs[(runs["length"].fillna(0) == length) & (runs["status"] != "failed")]
+    here = _lengths(runs)[-1] if length is None else length
+    _names.choose("length", f"{here:g}", [f"{one:g}" for one in _lengths(runs)])
+    runs = runs[(runs["length"].fillna(0) == here) & (runs["status"] != "failed")]
     return runs[runs["seed"] == runs.groupby("variant")["seed"].transform("min")]

@@ -1,9 +1,5 @@
 """Forecasts of a series: against the truth, against the horizon, and how far back they look."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection, and matplotlib's are
-# narrower than what it takes.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-
 import numpy as np
 import pandas as pd
 import seaborn as sns

@@ -1,7 +1,6 @@
 """Accuracy where only the order of words decides, against how far they stand apart."""
 
 # seaborn's and matplotlib's annotations are narrower than what they take.
-# pyright: reportArgumentType=false
 
 import numpy as np
 import pandas as pd

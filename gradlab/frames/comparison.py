@@ -1,9 +1,5 @@
 """Whether two summaries of one spec agree, column by column and point by point."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportAttributeAccessIssue=false, reportReturnType=false, reportOperatorIssue=false
-# pyright: reportCallIssue=false, reportArgumentType=false
-
 import numpy as np
 import pandas as pd
 

@@ -1,9 +1,5 @@
 """The frames of a sweep over networks as they are initialized, declared once."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportAttributeAccessIssue=false, reportReturnType=false, reportOperatorIssue=false
-# pyright: reportCallIssue=false, reportArgumentType=false
-
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -337,7 +333,7 @@ def error_of_mean(points: pd.DataFrame) -> pd.Series:
     """The error of `rate_mean` in a `summary`, of which ±2 cover 95.45 %: see there."""
     runs = points["rate_runs"]
     between = student_factor(runs - 1) * points["rate_sd"] / np.sqrt(runs.where(runs > 0))
-    return np.hypot(between, ROUNDING)
+    return pd.Series(np.hypot(between, ROUNDING))
 
 
 def verdict_table(runs: pd.DataFrame) -> pd.DataFrame:

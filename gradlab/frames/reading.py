@@ -1,7 +1,6 @@
 """Read the frames in a sweep's folder, whole or in part."""
 
 # pyarrow's annotations lack the functions that it generates at import.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 
 import contextlib
 import functools
@@ -120,7 +119,7 @@ def read(
         else:
             own = {name: value for name, value in others.items() if name in fields}
             tables[frame] = read_frame(folder, about, frame, names, own, ids)
-    results = schema.TrainingResults if "curves" in tables else schema.Results
+    results: Any = schema.TrainingResults if "curves" in tables else schema.Results
     # A measurement may have no steps.
     tables.setdefault("steps", schema.coerce([], {"run_id": schema.RUN_ID}, "steps"))
     return results(*tables.values(), manifest)

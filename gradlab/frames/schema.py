@@ -276,8 +276,10 @@ Records = pd.DataFrame | Iterable[Mapping[str, Any]] | Mapping[str, Any]
 
 def coerce(records: Records, schema: Columns, what: str) -> pd.DataFrame:
     """The records as a frame with the columns, the order and the dtypes of a schema."""
-    if isinstance(records, pd.DataFrame | Mapping):
-        frame = pd.DataFrame(records)
+    if isinstance(records, pd.DataFrame):
+        frame = records
+    elif isinstance(records, Mapping):
+        frame = pd.DataFrame(dict(records))
     else:
         frame = pd.DataFrame.from_records(list(records))
     for name in frame.columns:
@@ -289,7 +291,7 @@ def coerce(records: Records, schema: Columns, what: str) -> pd.DataFrame:
                 values = frame[name]
                 if column.dtype == "int64":  # a plain cast would truncate 1.5 to 1
                     values = values.astype("Int64")
-                values = values.astype(column.dtype)
+                values = values.astype(pd.api.types.pandas_dtype(column.dtype))
                 # Adding 0.0 turns -0.0 into 0.0.
                 columns[name] = values + 0.0 if column.dtype == "float64" else values
             except (TypeError, ValueError) as error:
@@ -301,7 +303,7 @@ def coerce(records: Records, schema: Columns, what: str) -> pd.DataFrame:
         else:
             missing = pd.NA if column.dtype == "Int64" else np.nan
             empty = pd.Series(missing, index=frame.index, dtype=object)
-            columns[name] = empty.astype(column.dtype)
+            columns[name] = empty.astype(pd.api.types.pandas_dtype(column.dtype))
     return pd.DataFrame(columns).reset_index(drop=True)
 
 

@@ -1,9 +1,5 @@
 """Statistics over the frames: frame -> frame."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportAttributeAccessIssue=false, reportReturnType=false, reportOperatorIssue=false
-# pyright: reportCallIssue=false, reportArgumentType=false
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +34,7 @@ def spread(values: pd.Series, by: Sequence[Any]) -> pd.DataFrame:
         "below": np.isneginf(values),
         "above": np.isposinf(values),
     }
-    groups = pd.DataFrame(columns).groupby(by, dropna=False, sort=True, observed=True)
+    groups = pd.DataFrame(columns).groupby(list(by), dropna=False, sort=True, observed=True)
     table = groups.agg(
         median=("value", "median"),
         mean=("finite", "mean"),
@@ -66,8 +62,9 @@ def summarize(
     keys = [runs[name] for name in schema.order] or [pd.Series(0, runs.index)]
     table = pd.DataFrame({name: s.values(runs) for name, s in statistics.items() if s.over})
     groups = table.groupby(keys, dropna=False, sort=True, observed=True)
-    points = pd.DataFrame(groups.agg({name: statistics[name].over for name in table}))
-    complete = [name for name in table if statistics[name].complete]
+    names = [str(name) for name in table]
+    points = pd.DataFrame(groups.agg({name: statistics[name].over for name in names}))
+    complete = [name for name in names if statistics[name].complete]
     lacks = table[complete].isna().mul((runs["status"] != "failed").to_numpy(bool), axis=0)
     lacks = lacks.groupby(keys, dropna=False, sort=True, observed=True).any().astype(bool)
     points = points.mask(lacks.reindex(columns=points.columns, fill_value=False)).reset_index()

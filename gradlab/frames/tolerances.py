@@ -8,8 +8,6 @@ each: `bound = rounding + min(amplification, sampling_error)`. No bound was fitt
 difference.
 """
 
-# pyright: reportAttributeAccessIssue=false, reportReturnType=false, reportOperatorIssue=false
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,8 +1,5 @@
 """The frames of a sweep over networks as they learn, declared once."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportAttributeAccessIssue=false, reportReturnType=false, reportArgumentType=false
-
 from __future__ import annotations
 
 from typing import Annotated, Any

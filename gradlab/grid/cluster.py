@@ -36,7 +36,7 @@ def connect(scheduler: str | None, workers: int | None) -> Iterator[Any]:
         ValueError: where dask is not installed, or there is no scheduler at the address.
     """
     try:
-        import dask
+        import dask.config
         import distributed
     except ImportError:
         raise ValueError(

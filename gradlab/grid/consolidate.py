@@ -7,9 +7,6 @@ where too many wait, as with chunks in which distant runs stand together, they a
 order, into a temporary file, and merged from there.
 """
 
-# pyarrow's own annotations do not know the functions that it makes as it is imported.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
-
 from __future__ import annotations
 
 import collections
@@ -151,7 +148,8 @@ def _unfold(rows: pa.Table, frame: str, fields: frames.Columns) -> pa.Table:
     {'run_id': ['a', 'a', 'b'], 'lag': [0, 1, 5]}
     """
     lists = {name: rows[f"{frame}.{name}"].combine_chunks() for name in fields}
-    counts = pc.list_value_length(next(iter(lists.values()))).fill_null(0).to_numpy()
+    first = next(iter(lists.values()))
+    counts = pc.call_function("list_value_length", [first]).fill_null(0).to_numpy()
     run = pa.array(np.repeat(np.arange(len(rows)), counts.astype(np.int64)))
     columns: dict[str, Any] = {"run_id": rows["run_id"].combine_chunks().take(run)}
     for name, column in lists.items():
@@ -203,7 +201,8 @@ def _index(
             if column != "run_id":
                 column_values.add(table[column])
     ids = pa.chunked_array(ids, pa.large_string()).combine_chunks()
-    names_ = pc.rank(ids, tiebreaker="dense").to_numpy().astype(np.int64)
+    dense = pc.RankOptions(tiebreaker="dense")
+    names_ = pc.call_function("rank", [ids], dense).to_numpy().astype(np.int64)
     del ids
     failed = values["status"].equal("failed")
     # The first row of each run_id, one that did not fail if there is one.
@@ -392,7 +391,8 @@ class _Parquet:
             file,
             schema,
             compression="zstd",
-            use_dictionary=[name for name in schema.names if name not in norms],
+            # pyarrow's own annotation forgets the names.
+            use_dictionary=[n for n in schema.names if n not in norms],  # pyright: ignore[reportArgumentType]
             column_encoding=dict.fromkeys(norms, "BYTE_STREAM_SPLIT") or None,
         )
         self._parts: list[pa.Table] = []

@@ -1,8 +1,5 @@
 """What of a sweep is done, failed and missing, read from its folder while it runs or after."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-
 from __future__ import annotations
 
 import collections

@@ -4,9 +4,6 @@
 from a spec, a frame or a manifest is escaped, and the page's own policy lets no other script run.
 """
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportArgumentType=false, reportAssignmentType=false, reportGeneralTypeIssues=false
-
 from __future__ import annotations
 
 import base64

@@ -1,8 +1,5 @@
 """The tables of a report: frame -> heads and cells, each with the text to show and to sort by."""
 
-# pandas' own annotations say Series | DataFrame for nearly every selection.
-# pyright: reportGeneralTypeIssues=false
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -102,7 +99,7 @@ def _plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def verdicts(runs: pd.DataFrame, _: frames.Schema) -> Table | None:
+def verdicts(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
     """`frames.verdict_table` for the page; None where no run was measured."""
     if runs.empty:
         return None
@@ -117,11 +114,12 @@ def verdicts(runs: pd.DataFrame, _: frames.Schema) -> Table | None:
         Head("lowest", "nats/step", True, "rate"),
         Head("highest", "nats/step", True, "rate"),
     ]
-    shares = [name for name in table if name.startswith(("vanishing_", "exploding_"))]
+    names = [str(name) for name in table]
+    shares = [name for name in names if name.startswith(("vanishing_", "exploding_"))]
     # Leave out columns of zeros only, which would push the others out of sight.
     shares = [
         name
-        for name in table
+        for name in names
         if name in shares or (name.startswith("nonfinite_") and (table[name] > 0).any())
     ]
     for name in shares:
@@ -182,7 +180,7 @@ def points(runs: pd.DataFrame, schema: frames.Schema) -> Table | None:
         return None
     table = schema.summarize(runs, schema)
     columns = [name for name in schema.point if table[name].nunique(dropna=False) > 1]
-    medians = [name for name in table if name.endswith("_median")]
+    medians = [name for name in map(str, table) if name.endswith("_median")]
     heads = [_axis_head(table, name, schema.runs) for name in columns]
     heads += [Head("runs", "", True)]
     heads += [Head(name.removesuffix("_median"), "", True, "median over seeds") for name in medians]
