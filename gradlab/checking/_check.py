@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,8 @@ class Report:
     def __str__(self) -> str:
         lines = [f"not compared: {line}" for line in self.skipped]
         if self.ok:
-            return "\n".join(["the two forms agree to rounding", *lines])
+            part = ", as far as they are compared" if self.skipped else ""
+            return "\n".join([f"the two forms agree to rounding{part}", *lines])
         apart = [each for each in self.comparisons if each.parts.any()]
         cause = _cause(apart)
         others = [_describe(each) for each in apart if each is not cause]
@@ -111,6 +113,9 @@ class Report:
         return "\n".join([first, *(f"also: {other}" for other in others), *lines])
 
 
+# Next to the smallest float, rounding is no longer relative.
+_TINY = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)
+_LOG_TINY = math.log(_TINY)
 # Rows of the frame that a notebook shows.
 _ROWS = 5
 
@@ -271,6 +276,13 @@ def _report(fast: Record, plain: Record, bounds: _Bounds, batched: bool) -> Repo
         read = functools.partial(lambda record, name: record.grads[name], name=name)
         numbers.append(_number("gradient", name, fast, plain, bounds, read))
     pairs = _pairs.pair(fast, plain)
+    # The error of a gradient that is not there is no rounding, however much rounding may do.
+    numbers = [
+        dataclasses.replace(each, allowed=np.zeros_like(each.allowed))
+        if _is_detached(each)
+        else each
+        for each in numbers
+    ]
     leaves = [
         (pair, name, *_leaf(index, pair, name, bounds))
         for index, pair in pairs.items()
@@ -285,8 +297,15 @@ def _report(fast: Record, plain: Record, bounds: _Bounds, batched: bool) -> Repo
             f"{state.leaf!r} of {state.recurrence} by as much as itself from step "
             f"{state.steps[_chaotic_rows(state)[0]]} on"
         )
-        numbers = [_forget(each, 0) for each in numbers]
-    agree = not any(each.parts.any() for each in numbers)
+        numbers = [each if _is_detached(each) else _forget(each, 0) for each in numbers]
+    unknown = [each for each in numbers if _is_unknown(each)]
+    for each in unknown if not any(chaotic) else ():
+        skipped.append(
+            f"the {each.quantity}{f' of {each.leaf}' if each.leaf else ''}, since rounding alone "
+            "may change it by as much as itself"
+        )
+    numbers = [_forget(each, 0) if _is_unknown(each) else each for each in numbers]
+    agree = not unknown and not any(each.parts.any() for each in numbers)
     steps = []
     for pair, name, state, adjoint in leaves:
         if any(chaotic):
@@ -312,6 +331,18 @@ def _chaotic_rows(state: Comparison) -> np.ndarray:
 def _is_chaotic(state: Comparison) -> bool:
     # A state may pass close to 0 at a few steps.
     return 10 * len(_chaotic_rows(state)) >= max(10, len(state.steps))
+
+
+def _is_unknown(number: Comparison) -> bool:
+    """Whether rounding alone could change a value or a gradient by as much as itself."""
+    large = (number.allowed >= 1) & np.isfinite(number.log_plain)
+    return bool(large.any()) and not _is_detached(number)
+
+
+def _is_detached(number: Comparison) -> bool:
+    """Whether the fast form's gradient is exactly zero: no rounding makes all of its entries so."""
+    is_zero = np.isneginf(number.log_fast) & (number.log_plain > _LOG_TINY)
+    return number.quantity == "gradient" and bool(is_zero.all())
 
 
 def _forget(each: Comparison, row: int) -> Comparison:
@@ -367,9 +398,7 @@ def _leaf(
     else:
         size = norm(np.where(np.isfinite(plain.states), plain.states, 0))
         logs = _log(norm(plain.states)), _log(norm(fast.states))
-    # Next to the smallest float, rounding is no longer relative.
-    tiny = np.finfo(np.float32).tiny / np.finfo(np.float32).eps
-    allowance = bounds(size, lambda record: change(record).state) + tiny
+    allowance = bounds(size, lambda record: change(record).state) + _TINY
     state = Comparison(
         "state",
         *labels,

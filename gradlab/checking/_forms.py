@@ -137,7 +137,12 @@ def _recurrences(source: int, record: Any, axis: int | None) -> list[Recurrence]
             return flat[::-1] if record.reverse else flat
 
         return {
-            name: Leaf(leaf.shape, *(take(x) for x in leaf[1:] if x is not None))
+            name: leaf._replace(
+                logs=take(leaf.logs),
+                back=take(leaf.back),
+                states=None if leaf.states is None else take(leaf.states),
+                units=None if leaf.units is None else take(leaf.units),
+            )
             for name, leaf in leaves.items()
         }
 
@@ -185,6 +190,8 @@ def _leaves(record: Any, axis: int | None) -> Any:
         each if isinstance(each, dict) else {only: each} for each in record.measured
     )
     scale = rows(record.log_scale)
+    # Where no gradient comes by, nobody looks at the states.
+    is_unseen = (np.asarray(record.first_nonfinite_state) < 0).all()
     for name in record.leaves:
         state, adjoint = (_samples(each[name], lead, axis) for each in (states, adjoints))
         norms = norm(adjoint)
@@ -197,7 +204,7 @@ def _leaves(record: Any, axis: int | None) -> Any:
             shape if axis is None else tuple(np.delete(shape, axis)),
             logs=np.where(np.isnan(log_norms), np.nan, logs),
             back=rows(record.leaves_transported[name]),
-            states=state,
+            states=None if is_unseen else state,
             units=adjoint / safe[..., None],
         )
         yield name, leaf

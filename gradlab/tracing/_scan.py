@@ -192,13 +192,17 @@ def _agree(states: Sequence[Any], again: Sequence[Any], reverse: bool) -> jax.Ar
     """Whether each state is what the step makes of the one before it.
 
     It is not where f is not associative: the parallel program then computes no recurrence. Rounding
-    is far below the limit, of the type's epsilon its third root, beside the largest entry.
+    is far below the limit, of the type's epsilon its third root, beside the largest entry of the
+    two states, and some epsilons of the largest of all: one large state hides no others.
     """
     good = jnp.asarray(True)
     rows = slice(None, -1) if reverse else slice(1, None)
     for state, other in zip(states, again, strict=True):
         if _linear.is_inexact(state):
-            limit = float(jnp.finfo(state.dtype).eps) ** (1 / 3) * jnp.max(jnp.abs(state))
+            epsilon = float(jnp.finfo(state.dtype).eps)
+            size = jnp.max(jnp.abs(state), axis=range(1, state.ndim), keepdims=True)
+            both = jnp.maximum(size[1:], size[:-1])
+            limit = epsilon ** (1 / 3) * both + 16 * epsilon * jnp.max(size, initial=0)
             # What is not finite is told elsewhere.
             good &= ~jnp.any(jnp.abs(state - other)[rows] > limit)
     return good

@@ -66,9 +66,10 @@ class ScanTrace:
             to the gradient of what the scan closes over, (*outer, T); else None.
         log_scale: s_t of the unit exp(s_t) in which `measure` saw the adjoint; 0 as long as the
             adjoint stays well inside the float's range.
-        measured: the results of `measure`, each stacked to (*outer, T, ...); () without it.
+        measured: the results of `measure`, each stacked to (*outer, T, ...); () without it. NaN (or
+            0, for whole numbers) where no gradient reaches the scan: its states are not seen then.
         first_nonfinite_state: the first step t whose state has an entry that is not finite, 0 where
-            all are; (*outer,) or (*outer, batch).
+            all are, -1 where no gradient reaches the scan; (*outer,) or (*outer, batch).
         first_nonfinite_adjoint: the step of the first such adjoint, counted in the order of the
             backward pass (the largest t, for a scan that runs forwards), or of the first that is
             NaN since it cannot be known; 0 where all are finite.
@@ -109,8 +110,10 @@ class ScanTrace:
         rows.append(("leaves", ", ".join(self.leaves)))
         for name in ("first_nonfinite_state", "first_nonfinite_adjoint"):
             steps = _show.values(getattr(self, name))
-            if steps is not None and steps.any():
-                what = f"step {steps:.0f}" if not steps.ndim else f"in {np.count_nonzero(steps)}"
+            if steps is not None and (steps > 0).any():
+                what = (
+                    f"step {steps:.0f}" if not steps.ndim else f"in {np.count_nonzero(steps > 0)}"
+                )
                 rows.append((name.replace("_", " "), what))
         return rows
 
@@ -782,6 +785,13 @@ def _zero_unless_run(visits: jax.Array, log: jax.Array) -> jax.Array:
     return jnp.where(has_run, log, -jnp.inf)
 
 
+def _nan_unless_run(visits: jax.Array, x: jax.Array) -> jax.Array:
+    """What `measure` gave, where the backward pass came by and called it."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    return jnp.where(visits.reshape(visits.shape + (1,) * (x.ndim - visits.ndim)) > 0, x, jnp.nan)
+
+
 def _result(site: Site, slots: Slots) -> ScanTrace:
     logs = {name: _zero_unless_run(slots.visits, log) for name, log in slots.logs.items()}
 
@@ -798,7 +808,7 @@ def _result(site: Site, slots: Slots) -> ScanTrace:
     backward = jnp.max(jnp.where(bad, order, 0), axis=time)
     forward = slots.finite.astype(int) + 1
     has_run = slots.visits.reshape(slots.visits.shape + (1,) * len(site.batch)) > 0
-    forward = jnp.where(has_run & (forward <= length), forward, 0)
+    forward = jnp.where(has_run, jnp.where(forward <= length, forward, 0), -1)
     return ScanTrace(
         name=site.name,
         length=length,
@@ -813,7 +823,10 @@ def _result(site: Site, slots: Slots) -> ScanTrace:
         leaves_transported=leaves("transported"),
         log_param=logs.get("param"),
         log_scale=jnp.where(jnp.isneginf(logs["scale"]), 0, logs["scale"]),
-        measured=jax.tree.unflatten(jax.tree.structure(site.measured), slots.measured),
+        measured=jax.tree.unflatten(
+            jax.tree.structure(site.measured),
+            [_nan_unless_run(slots.visits, x) for x in slots.measured],
+        ),
         first_nonfinite_state=_row(forward, site),
         first_nonfinite_adjoint=_row(backward, site),
     )

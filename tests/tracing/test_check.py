@@ -231,3 +231,55 @@ def test_bad_requests_name_the_form():
         gl.check(right, lambda w, xs: w * xs)(*args)
     with pytest.raises(ValueError, match="the plain form of the model: argnums=2"):
         gl.check(right, right, argnums=2)(*args)
+
+
+def tanh_scan(W, xs):
+    def step(h, x):
+        h = jnp.tanh(W @ h + x)
+        return h, h
+
+    return jax.lax.scan(step, jnp.zeros(len(W)), xs)[1]
+
+
+def test_a_gradient_that_is_all_zero_is_no_rounding():
+    """Rounding may change this gradient by twice its norm, but makes no zeros of all entries."""
+    keys = jax.random.split(jax.random.key(0))
+    args = 1.5 * jax.random.normal(keys[0], (16, 16)), jax.random.normal(keys[1], (60, 16))
+
+    def plain(W, xs):
+        return jnp.mean(tanh_scan(W, xs) ** 2)
+
+    def fast(W, xs):
+        return jax.lax.stop_gradient(plain(W, xs)) + 0 * jnp.sum(W)
+
+    found = gl.check(fast, plain)(*(x.astype(jnp.float32) for x in args))
+    assert not found.ok and "gradient" in str(found).splitlines()[0]
+    same = gl.check(plain, plain)(*(x.astype(jnp.float32) for x in args))
+    assert same.ok
+
+
+def test_what_rounding_hides_is_not_said_to_agree():
+    args = jnp.float32(3.9), jnp.full(100, 0.3, jnp.float32)
+
+    def plain(r, xs):
+        return jax.lax.scan(lambda h, x: (r * h * (1 - h), None), xs[0], xs)[0]
+
+    found = gl.check(plain, plain)(*args)
+    assert str(found).startswith("the two forms agree to rounding, as far as they are compared")
+
+
+def test_a_detached_direction_parts_in_the_adjoint():
+    """No gradient reaches one scan of the fast form: its states are unknown, not zero."""
+    keys = jax.random.split(jax.random.key(0))
+    args = 0.3 * jax.random.normal(keys[0], (4, 4)), jax.random.normal(keys[1], (12, 4))
+
+    def loss(cut):
+        def value(W, xs):
+            back = cut(tanh_scan(W, xs[::-1])[::-1])
+            return jnp.sum(jnp.sin(tanh_scan(W, xs) + 2 * back))
+
+        return value
+
+    found = gl.check(loss(jax.lax.stop_gradient), loss(lambda x: x))(*args)
+    assert not found.ok
+    assert not any(each.quantity == "state" and each.parts.any() for each in found.comparisons)

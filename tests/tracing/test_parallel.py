@@ -394,3 +394,14 @@ def test_a_scan_of_one_element_is_no_recurrence():
 
     with pytest.raises(ValueError, match="no lax.associative_scan of at least two"):
         gl.trace(loss)(jnp.ones((1, 3)))
+
+
+@pytest.mark.parametrize("row", [0, 10, -1])
+def test_one_large_row_hides_no_other(row):
+    """f is not associative, so there is no recurrence to record, whatever the largest state."""
+    b = jax.random.normal(jax.random.key(0), (16, 3), jnp.float32).at[row].set(1e4)
+
+    def loss(b):
+        return jnp.sum(jax.lax.associative_scan(lambda a, b: jnp.tanh(0.5 * a) + b, b))
+
+    assert np.isnan(gl.trace(loss)(b).scans[0].log_norm).all()

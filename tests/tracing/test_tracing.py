@@ -517,3 +517,19 @@ def test_second_call_compiles_nothing():
 def test_errors_name_the_thing(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_scan_that_no_gradient_reaches_has_unknown_states():
+    def states(W, xs):
+        return jax.lax.scan(lambda h, x: ((h := jnp.tanh(W @ h + x)), h), jnp.zeros(3), xs)[1]
+
+    def loss(W, xs):
+        bad = jax.lax.stop_gradient(states(W, xs.at[2].set(jnp.nan)))
+        return jnp.sum(states(W, xs)) + 0 * jnp.nansum(bad)
+
+    args = 0.5 * jnp.eye(3), jnp.ones((5, 3))
+    out = gl.trace(loss, measure=lambda h, adjoint: jnp.linalg.norm(h))(*args)
+    unseen, seen = sorted(out.scans, key=lambda scan: int(scan.first_nonfinite_state))
+    assert np.isnan(unseen.measured).all() and unseen.first_nonfinite_state == -1
+    assert np.isneginf(unseen.log_norm).all()
+    assert np.isfinite(seen.measured).all() and seen.first_nonfinite_state == 0
