@@ -39,6 +39,26 @@ def _json(value: Any) -> Any:
     return _freeze(value, 0)
 
 
+class Table(tuple):
+    """A table of JSON as its pairs, which can be hashed."""
+
+    def __repr__(self) -> str:
+        return f"Table({tuple(self)!r})"
+
+
+def plain(value: Any) -> Any:
+    """A value of JSON as the user wrote it.
+
+    >>> plain((1, Table([("a", (2,))])))
+    [1, {'a': [2]}]
+    """
+    if isinstance(value, Table):
+        return {name: plain(each) for name, each in value}
+    if isinstance(value, tuple):
+        return [plain(each) for each in value]
+    return value
+
+
 def _freeze(value: Any, depth: int) -> Any:
     if depth > DEEPEST:
         raise ValueError(f"must have at most {DEEPEST} levels of lists and tables")
@@ -46,7 +66,7 @@ def _freeze(value: Any, depth: int) -> Any:
         return tuple(_freeze(each, depth + 1) for each in value)
     if isinstance(value, dict):
         pairs = ((str(k), _freeze(v, depth + 1)) for k, v in value.items())
-        return tuple(sorted(pairs, key=lambda pair: pair[0]))
+        return Table(sorted(pairs, key=lambda pair: pair[0]))
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"must be finite, got {value}")
     if not isinstance(value, str | int | float | bool | None):

@@ -201,7 +201,9 @@ def read_summary(dir: str | Path | Folder) -> pd.DataFrame:
     # The other columns are statistics over the seeds: floats.
     dtypes = {n: c.dtype for n, c in about.runs.items() if n in (*about.point, "theory")}
     with open_file(folder, "summary.csv") as file:
-        return pd.read_csv(io.BytesIO(file.read()), dtype=dtypes)
+        # A text such as "None" or "nan" is no missing value.
+        content = io.BytesIO(file.read())
+        return pd.read_csv(content, dtype=dtypes, keep_default_na=False, na_values=[""])
 
 
 def blocks(

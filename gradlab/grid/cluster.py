@@ -43,13 +43,13 @@ def connect(scheduler: str | None, workers: int | None) -> Iterator[Any]:
             "a scheduler and workers need dask; install it with: pip install 'gradlab[dask]'"
         ) from None
     if scheduler is None:
-        # No dashboard: a port less to collide on.
-        options: Any = {"threads_per_worker": 1, "dashboard_address": None}
+        # dask opens a port for its dashboard in any case; not 8787, which another may hold.
+        options: Any = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
         # Where a worker has been away for that long, the cluster ends the process that restarts it,
         # though it may be away for another death than the first.
         with dask.config.set({"distributed.deploy.lost-worker-timeout": "52 weeks"}):
             cluster = distributed.LocalCluster(n_workers=workers, **options)
-            with cluster, distributed.Client(cluster) as client:
+            with _quiet(), cluster, distributed.Client(cluster) as client:
                 client.register_plugin(_deaf())
                 yield client
         return
@@ -67,13 +67,16 @@ def connect(scheduler: str | None, workers: int | None) -> Iterator[Any]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep dask from printing tracebacks of what `measure` says in one line."""
-    logger = logging.getLogger("distributed.client")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    names = ("client", "scheduler", "nanny")
+    loggers = [logging.getLogger(f"distributed.{name}") for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _deaf() -> Any:
@@ -90,13 +93,18 @@ def _deaf() -> Any:
 
 
 class _Workers:
-    """Counts a client's workers, and says so where there have been none for a while."""
+    """Counts a client's workers, and says where some went, or there have been none for a while."""
 
     def __init__(self, client: Any) -> None:
         self.client, self.idle, self.warned = client, 0.0, False
+        self.addresses: set[str] = set()
 
     def count(self) -> int:
-        number = len(self.client.nthreads())
+        addresses = set(self.client.nthreads())
+        number = len(addresses)
+        for address in sorted(self.addresses - addresses):
+            print(f"the worker {address} is gone; what it measured runs again", file=sys.stderr)
+        self.addresses = addresses
         self.idle = 0.0 if number else self.idle + LOOK
         if self.idle > PATIENCE and not self.warned:
             self.warned = True

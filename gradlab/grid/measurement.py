@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gradlab.frames import Schema
+from gradlab.frames import KINDS, Schema
 
 # A grid: every combination of the values of its axes, in the order of a run's coordinates.
 Axes = dict[str, tuple[Any, ...]]
@@ -129,6 +129,9 @@ def run_type(measurement: Measurement) -> Any:
     identity = repr((schema.kind, schema.version, *(columns if schema.version else ())))
     version = hashlib.sha256(identity.encode()).hexdigest()[:8]
     off = {axis.name: axis.default for axis in schema.axes if axis.switch}
+    # Options of builders, which only some sweeps have: their names tell them apart.
+    own = {axis.name for axis in KINDS[schema.kind].axes} if schema.kind in KINDS else {*names}
+    more = sorted({*names} - own)
     plain = [a.name for a in schema.axes if a.program and not a.switch]
 
     class Run(collections.namedtuple("Run", [*names, "code"], defaults=("",))):
@@ -141,10 +144,19 @@ def run_type(measurement: Measurement) -> Any:
         owners = {axis.name: tuple(axis.needs) for axis in schema.axes}
         schema_kind = schema.kind
 
+        def __eq__(self, other: object) -> bool:
+            # In a cache, a run is not another one whose option of another name has that value.
+            return getattr(other, "_fields", None) == self._fields and tuple.__eq__(self, other)
+
+        def __hash__(self) -> int:
+            return hash((self._fields, tuple(self)))
+
         @property
         def run_id(self) -> str:
             """A name that follows from the coordinates; behind a dash, from the user's code."""
-            text = repr((version, tuple(self[:-1])))
+            values = self._asdict()
+            options = tuple((n, values[n]) for n in more if values[n] is not None)
+            text = repr((version, tuple(values[n] for n in names if n in own), *options))
             digest = hashlib.sha256(text.encode()).hexdigest()[:16]
             return f"{digest}-{self.code}" if self.code else digest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 import scipy.linalg  # noqa: F401  (whose BLAS XLA factorizes with: it has to be there to be limited)
 import threadpoolctl
 
+from gradlab.frames.axes import plain
 from gradlab.grid.manifest import now
 from gradlab.grid.measurement import Measurement, Run, Tell
 from gradlab.grid.sizes import MOST, Fit, fit
@@ -68,8 +70,9 @@ class Part(NamedTuple):
 def compute(chunk: Chunk, tell: Tell = lambda _: None) -> list[Part]:
     """Measure the runs of a chunk: a part with their rows, and one with those that failed.
 
-    Where memory runs out, calls of half the size are tried, down to single runs. Whatever
-    else goes wrong is the reason in the rows of its runs.
+    Where memory runs out, calls of half the size are tried, down to single runs, and then chunks of
+    half the runs: one that needs too much fails alone. Whatever else goes wrong is the reason in
+    the rows of its runs.
     """
     timestamp, start = now(), time.perf_counter()
     # Threads of a small factorization wait for each other, for long where a core is taken.
@@ -99,17 +102,24 @@ def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:
     try:
         rows = chunk.measurement.measure(chunk.runs, chunk.size, tell)
     except Exception as error:
-        if not _is_memory(error) or chunk.size == 1:
+        if not _is_memory(error) or (chunk.size == 1 and len(chunk.coordinates) == 1):
             return _failures(chunk, _reason(error))
     else:
         return [_coordinates(chunk, run) | row for run, row in zip(chunk.runs, rows, strict=True)]
     # Not inside the handler, where the error would keep what the chunk had allocated.
-    return _rows(chunk.halve(), tell)
+    parts = [chunk.halve()] if chunk.size > 1 else chunk.split()
+    return [row for part in parts for row in _rows(part, tell)]
 
 
 def _coordinates(chunk: Chunk, run: Run) -> dict[str, Any]:
-    row = run._asdict() | {"run_id": run.run_id, "halved": chunk.halved}
-    return row | {"code": run.code or None}
+    texts = {axis.name for axis in chunk.measurement.schema.axes if axis.dtype == "str"}
+    row = {name: _text(v) if name in texts else v for name, v in run._asdict().items()}
+    return row | {"run_id": run.run_id, "halved": chunk.halved, "code": run.code or None}
+
+
+def _text(value: Any) -> str | None:
+    """A value of JSON as a column of text stores it."""
+    return value if value is None or isinstance(value, str) else json.dumps(plain(value))
 
 
 def _reason(error: Exception) -> str:

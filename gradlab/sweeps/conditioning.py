@@ -83,9 +83,11 @@ def _row(run: Run) -> dict[str, Any]:
     lags = lags_of(run.length)
     with curves.pin_settings():
         seeds, scalars = curves.arguments([run])
-        params = curves.draw_of(curves.init_of(run), curves.shape_of(run))(seeds, scalars)[0]
+        init, shape = curves.init_of(run), curves.shape_of(run)
+        params = curves.draw_of(init, shape)(seeds, scalars)[0]
         xs = curves.inputs_of(run)(seeds[0])
-        logs = _program(curves.shape_of(run), lags)(jax.tree.map(lambda x: x[0], params), xs)
+        params, scalars = jax.tree.map(lambda x: x[0], (params, scalars))
+        logs = _program(shape, lags, curves.init_for(shape, init))(params, xs, scalars)
     logs = np.asarray(logs, np.float64)
     with np.errstate(invalid="ignore"):
         # Of a product that is exactly 0 nothing is known: -inf less -inf.
@@ -100,11 +102,11 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 @functools.cache
-def _program(shape: curves.Shape, lags: tuple[int, ...]) -> Any:
-    """The compiled product: (params, xs) -> its log singular values, (lags, n)."""
-    cell = curves.cell_of(shape)
+def _program(shape: curves.Shape, lags: tuple[int, ...], init: curves.Init | None) -> Any:
+    """The compiled product: (params, xs, scalars) -> its log singular values, (lags, n)."""
 
-    def values(params: Any, xs: jax.Array) -> jax.Array:
+    def values(params: Any, xs: jax.Array, scalars: dict[str, jax.Array]) -> jax.Array:
+        cell = curves.cell_for(shape, init, scalars)
         ready = cell.prepare(params)
         drives = jax.vmap(lambda x: cell.project(ready, x))(xs)
         step = functools.partial(cell.advance, ready)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import json
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from gradlab import remedies
 from gradlab._names import choose
 from gradlab._registry import Registry
 from gradlab.frames import KINDS, Axis, open_schema
-from gradlab.frames.axes import REQUIRED, Seed
+from gradlab.frames.axes import REQUIRED, Seed, plain
 from gradlab.grid import Axes, Cost, Measurement, Run, Tell
 from gradlab.sweeps import conditioning, gradients, options, plugins, training
 
@@ -213,7 +212,9 @@ def _axes(function: Callable[..., Any], content: Iterable[tuple[str, Any]]) -> t
         if parameter.name == _SEED:
             continue
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
-        values = [*entries.get(parameter.name, []), *([] if default is REQUIRED else [default])]
+        values = entries.get(parameter.name, [])
+        # None as a default is a missing value, whatever the others are.
+        values += [] if default in (REQUIRED, None) else [default]
         dtype, kind = options.type_of(values)
         meaning = f"argument of {getattr(function, '__name__', 'the measurement')}"
         axes.append(Axis(parameter.name, dtype, "", meaning, kind, default, optional=True))
@@ -225,7 +226,7 @@ def _measure(
 ) -> list[dict[str, Any]]:
     rows = []
     for run in runs:
-        arguments = {k: _plain(v) for k, v in run._asdict().items() if k != "code"}
+        arguments = {k: plain(v) for k, v in run._asdict().items() if k != "code"}
         if not takes_seed:
             del arguments[_SEED]
         try:
@@ -235,17 +236,8 @@ def _measure(
         except Exception as error:
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             row = {"status": "failed", "reason": text}
-        # Columns of runs store lists and tables as JSON text.
-        texts = {k: json.dumps(v) for k, v in arguments.items() if isinstance(v, list | dict)}
-        rows.append(texts | row)
+        rows.append(row)
     return rows
-
-
-def _plain(value: Any) -> Any:
-    """A value of JSON as the user wrote it."""
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return value
 
 
 def _row(result: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gradlab import cells, initializers, remedies, tasks
 from gradlab._registry import Registry
 from gradlab.cells.elman import ACTIVATIONS
 from gradlab.frames import KINDS, Axis, Schema
-from gradlab.frames.axes import Integer, Json, Number
+from gradlab.frames.axes import Integer, Json, Number, plain
 from gradlab.grid import Axes, Run
 
 # The axes that name a builder.
@@ -159,6 +159,11 @@ def options_of(run: Run, owner: str) -> dict[str, Any]:
     }
 
 
+def plain_options_of(run: Run, owner: str) -> dict[str, Any]:
+    """The options as the user wrote them: lists are no tuples, in which a cache has them."""
+    return {name: plain(value) for name, value in options_of(run, owner).items()}
+
+
 def length_option(task: str) -> str:
     """The option of a task that the axis `length` is."""
     return "length" if tasks.REGISTRY.takes(task, "length") else "delay"
@@ -195,7 +200,7 @@ def more_axes(schema: Schema, content: Iterable[tuple[str, Any]]) -> tuple[Axis,
         takers = takers or [(o, n) for o, n in names if _takes_any(o, n)]
         if takers:
             whose = ", ".join(sorted(name for _, name in takers))
-            meaning = f"option of {whose}; missing where there is none"
+            meaning = f"option of {whose}; missing where the run has no such option or names none"
             needs = {owner: (key,) for owner in OWNERS if owner in {o for o, _ in takers}}
             dtype, kind = type_of(entries)
             axis = Axis(key, dtype, "", meaning, kind, None, needs=needs, optional=True)

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -437,3 +438,116 @@ def test_an_option_of_two_kinds_reaches_both(tmp_path):
         assert alone["log_gain"][0] == rows["log_gain"].iloc[1]
     low, high = runs["spectral_radius"].iloc[:2]  # of the matrices that elman drew
     assert low < 1 and high <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(("axes", "options"), [
+    ({"cell": "elman", "init": "eigenvalue_ring"}, ("r_min", "r_max")),
+    ({"cell": "antisymmetric"}, ("epsilon", "gamma")),
+    ({"cell": "antisymmetric", "task": "adding", "learning_rate": 0.01, "updates": 2,
+      "evaluate_every": 1, "evaluation": 4, "batch": 2}, ("epsilon", "gamma")),
+])  # fmt: skip
+def test_equal_values_of_two_options_are_two_runs(tmp_path, axes, options):
+    spec = {"init": "normal", "gain": 1.0, "length": 8, "hidden": 4} | axes
+    columns = ["rate_before"] if "task" in axes else ["log_gain", "spectral_radius"]
+    found = {}
+    for name in options:
+        runs = gl.sweep(spec | {name: 0.5}, tmp_path / name).results.runs
+        found[name] = runs["run_id"][0], *(runs[column][0] for column in columns)
+    first, second = found.values()
+    assert all(one != other for one, other in zip(first, second, strict=True))
+    with pytest.raises(ValueError, match="holds results of another spec"):
+        gl.sweep(spec | {options[1]: 0.5}, tmp_path / options[0])
+
+
+@pytest.mark.parametrize("kind", ["gradients", "conditioning"])
+def test_the_step_of_an_own_cell_may_hold_what_its_builder_got(tmp_path, kind):
+    @gl.cells.register
+    def faded(inputs, hidden, *, forget_bias=1.0, recurrent=None):
+        cell = gl.cells.make("elman", inputs=inputs, hidden=hidden, recurrent=recurrent,
+                             activation="linear")  # fmt: skip
+        factor = jax.nn.sigmoid(forget_bias)
+        return cell._replace(
+            advance=lambda params, state, drive: factor * cell.advance(params, state, drive)
+        )
+
+    spec = {"init": "orthogonal", "gain": 1.0, "length": 20, "hidden": 4, "inputs": 2}
+    spec |= {"cell": "faded", "forget_bias": [0.0, 5.0], "measurement": kind}
+    runs = gl.sweep(spec, tmp_path).results.runs
+    rates = runs["rate"] if kind == "gradients" else runs["log_largest"] / 20
+    np.testing.assert_allclose(rates, -np.log1p(np.exp(-runs["forget_bias"])), rtol=1e-3)
+
+
+def test_false_reaches_a_task_whose_default_is_true(tmp_path):
+    calls = []
+
+    @gl.tasks.register
+    def mine(length=10, every_step=True, permuted=True):
+        calls.append((every_step, permuted))
+        return gl.tasks.make("adding", length=length)
+
+    spec = {"task": "mine", "cell": "elman", "length": 5, "hidden": 3, "learning_rate": 0.01,
+            "updates": 1, "evaluate_every": 1, "evaluation": 4, "batch": 2}  # fmt: skip
+    runs = gl.sweep(spec | {"permuted": [False, True]}, tmp_path).results.runs
+    recorded = set(zip(runs["every_step"], runs["permuted"], strict=True))
+    # Where it is registered, it is called without any.
+    assert recorded == {(False, False), (False, True)} and recorded <= set(calls)
+
+
+def test_theory_does_not_know_the_variance_of_an_own_input(tmp_path):
+    @gl.tasks.register_input
+    def loud(key, length, features, dtype=None, *, scale=1.0):
+        return scale * jax.random.normal(key, (length, features), dtype)
+
+    spec = SPEC | {"cell": "elman", "gain": 1.5, "weights": "untied", "input": "loud", "scale": 4.0}
+    runs = gl.sweep(spec | {"input_scale": [0.0, 1.0]}, tmp_path).results.runs
+    silent, driven = runs["theory"]
+    assert driven == "none: the variance of the input loud is not known"
+    assert not silent.startswith("none: the variance")
+    assert math.isnan(runs["predicted_rate"][1])
+
+
+def test_one_run_that_needs_too_much_memory_fails_alone(tmp_path):
+    @gl.sweeps.measurement
+    def hungry(x, seed):
+        if seed == 7:
+            raise MemoryError("too much")
+        return {"value": x + seed}
+
+    runs = gl.sweep({"measurement": "hungry", "x": 1.0, "seeds": 20}, tmp_path).results.runs
+    failed = runs[runs["status"] == "failed"]
+    assert failed["seed"].tolist() == [7] and failed["reason"].tolist() == ["MemoryError: too much"]
+
+
+@pytest.mark.parametrize(("values", "texts"), [
+    ([0.5, 1.0], [0.5, 1.0]), ([True, 2], ["2", "true"]), ([[1, 2], [3]], ["[1, 2]", "[3]"]),
+    ([{"p": 1}, {"p": [2]}], ['{"p": 1}', '{"p": [2]}']), (["x", 2], ["2", "x"]),
+    (["nan", "None", "NA"], ["NA", "None", "nan"]),
+])  # fmt: skip
+def test_a_value_of_json_is_passed_and_stored_as_it_was_written(tmp_path, values, texts):
+    calls = []
+
+    @gl.sweeps.measurement
+    def mixed(option=None):
+        calls.append(option)
+        return {"value": 1.0}
+
+    spec = {"measurement": "mixed", "axes": {"option": values}}
+    runs = gl.sweep(spec, tmp_path / "out").results.runs
+    assert sorted(runs["option"]) == texts
+    assert sorted(map(repr, calls)) == sorted(map(repr, values))
+    points = frames.read_summary(tmp_path / "out")
+    assert sorted(points["option"]) == texts
+
+
+def test_a_list_reaches_an_own_cell_as_a_list(tmp_path):
+    calls = []
+
+    @gl.cells.register
+    def sized(inputs, hidden, sizes=(), **options):
+        calls.append(sizes)
+        return gl.cells.make("elman", inputs=inputs, hidden=hidden, **options)
+
+    spec = {"axes": {"sizes": [[1, 2], [3]]}, "fixed": SPEC | {"cell": "sized", "gain": 1.0}}
+    runs = gl.sweep(spec, tmp_path).results.runs
+    assert sorted(runs["sizes"]) == ["[1, 2]", "[3]"] and set(runs["status"]) == {"ok"}
+    assert [1, 2] in calls and [3] in calls

@@ -111,7 +111,8 @@ def calls(run: Run, size: int) -> list[Call]:
     draw, inputs = curves.draw_of(init, shape), curves.inputs_of(run)
     one = params_of(run), jax.eval_shape(inputs, _SEED)
     params, xs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), one)
-    last = Call(curves.tied_program(shape, batch), (params, xs, seeds))
+    program = curves.tied_program(shape, batch, curves.init_for(shape, init))
+    last = Call(program, (params, xs, seeds, scalars))
     if run.weights == "untied":
         program = curves.untied_program(init, shape, batch)
         last = Call(program, (seeds, scalars, xs), bytes_of(params))

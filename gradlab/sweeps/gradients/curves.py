@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab import cells, initializers, tasks, tracing
+from gradlab.frames.axes import plain
 from gradlab.grid import Run
 from gradlab.sweeps.options import options_of
 from gradlab.tasks import probe
@@ -183,7 +184,8 @@ def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
     xs = np.stack([sequences[seed] for seed in seeds])
     if first.weights == "tied":
         params = jax.tree.map(np.asarray, draw_of(init, shape)(seeds, scalars)[0])
-        return functools.partial(tied_program(shape, first.batch), params, xs, seeds)
+        program = tied_program(shape, first.batch, init_for(shape, init))
+        return functools.partial(program, params, xs, seeds, scalars)
     return functools.partial(untied_program(init, shape, first.batch), seeds, scalars, xs)
 
 
@@ -213,7 +215,7 @@ def critical_options(run: Run) -> dict[str, Any]:
     network = {
         "activation": run.activation or "tanh",
         "bias_std": run.bias_scale or 0.0,
-        "input_variance": run.input_scale**2,
+        "input_variance": (run.input_scale or 0.0) ** 2,
     }
     return network | options_of(run, "init")
 
@@ -224,12 +226,31 @@ def inputs_of(run: Run) -> Any:
     return _inputs(run.input, options, run.length, run.inputs, run.batch, run.code)
 
 
+def options_from(pairs: Options) -> dict[str, Any]:
+    """The options as the user wrote them: lists are no tuples."""
+    return {name: plain(value) for name, value in pairs}
+
+
 def cell_of(shape: Shape, **options: Any) -> Any:
     """The cell of a shape; `options` are what it draws its parameters by."""
     if shape.activation is not None:
         options["activation"] = shape.activation
-    options |= dict(shape.options)
+    options |= options_from(shape.options)
     return cells.make(shape.cell, inputs=shape.inputs, hidden=shape.hidden, **options)
+
+
+def init_for(shape: Shape, init: Init) -> Init | None:
+    """The initializer that a cell's program has to know: that of a cell of the user's.
+
+    The step of gradlab's own cells is a function of their parameters. A user's may hold what its
+    builder got: an initializer, a forget bias.
+    """
+    return init if cells.REGISTRY.is_foreign(shape.cell) else None
+
+
+def cell_for(shape: Shape, init: Init | None, scalars: dict[str, jax.Array]) -> Any:
+    """The cell of a program; see `init_for`."""
+    return cell_of(shape) if init is None else _cell_with_init(init, shape, scalars)
 
 
 def _cell_with_init(init: Init, shape: Shape, scalars: dict[str, jax.Array]) -> Any:
@@ -242,7 +263,7 @@ def _cell_with_init(init: Init, shape: Shape, scalars: dict[str, jax.Array]) -> 
         "forget_bias": scalars["forget_bias"],
     }
     if init.name is not None:
-        options = dict(init.options)
+        options = options_from(init.options)
         if initializers.REGISTRY.takes(init.name, "gain"):
             options["gain"] = scalars["gain"]
         draws["recurrent"] = initializers.make(init.name, **options)
@@ -263,9 +284,9 @@ def draw_of(init: Init, shape: Shape) -> Any:
     one device: QR factorizations of several at once share XLA's threads, and may wait for each
     other without end.
     """
-    cell = cell_of(shape)
 
     def draw_all(seed: jax.Array, scalars: dict[str, jax.Array]) -> Any:
+        cell = cell_for(shape, init_for(shape, init), scalars)
         params = draw(init, shape, seed, scalars)
         retention = None if cell.log_retention is None else cell.log_retention(params)
         return params, (cell.matrices(params), retention)
@@ -283,7 +304,7 @@ def draw(init: Init, shape: Shape, seed: jax.Array, scalars: dict[str, jax.Array
 def _inputs(
     source: str, options: Options, length: int, features: int, batch: int, code: str
 ) -> Any:
-    sample = tasks.make_input(source, **dict(options))
+    sample = tasks.make_input(source, **options_from(options))
 
     def draw(seed: jax.Array) -> jax.Array:
         key = key_for(seed, "input", source)
@@ -298,11 +319,13 @@ def _inputs(
 
 
 @functools.cache
-def tied_program(shape: Shape, batch: int) -> Any:
-    """The compiled trace with one draw of the weights: (params, xs, seeds) -> curves."""
-    cell = cell_of(shape)
+def tied_program(shape: Shape, batch: int, init: Init | None = None) -> Any:
+    """The compiled trace with one draw of the weights: (params, xs, seeds, scalars) -> curves."""
 
-    def one(params: Any, xs: jax.Array, seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def one(
+        params: Any, xs: jax.Array, seed: jax.Array, scalars: dict[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        cell = cell_for(shape, init, scalars)
         loss = probe.checked_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
         options = tracing.Options(axis=_axis(batch), transpose_once=False)
         out = tracing.trace_with(options, loss, argnums=(), has_aux=True)(params, xs)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradlab import meanfield
+from gradlab import meanfield, tasks
 from gradlab.decay import increment_weights
 from gradlab.grid import Run
 from gradlab.sweeps.gradients.curves import critical_options
@@ -91,6 +91,8 @@ def predict(run: Run) -> Prediction:
         return Prediction(f"none: no theory of {run.cell}")
     if run.init not in ("critical", *_SPREAD, *_SPREAD_BY_GATES, *_OTHERWISE):
         return Prediction(f"none: no theory of {run.init}")
+    if run.input_scale and tasks.INPUTS.is_foreign(run.input):
+        return Prediction(f"none: the variance of the input {run.input} is not known")
     if run.init in _OTHERWISE:
         return Prediction(f"none: {run.init}: {_OTHERWISE[run.init]}")
     spread = run.gain * _deviation(run)
