@@ -185,14 +185,16 @@ def _leaves(record: Any, axis: int | None) -> Any:
         yield record.name, Leaf((), logs, np.full_like(logs, np.nan))
         return
     assert isinstance(record, ScanTrace)
-    only = next(iter(record.leaves))
+    # A leaf alone comes without its name; one that is not observed has adjoints of 0.
+    some = [name for name, log in record.leaves.items() if not np.isneginf(log).all()]
+    only = next(iter(some or record.leaves))
     states, adjoints = (
         each if isinstance(each, dict) else {only: each} for each in record.measured
     )
     scale = rows(record.log_scale)
     # Where no gradient comes by, nobody looks at the states.
     is_unseen = (np.asarray(record.first_nonfinite_state) < 0).all()
-    for name in record.leaves:
+    for name in states:
         state, adjoint = (_samples(each[name], lead, axis) for each in (states, adjoints))
         norms = norm(adjoint)
         safe = np.where(norms > 0, norms, 1)

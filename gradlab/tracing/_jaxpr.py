@@ -511,12 +511,14 @@ def rebuild_jaxpr(
     return new if isinstance(jaxpr, core.ClosedJaxpr) else _open(new)[0]
 
 
-def dependencies(nodes: Sequence[Node], targets: Iterable[int | Lit]) -> tuple[Node, ...]:
-    """The nodes that the targets depend on, in program order; effects are always kept."""
+def dependencies(
+    nodes: Sequence[Node], targets: Iterable[int | Lit], effects: bool = True
+) -> tuple[Node, ...]:
+    """The nodes that the targets depend on, in program order, and those with `effects`."""
     slots = {ref for ref in targets if not isinstance(ref, Lit)}
     picks = []
     for node in reversed(nodes):
-        if node.eqn.effects or not slots.isdisjoint(node.outs):
+        if (effects and node.eqn.effects) or not slots.isdisjoint(node.outs):
             picks.append(node)
             slots.update(ref for ref in node.ins if not isinstance(ref, Lit))
     return tuple(reversed(picks))

@@ -297,8 +297,22 @@ class Walk:
         return [site._replace(leaf_names=names, logs=logs)]
 
     def _is_observed(self, parts: _jaxpr.ParallelParts, i: int) -> bool:
-        """Whether a leaf of a parallel scan takes part in the record; `measure` is given all."""
-        return parts.live[i] or self.options.measure is not None
+        """Whether a leaf of a parallel scan takes part in the record.
+
+        `measure` is given all, but for those without the samples of the others, such as a decay
+        that all samples share.
+        """
+        if parts.live[i] or self.options.measure is None:
+            return parts.live[i]
+        counts = [self._samples_of(parts, j) for j, is_live in enumerate(parts.live) if is_live]
+        return self._samples_of(parts, i) in counts or not counts
+
+    def _samples_of(self, parts: _jaxpr.ParallelParts, i: int) -> int | None:
+        """The samples of a leaf's rows; None where there is no axis of samples."""
+        axis = self.options.axis
+        shape = _jaxpr.row_type(parts.leaves[i], parts.layouts[i].axis).shape
+        has_axis = axis is not None and -len(shape) <= axis < len(shape)
+        return shape[axis] if has_axis else None
 
     def _site(
         self,
@@ -574,7 +588,9 @@ class Walk:
             return jnp.transpose(x, np.argsort([i for i in dims if i is not None]).tolist())
 
         observed = [self._is_observed(parts, i) for i in range(len(parts.leaves))]
-        nodes = _jaxpr.dependencies(parts.step.nodes, pick(observed, parts.step.outs))
+        # An effect, such as a callback, is the parallel program's own, and happens there.
+        targets = pick(observed, parts.step.outs)
+        nodes = _jaxpr.dependencies(parts.step.nodes, targets, effects=False)
         const_ids, carry_ids, x_ids = split(parts.step.ins, parts.num_consts, len(parts.leaves))
 
         def advance(consts: Any, carry: Any, x: Any, inner: Any) -> Any:

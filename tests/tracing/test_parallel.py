@@ -405,3 +405,49 @@ def test_one_large_row_hides_no_other(row):
         return jnp.sum(jax.lax.associative_scan(lambda a, b: jnp.tanh(0.5 * a) + b, b))
 
     assert np.isnan(gl.trace(loss)(b).scans[0].log_norm).all()
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 3)])
+def test_a_decay_that_samples_share_is_no_leaf_of_theirs(shape):
+    """With `measure`, which is given the other leaves, and in `gl.check`."""
+    key = jax.random.key(0)
+    a = jax.nn.sigmoid(jax.random.normal(key, (6, *shape)))
+    b = jax.random.normal(key, (6, 4, 3))
+
+    def fast(b):
+        hs = jax.lax.associative_scan(
+            lambda x, y: (x[0] * y[0], y[0] * x[1] + y[1]), (a if a.ndim > 2 else a[:, None], b)
+        )[1]
+        return jnp.sum(jnp.sin(hs))
+
+    def plain(b):
+        rows = a if a.ndim > 2 else a[:, None]
+        step = lambda h, row: ((h := row[0] * h + row[1]), h)  # noqa: E731
+        return jnp.sum(jnp.sin(jax.lax.scan(step, jnp.zeros((4, 3)), (rows, b))[1]))
+
+    out = gl.trace(fast, batch_axis=0, measure=lambda h, adjoint: h)(b)
+    equal = gl.trace(plain, batch_axis=0)(b)
+    np.testing.assert_allclose(out.scans[0].log_norm, equal.scans[0].log_norm, rtol=1e-5)
+    assert gl.check(fast, plain, batch_axis=0)(b).ok
+
+
+def test_an_effect_in_f_happens_in_the_parallel_program_alone():
+    calls = []
+
+    def f(a, b):
+        jax.debug.callback(lambda _: calls.append(1), a[0].sum())
+        return a[0] * b[0], b[0] * a[1] + b[1]
+
+    def loss(b):
+        return jnp.sum(jax.lax.associative_scan(f, (jnp.full_like(b, 0.5), b))[1])
+
+    b = jnp.ones((4, 2))
+    jax.block_until_ready(jax.value_and_grad(loss)(b))
+    usual = len(calls)
+    out = gl.trace(loss)(b)
+    jax.block_until_ready(out)
+    jax.effects_barrier()
+    assert len(calls) == 2 * usual
+    np.testing.assert_allclose(
+        jnp.exp(out.scans[0].log_norm), np.sqrt(2) * np.array([1.875, 1.75, 1.5, 1.0]), rtol=1e-5
+    )
