@@ -20,10 +20,14 @@ _CUMULATIVE = {
     "cummax": "jnp.maximum",
     "cummin": "jnp.minimum",
 }
-_KERNELS = frozenset("ffi_call custom_call pallas_call tpu_custom_call rnn_fwd".split())
+_KERNELS = frozenset(
+    "ffi_call custom_call pallas_call tpu_custom_call rnn_fwd custom_partitioning call_exported "
+    "core_map mosaic_gpu triton_kernel_call".split()
+)
 # They have no derivative, so nothing goes back through them but by a rule around them.
 _CALLBACKS = frozenset(("pure_callback", "io_callback"))
 _CANDIDATES = frozenset((*_CUMULATIVE, *_KERNELS, *_CALLBACKS, _jaxpr.PARALLEL))
+_NOWHERE = "an unknown line"
 _WITH_RULE = frozenset(("custom_jvp_call", "custom_vjp_call"))
 
 
@@ -36,7 +40,7 @@ class Walker(Protocol):
 
 def unseen(walk: Walker, program: Program, changes: Changes) -> list[str]:
     """A sentence for each place where what is perturbed goes through an unrecorded recurrence."""
-    return list(dict.fromkeys(_find(walk, program, changes, "an unknown line")))
+    return list(dict.fromkeys(_find(walk, program, changes, _NOWHERE)))
 
 
 def _find(
@@ -50,6 +54,7 @@ def _find(
             continue  # to find the line of every equation would take longer than all else here
         # A library may leave no line of the user's on what it wraps: then the call's serves.
         place = _jaxpr.where(node) or outer
+        place = outer if place.startswith("jax.") and outer != _NOWHERE else place
         if node.kind == _jaxpr.PARALLEL and node.eqn.parts is None:
             yield _link_message(place)
         elif any(changes.of(node)) and any(map(_jaxpr.is_float, _results(node))):
@@ -68,9 +73,12 @@ def _name(node: Node, place: str, ruled: bool) -> Iterator[str]:
     if node.kind in _CUMULATIVE:
         # Whichever of JAX's functions made it, the user's line says more.
         line = place.partition(" in ")[0]
+        axis = f", axis={node.params['axis']}" if node.params.get("axis") else ""
+        reverse = ", reverse=True" if node.params.get("reverse") else ""
         yield (
             f"the {node.kind} at {line} is a recurrence that is not in the record; "
-            f"`jax.lax.associative_scan({_CUMULATIVE[node.kind]}, x)` in its place is recorded"
+            f"`jax.lax.associative_scan({_CUMULATIVE[node.kind]}, x{reverse}{axis})` in its place "
+            "is recorded"
         )
     if node.kind in _KERNELS or (ruled and node.kind in _CALLBACKS):
         yield (

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -75,6 +76,15 @@ def pushed(x):
     return jax.jvp(scan, (x,), (jnp.ones_like(x),))[1]
 
 
+def exported(x):
+    """A compiled program from elsewhere, with the recurrence inside."""
+
+    def states(x):
+        return jax.lax.scan(lambda h, x: ((h := jnp.tanh(h + x)), h), jnp.zeros_like(x[0]), x)[1]
+
+    return jax.export.export(jax.jit(states))(jax.ShapeDtypeStruct(x.shape, x.dtype)).call(x)
+
+
 UNSEEN = {
     "associative_scan in jvp": pushed,
     "cumsum": jax.lax.cumsum,
@@ -84,6 +94,7 @@ UNSEEN = {
     "cummax": jax.lax.cummax,
     "cummin": functools.partial(jax.lax.cummin, reverse=True),
     "pallas_call": kernel,
+    "call_exported": exported,
     "pure_callback": callback,
     "while_loop": loop,
     "while_loop around a scan": scan_in_loop,
@@ -142,3 +153,18 @@ def test_what_no_gradient_goes_through_is_not_named():
         return jnp.sum(recurrence(w, kernel(xs) + times + order) ** 2)
 
     gl.trace(loss)(W, XS)
+
+
+@pytest.mark.parametrize(("axis", "reverse"), [(0, False), (1, False), (0, True), (1, True)])
+def test_the_function_to_use_in_place_of_a_cumulative_one_is_the_same(axis, reverse):
+    x = jnp.arange(6.0).reshape(2, 3)
+
+    def loss(x):
+        return jnp.sum(jax.lax.cumsum(x, axis, reverse) ** 2)
+
+    with pytest.raises(ValueError, match="cumsum at") as error:
+        gl.trace(loss)(x)
+    call = str(error.value).split("`")[1]
+    np.testing.assert_allclose(
+        eval(call, {"jax": jax, "jnp": jnp, "x": x}), jax.lax.cumsum(x, axis, reverse)
+    )
