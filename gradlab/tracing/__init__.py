@@ -22,7 +22,9 @@ How a scan becomes a record, with the file that does each part:
 7. What must be known of a step before that: `_rules`, whether a rule that a user wrote is linear,
    so that units do not matter; `_samples`, whether the samples of a batch stay apart, so that each
    can have its own unit; `_narrow`, how 16-bit floats are run so that their adjoints are not.
-8. `_view` finds what `measure` reads of a step beside its state, which then is a residual too.
+8. `_stacks` follows a tap on stacked states back to the scan that records their total adjoint, and
+   warns where it cannot.
+9. `_view` finds what `measure` reads of a step beside its state, which then is a residual too.
 
 Only for speed: the choice of residuals in `_linear._storage`, the sums that wait (`_linear.Sums`),
 the chunks in one unit (`_pull`), that the states of light steps are looked at after the scan and

@@ -336,23 +336,6 @@ def forms(flat: Program, ref: int | Lit) -> list[int]:
     return slots
 
 
-def stack_of(flat: Program, ref: int | Lit, axis: int) -> int | None:
-    """Which of the states stacked by parallel scans a value is, `axis` being that of the time."""
-    makers = {slot: node for node in flat.nodes for slot in node.outs}
-    while not isinstance(ref, Lit):
-        node = makers.get(ref)
-        if node is None:
-            return None
-        if node.kind == PARALLEL:
-            return ref if node.eqn.parts.layouts[node.outs.index(ref)].axis == axis else None
-        if node.kind == "transpose":
-            axis = node.params["permutation"][axis]
-        elif node.kind not in ("convert_element_type", "copy", TAP):
-            return None
-        ref = node.ins[0]
-    return None
-
-
 _FORMS = frozenset(
     "convert_element_type copy expand_dims reshape reshard sharding_constraint squeeze "
     "transpose".split()

@@ -18,6 +18,7 @@ from gradlab import _show
 from gradlab.tracing import _jaxpr, _norms
 from gradlab.tracing._changes import Changes
 from gradlab.tracing._record import Options, Slots
+from gradlab.tracing._stacks import partial_taps
 from gradlab.tracing._unseen import refusal, unseen
 from gradlab.tracing._walk import Site, Walk
 
@@ -178,7 +179,9 @@ def tap(h: jax.Array, name: str, axis: int | None = None) -> jax.Array:
     a kernel or `jnp.cumsum` returns, a tap sees only what reads the stack: the direct part. Tap
     what enters each step in their place: for h_t = a_t h_{t-1} + b_t the total adjoint of h_t is
     that of b_t. The stack that `jax.lax.associative_scan` returns is known to be the states of a
-    recurrence, and a tap on it records their total adjoint.
+    recurrence, and a tap on it records their total adjoint; also where its rows are sliced, cast
+    or arranged in another way before, or come out of `jax.checkpoint`. `trace` warns of every other
+    tap along the steps of a traced scan's stacked states that it has the direct part only.
 
     Args:
         h: an array of floats; or the states h_1..h_T, stacked along `axis`.
@@ -603,7 +606,7 @@ def _run(
     messages = _find_unrecorded(walk, program, moves)
     if not sites:
         raise ValueError(refusal(messages) if messages else _nothing_to_trace(walk, program))
-    for what in messages:
+    for what in (*messages, *partial_taps(walk, program)):
         warnings.warn(what, stacklevel=2)
 
     def differentiate(walk: Walk) -> Any:
@@ -640,7 +643,7 @@ def _run(
         value, aux, grads, records = differentiate(walk)
     records = _hide_lost(walk, program, sites, records)
     records = [
-        slots if site.total is None else _total_of(records[i - site.total[0]], site.total[1])
+        slots if site.total is None else _total_of(site, *site.total, records[:i])
         for i, (site, slots) in enumerate(zip(sites, records, strict=True))
     ]
     results = list(zip(_number_sites(sites), records, strict=True))
@@ -653,9 +656,13 @@ def _run(
     )
 
 
-def _total_of(slots: Slots, name: str) -> Slots:
+def _total_of(tap: Site, back: int, name: str, rows: range, before: Sequence[Slots]) -> Slots:
     """What a tap on the states of a parallel scan records: their total adjoint."""
-    return slots._replace(logs={"total": slots.logs[name]})
+    scan, time = before[-back], len(tap.outer)
+    log = scan.logs[name]
+    if rows != range(log.shape[time]):
+        log = jnp.take(log, jnp.arange(rows.start, rows.stop, rows.step), axis=time)
+    return scan._replace(logs={"total": log})
 
 
 def _find_unrecorded(walk: Walk, program: Any, moves: Sequence[bool]) -> list[str]:

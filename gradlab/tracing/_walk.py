@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlab.tracing import _jaxpr, _narrow, _norms, _rules
+from gradlab.tracing import _jaxpr, _narrow, _norms, _rules, _stacks
 from gradlab.tracing._changes import Changes
 from gradlab.tracing._cut import cut_step
 from gradlab.tracing._linear import Step, pick, split
@@ -35,8 +35,12 @@ class Site(NamedTuple):
     logs: tuple[str, ...]  # the names of what is recorded
     measured: Any  # types of what `measure` returns
     # Of a tap on the stacked states of a parallel scan: how many sites before it that scan's is,
-    # and under which name it has the total adjoint.
-    total: tuple[int, str] | None = None
+    # under which name it has the total adjoint, and in which rows.
+    total: tuple[int, str, range] | None = None
+
+    @property
+    def is_tap(self) -> bool:
+        return not self.leaf_names
 
     def slots(self) -> Slots:
         """Zeros for the backward pass to write into."""
@@ -87,34 +91,14 @@ class Walk:
     def sites(self, program: _jaxpr.Program) -> list[Site]:
         """Every traced scan and tap of the program, in program order, outer before inner."""
         sites: list[Site] = []
-        scans: dict[int, tuple[int, _jaxpr.Node]] = {}
         for node in program.nodes:
             own = self.sites_of(node)
-            if node.kind == _jaxpr.PARALLEL and own:
-                scans.update((slot, (len(sites), node)) for slot in node.outs)
-            if node.kind == _jaxpr.TAP:
-                own = [self._with_total(own[0], len(sites), program, node, scans)]
+            link = _stacks.link(self, program, node) if node.kind == _jaxpr.TAP else None
+            if link is not None:
+                total = len(sites) - link.site, link.log, link.rows
+                own = [own[0]._replace(total=total)]
             sites += own
         return sites
-
-    def _with_total(
-        self,
-        site: Site,
-        place: int,
-        program: _jaxpr.Program,
-        node: _jaxpr.Node,
-        scans: dict[int, tuple[int, _jaxpr.Node]],
-    ) -> Site:
-        """A tap's site, linked to the parallel scan whose stacked states it marks."""
-        axis = node.params["axis"]
-        slot = None if axis is None else _jaxpr.stack_of(program, node.ins[0], axis)
-        if slot not in scans:
-            return site
-        start, scan = scans[slot]
-        leaf = str(scan.outs.index(slot))
-        names = self.sites_of(scan)[0].leaf_names
-        name = f"total:{names.index(leaf)}" if len(names) > 1 else "total"
-        return site._replace(total=(place - start, name))
 
     def sites_of(self, node: _jaxpr.Node) -> list[Site]:
         """The sites of one equation: its own first, then those inside it."""
@@ -188,13 +172,23 @@ class Walk:
         A tap records the adjoint of its result: what goes past it is not in the record.
         """
         live = _jaxpr.dependencies(program.nodes, program.outs)
-        operands = {ref for node in live if node.kind != _jaxpr.TAP for ref in node.ins}
-        operands |= set(program.outs)
+        readers: dict[int | _jaxpr.Lit, list[tuple[int, ...]]] = {ref: [()] for ref in program.outs}
+        for node in live:
+            if node.kind != _jaxpr.TAP:
+                for ref in node.ins:
+                    readers.setdefault(ref, []).append(node.outs)
         alive = {node.outs for node in live}
         for node in program.nodes:
             if node.kind == _jaxpr.TAP:
                 forms = _jaxpr.forms(program, node.ins[0])
-                self._check_tap(node, node.outs in alive, not operands.isdisjoint(forms))
+                # The cast or reshape that makes the value of the tap is no use beside it.
+                passed = any(
+                    set(outs).isdisjoint(forms) for ref in forms for outs in readers.get(ref, ())
+                )
+                is_alive = node.outs in alive
+                # A tap with the total adjoint of a scan's states has what goes past it, too.
+                if not (is_alive and passed and _stacks.link(self, program, node)):
+                    self._check_tap(node, is_alive, passed)
             for inner in self.inside(node):
                 self.check_taps(inner)
 
