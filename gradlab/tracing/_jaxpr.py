@@ -610,6 +610,11 @@ def _as_function(
     return function, *part([var.aval for var in node.eqn.invars], flags)
 
 
+def holds_ref(node: Node) -> bool:
+    """Whether an equation reads or writes a mutable array, as `jax.new_ref` makes them."""
+    return any(type(var.aval).__name__ == "AbstractRef" for var in node.eqn.invars)
+
+
 def is_float(x: Any) -> bool:
     """Whether a value or type is one of floats."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import operator
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -484,7 +485,12 @@ def trace_with(
         )
         # JAX unrolls the scans of the source where it does not compile, and in its debugging modes
         # takes the -inf of an exact zero for a fault.
-        with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+        with (
+            _explain_leaks(),
+            jax.disable_jit(False),
+            jax.debug_nans(False),
+            jax.debug_infs(False),
+        ):
             if all(map(_is_constant, fixed)) and _is_hashable(tree):
                 out = run((_Static(tree), fixed), dynamic)
             else:
@@ -502,6 +508,18 @@ def trace_with(
         return dataclasses.replace(out, aux=aux)
 
     return run_trace
+
+
+@contextlib.contextmanager
+def _explain_leaks() -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(
+            "the loss uses an array of one call in another: a rule of jax.custom_vjp that closes "
+            "over an argument of the loss, or a side effect that keeps it; pass the array to the "
+            "rule as an argument"
+        ) from error
 
 
 def _shows_fault(results: Any) -> bool:

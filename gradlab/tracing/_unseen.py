@@ -50,13 +50,16 @@ def _find(
     markers = [n for n in program.nodes if n.kind == _jaxpr.PARALLEL and n.eqn.parts is None]
     for node in (*markers, *_jaxpr.dependencies(program.nodes, program.outs)):
         closed, inside = walk.is_closed(node), walk.inside(node)
-        if not (closed or inside or node.kind in _CANDIDATES):
+        holds_ref = node.kind in ("scan", "while") and _jaxpr.holds_ref(node)
+        if not (closed or inside or holds_ref or node.kind in _CANDIDATES):
             continue  # to find the line of every equation would take longer than all else here
         # A library may leave no line of the user's on what it wraps: then the call's serves.
         place = _jaxpr.where(node) or outer
         place = outer if place.startswith("jax.") and outer != _NOWHERE else place
         if node.kind == _jaxpr.PARALLEL and node.eqn.parts is None:
             yield _link_message(place)
+        elif holds_ref and any(changes.of(node)):
+            yield ref_message(place)
         elif any(changes.of(node)) and any(map(_jaxpr.is_float, _results(node))):
             yield from _name(node, place, ruled)
             if closed:
@@ -94,6 +97,14 @@ def _loop_message(place: str) -> str:
         f"the while_loop inside the custom derivative at {place} is not recorded: its gradients "
         "are those of its own backward rule, and its steps have no other; mark what goes in and "
         "comes out with gl.tap, or write the recurrence as lax.scan"
+    )
+
+
+def ref_message(place: str) -> str:
+    """What to say of a loop whose state is in a mutable array."""
+    return (
+        f"the loop at {place} keeps a state in a mutable array (jax.new_ref), which is not "
+        "recorded: carry the state through lax.scan"
     )
 
 

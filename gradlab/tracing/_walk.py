@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradlab.tracing import _jaxpr, _narrow, _norms, _rules, _stacks
+from gradlab.tracing import _jaxpr, _narrow, _norms, _rules, _stacks, _unseen
 from gradlab.tracing._changes import Changes
 from gradlab.tracing._cut import cut_step
 from gradlab.tracing._linear import Step, pick, split
@@ -253,6 +253,10 @@ class Walk:
         ]
         floats = [(name, aval) for name, aval in carry if jnp.issubdtype(aval.dtype, jnp.inexact)]
         if parts.length == 0:
+            return []
+        if _jaxpr.holds_ref(node):
+            if floats:
+                raise ValueError(_unseen.ref_message(_jaxpr.where(node)))
             return []
         inner = [site.inside(parts.length, parts.reverse) for site in self.sites(parts.body)]
         if not floats:

@@ -168,3 +168,42 @@ def test_the_function_to_use_in_place_of_a_cumulative_one_is_the_same(axis, reve
     np.testing.assert_allclose(
         eval(call, {"jax": jax, "jnp": jnp, "x": x}), jax.lax.cumsum(x, axis, reverse)
     )
+
+
+def states_in_ref(w, xs, carry):
+    """The state is in a mutable array: the scan carries something else, or nothing."""
+    ref = jax.new_ref(jnp.zeros_like(xs[0]))
+
+    def step(c, x):
+        ref[...] = jnp.tanh(w * ref[...] + x)
+        return None if c is None else 0.5 * c + ref[...], ref[...]
+
+    return jax.lax.scan(step, carry, xs)[1]
+
+
+def test_a_state_in_a_mutable_array_is_named():
+    def loss(w, xs):
+        return jnp.sum(states_in_ref(w, xs, None))
+
+    with pytest.raises(ValueError, match="mutable array .*, which is not recorded: carry"):
+        gl.trace(loss)(W, XS)
+    with pytest.warns(UserWarning, match="mutable array"):
+        out = gl.trace(lambda w, xs: loss(w, xs) + jnp.sum(recurrence(w, xs)))(W, XS)
+    assert len(out.scans) == 1
+    with pytest.raises(ValueError, match="mutable array"):
+        gl.trace(lambda w, xs: jnp.sum(states_in_ref(w, xs, jnp.zeros_like(xs[0]))))(W, XS)
+
+
+def test_a_rule_that_closes_over_an_argument_is_named():
+    def loss(w, xs):
+        rule = jax.custom_vjp(lambda w: jnp.sum(recurrence(w, xs)))
+        rule.defvjp(
+            lambda w: (rule(w), w),
+            lambda w, ct: (ct * jax.grad(lambda w: jnp.sum(recurrence(w, xs)))(w),),
+        )
+        return rule(w)
+
+    with pytest.raises(ValueError, match="closes over an argument of the loss"):
+        gl.trace(loss)(W, XS)
+    # Value and gradient can be compared.
+    assert gl.check(loss, lambda w, xs: jnp.sum(recurrence(w, xs)))(W, XS).ok
