@@ -5,9 +5,16 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
+import distributed
 import pytest
+
+import gradlab as gl
+from gradlab.grid import Plan, cluster
+from gradlab.grid.work import Chunk
+from gradlab.sweeps import measurements
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 # `make test-long` kills thirty times.
@@ -41,7 +48,46 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path):
     assert found["nobody"].startswith("no scheduler at tcp://127.0.0.1:")
 
 
-def test_a_run_that_kills_its_workers_fails_alone(tmp_path):
+class Mortal:
+    """A client whose workers die of seed 3."""
+
+    def nthreads(self):
+        return {"tcp://one": 1, "tcp://other": 1}
+
+    def cancel(self, futures, force):
+        pass
+
+    def submit(self, function, call, versions, pure):
+        compute, (chunk,) = call
+        future = Future()
+        if any(run.seed == 3 for run in chunk.runs):
+            future.set_exception(distributed.KilledWorker("task", None, 3))
+        else:
+            future.set_result(compute(chunk))
+        return future
+
+
+def test_a_run_that_kills_its_workers_fails_alone(monkeypatch):
+    monkeypatch.setattr(cluster, "_pack", lambda *call: (call[0], call[1:]))
+    monkeypatch.setattr(distributed, "wait", lambda *_, **__: None)
+
+    @gl.sweeps.measurement
+    def fatal(seed):
+        return {"value": 2 * seed}
+
+    plan = Plan(gl.sweeps.parse({"measurement": "fatal", "seeds": 8}))
+    runs = [*plan]
+    measurements.REGISTRY.remove("fatal")
+    chunk = Chunk(plan.measurement, tuple(map(tuple, runs)), size=1)
+    found = cluster.measure(Mortal(), lambda: False, iter([chunk]))
+    parts = [part for _, some in found for part in some]
+    assert [part.run_ids for part in parts if part.failed] == [[runs[3].run_id]]
+    ids = sorted(name for part in parts for name in part.run_ids)
+    assert ids == sorted(run.run_id for run in runs)
+
+
+@pytest.mark.skipif("GRADLAB_LONG" not in os.environ, reason="starts four workers")
+def test_a_run_that_kills_real_workers_fails_alone(tmp_path):
     found = script("poison.py", tmp_path)
     (reason,) = found["reasons"]
     assert reason.startswith("KilledWorker: each worker that measured it died")
