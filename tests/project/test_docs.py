@@ -115,3 +115,10 @@ def test_the_paper_is_short_and_its_references_exist():
     assert cited == {*entries}
     picture = re.search(r"\]\((\.\./[^)]+)\)", text)
     assert picture and (ROOT / "paper" / picture[1]).is_file()
+
+
+def test_titles_of_the_gallery_are_underlined_to_their_end():
+    """Sphinx warns of shorter lines, and warnings are errors."""
+    lines = {path: path.read_text(encoding="utf-8").splitlines()[1:3] for path in SCRIPTS}
+    assert not [path.name for path, (title, line) in lines.items()
+                if len(line) < len(title) or {*line} != {"="}]  # fmt: skip

@@ -1,6 +1,6 @@
 """
 Weather: the next hour, the next day, and how far a forecast looks back
-======================================================================
+=======================================================================
 
 The hourly temperature of Seattle, climate normals: three cells against persistence, the same hour
 of the day before, and a linear autoregression on the same 72 hours. Below on the right, how much a
