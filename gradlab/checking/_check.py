@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -297,15 +298,18 @@ def _report(fast: Record, plain: Record, bounds: _Bounds, batched: bool) -> Repo
             f"{state.leaf!r} of {state.recurrence} by as much as itself from step "
             f"{state.steps[_chaotic_rows(state)[0]]} on"
         )
-        numbers = [each if _is_detached(each) else _forget(each, 0) for each in numbers]
-    unknown = [each for each in numbers if _is_unknown(each)]
-    for each in unknown if not any(chaotic) else ():
-        skipped.append(
+        hidden = [not _is_detached(each) for each in numbers]
+    else:
+        hidden = [_is_unknown(each) for each in numbers]
+        skipped += [
             f"the {each.quantity}{f' of {each.leaf}' if each.leaf else ''}, since rounding alone "
             "may change it by as much as itself"
-        )
-    numbers = [_forget(each, 0) if _is_unknown(each) else each for each in numbers]
-    agree = not unknown and not any(each.parts.any() for each in numbers)
+            for each in itertools.compress(numbers, hidden)
+        ]
+    numbers = [
+        _forget(each, 0) if hides else each for each, hides in zip(numbers, hidden, strict=True)
+    ]
+    agree = not any(hidden) and not any(each.parts.any() for each in numbers)
     steps = []
     for pair, name, state, adjoint in leaves:
         if any(chaotic):
@@ -335,8 +339,7 @@ def _is_chaotic(state: Comparison) -> bool:
 
 def _is_unknown(number: Comparison) -> bool:
     """Whether rounding alone could change a value or a gradient by as much as itself."""
-    large = (number.allowed >= 1) & np.isfinite(number.log_plain)
-    return bool(large.any()) and not _is_detached(number)
+    return bool(((number.allowed >= 1) & np.isfinite(number.log_plain)).any())
 
 
 def _is_detached(number: Comparison) -> bool:

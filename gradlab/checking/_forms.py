@@ -24,6 +24,15 @@ class Leaf(NamedTuple):
     states: np.ndarray | None = None
     units: np.ndarray | None = None  # the adjoint over its norm; 0 for an adjoint of 0
 
+    def map(self, take: Callable[[np.ndarray], np.ndarray]) -> Leaf:
+        """The leaf with `take` of each of its arrays."""
+        return self._replace(
+            logs=take(self.logs),
+            back=take(self.back),
+            states=None if self.states is None else take(self.states),
+            units=None if self.units is None else take(self.units),
+        )
+
 
 class Recurrence(NamedTuple):
     """The states of one recurrence in the order in which they are computed."""
@@ -38,15 +47,7 @@ class Recurrence(NamedTuple):
 
     def take(self, rows: Any) -> Recurrence:
         """The recurrence at some of its steps."""
-        leaves = {
-            name: leaf._replace(
-                states=None if leaf.states is None else leaf.states[rows],
-                units=None if leaf.units is None else leaf.units[rows],
-                logs=leaf.logs[rows],
-                back=leaf.back[rows],
-            )
-            for name, leaf in self.leaves.items()
-        }
+        leaves = {name: leaf.map(lambda x: x[rows]) for name, leaf in self.leaves.items()}
         return self._replace(steps=self.steps[rows], chunks=self.chunks[rows], leaves=leaves)
 
 
@@ -136,15 +137,7 @@ def _recurrences(source: int, record: Any, axis: int | None) -> list[Recurrence]
             flat = flat.reshape(rows, *x.shape[len(outer) + 1 :])
             return flat[::-1] if record.reverse else flat
 
-        return {
-            name: leaf._replace(
-                logs=take(leaf.logs),
-                back=take(leaf.back),
-                states=None if leaf.states is None else take(leaf.states),
-                units=None if leaf.units is None else take(leaf.units),
-            )
-            for name, leaf in leaves.items()
-        }
+        return {name: leaf.map(take) for name, leaf in leaves.items()}
 
     def numbers(rows: int) -> np.ndarray:
         steps = np.arange(1, rows + 1)

@@ -89,8 +89,8 @@ def _link(
             if not walk.inside(node):
                 return None
             callee = walk.flat(node)
-            found = _link(walk, callee, callee.outs[node.outs.index(ref)], axes, rows)
-            return found and found._replace(site=found.site + _start(walk, program, node))
+            inner = _link(walk, callee, callee.outs[node.outs.index(ref)], axes, rows)
+            return inner and inner._replace(site=inner.site + _start(walk, program, node))
         if node.kind not in _FOLLOWED or isinstance(operand := node.ins[0], Lit):
             return None
         types = program.avals[operand], program.avals[ref]
@@ -225,8 +225,8 @@ def _partial_taps(walk: Walker, frame: _Frame) -> Iterator[str]:
         if node.kind == _jaxpr.TAP:
             if node.params["axis"] is not None and link(walk, frame.program, node) is None:
                 marked = _Value(frame, node.ins[0], node.params["axis"])
-                found = [_scan_of(walk, value) for value in _origins(walk, marked)]
-                scans = [scan for scan in found if scan is not None]
+                makers = (_scan_of(walk, value) for value in _origins(walk, marked))
+                scans = [scan for scan in makers if scan is not None]
                 if scans:
                     # A lax.scan over chunks holds parallel scans, whose states are meant.
                     yield _message(walk, node, min(scans, key=lambda s: s.kind != _jaxpr.PARALLEL))
@@ -348,8 +348,8 @@ def _stacks_carry(walk: Walker, parts: Any, i: int) -> bool:
     frame = _Frame(body)
 
     def slots(refs: Sequence[int | Lit]) -> set[tuple[_Frame, int | Lit]]:
-        found = (_origins(walk, _Value(frame, ref, None)) for ref in refs)
-        return {(value.frame, value.ref) for values in found for value in values}
+        origins = (_origins(walk, _Value(frame, ref, None)) for ref in refs)
+        return {(value.frame, value.ref) for values in origins for value in values}
 
     shared = slots([body.outs[i]]) & slots([*old, *new])
     # A constant, as zeros that both are padded with, is no state.

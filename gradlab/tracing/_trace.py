@@ -806,15 +806,17 @@ def _taps(pairs: Sequence[tuple[Site, Slots]]) -> dict[str, TapTrace]:
 
 def _zero_unless_run(visits: jax.Array, log: jax.Array) -> jax.Array:
     """What the backward pass did not reach has adjoints that are exactly zero."""
-    has_run = visits.reshape(visits.shape + (1,) * (log.ndim - visits.ndim)) > 0
-    return jnp.where(has_run, log, -jnp.inf)
+    return _where_run(visits, log, -jnp.inf)
 
 
 def _nan_unless_run(visits: jax.Array, x: jax.Array) -> jax.Array:
     """What `measure` gave, where the backward pass came by and called it."""
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return x
-    return jnp.where(visits.reshape(visits.shape + (1,) * (x.ndim - visits.ndim)) > 0, x, jnp.nan)
+    return _where_run(visits, x, jnp.nan) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+
+def _where_run(visits: jax.Array, x: jax.Array, other: float) -> jax.Array:
+    has_run = visits.reshape(visits.shape + (1,) * (x.ndim - visits.ndim)) > 0
+    return jnp.where(has_run, x, other)
 
 
 def _result(site: Site, slots: Slots) -> ScanTrace:
@@ -832,8 +834,7 @@ def _result(site: Site, slots: Slots) -> ScanTrace:
     bad = jnp.isnan(logs["total"]) | jnp.isposinf(logs["total"])
     backward = jnp.max(jnp.where(bad, order, 0), axis=time)
     forward = slots.finite.astype(int) + 1
-    has_run = slots.visits.reshape(slots.visits.shape + (1,) * len(site.batch)) > 0
-    forward = jnp.where(has_run, jnp.where(forward <= length, forward, 0), -1)
+    forward = _where_run(slots.visits, jnp.where(forward <= length, forward, 0), -1)
     return ScanTrace(
         name=site.name,
         length=length,
