@@ -1,7 +1,5 @@
 """Read the frames in a sweep's folder, whole or in part."""
 
-# pyarrow's annotations lack the functions that it generates at import.
-
 import contextlib
 import functools
 import io

@@ -154,9 +154,12 @@ def run_type(measurement: Measurement) -> Any:
         @property
         def run_id(self) -> str:
             """A name that follows from the coordinates; behind a dash, from the user's code."""
-            values = self._asdict()
-            options = tuple((n, values[n]) for n in more if values[n] is not None)
-            text = repr((version, tuple(values[n] for n in names if n in own), *options))
+            values = self[:-1]
+            if more:
+                values = tuple(v for n, v in zip(names, values, strict=True) if n in own)
+            pairs = ((name, getattr(self, name)) for name in more)
+            options = (pair for pair in pairs if pair[1] is not None)
+            text = repr((version, values, *options))
             digest = hashlib.sha256(text.encode()).hexdigest()[:16]
             return f"{digest}-{self.code}" if self.code else digest
 

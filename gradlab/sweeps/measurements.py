@@ -212,10 +212,9 @@ def _axes(function: Callable[..., Any], content: Iterable[tuple[str, Any]]) -> t
         if parameter.name == _SEED:
             continue
         default = REQUIRED if parameter.default is parameter.empty else parameter.default
-        values = entries.get(parameter.name, [])
         # None as a default is a missing value, whatever the others are.
-        values += [] if default in (REQUIRED, None) else [default]
-        dtype, kind = options.type_of(values)
+        known = [] if default is REQUIRED or default is None else [default]
+        dtype, kind = options.type_of([*entries.get(parameter.name, []), *known])
         meaning = f"argument of {getattr(function, '__name__', 'the measurement')}"
         axes.append(Axis(parameter.name, dtype, "", meaning, kind, default, optional=True))
     return (*axes, Axis(_SEED, "int64", "1", "the seed", Seed, 0, program=False))

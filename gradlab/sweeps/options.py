@@ -159,9 +159,9 @@ def options_of(run: Run, owner: str) -> dict[str, Any]:
     }
 
 
-def plain_options_of(run: Run, owner: str) -> dict[str, Any]:
-    """The options as the user wrote them: lists are no tuples, in which a cache has them."""
-    return {name: plain(value) for name, value in options_of(run, owner).items()}
+def to_plain(options: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Options as the user wrote them: a run and a cache have lists as tuples."""
+    return {name: plain(value) for name, value in options}
 
 
 def length_option(task: str) -> str:

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab import cells, initializers, tasks, tracing
-from gradlab.frames.axes import plain
 from gradlab.grid import Run
-from gradlab.sweeps.options import options_of
+from gradlab.sweeps.options import options_of, to_plain
 from gradlab.tasks import probe
 
 PRECISION = "float32"
@@ -226,16 +225,11 @@ def inputs_of(run: Run) -> Any:
     return _inputs(run.input, options, run.length, run.inputs, run.batch, run.code)
 
 
-def options_from(pairs: Options) -> dict[str, Any]:
-    """The options as the user wrote them: lists are no tuples."""
-    return {name: plain(value) for name, value in pairs}
-
-
 def cell_of(shape: Shape, **options: Any) -> Any:
     """The cell of a shape; `options` are what it draws its parameters by."""
     if shape.activation is not None:
         options["activation"] = shape.activation
-    options |= options_from(shape.options)
+    options |= to_plain(shape.options)
     return cells.make(shape.cell, inputs=shape.inputs, hidden=shape.hidden, **options)
 
 
@@ -263,7 +257,7 @@ def _cell_with_init(init: Init, shape: Shape, scalars: dict[str, jax.Array]) -> 
         "forget_bias": scalars["forget_bias"],
     }
     if init.name is not None:
-        options = options_from(init.options)
+        options = to_plain(init.options)
         if initializers.REGISTRY.takes(init.name, "gain"):
             options["gain"] = scalars["gain"]
         draws["recurrent"] = initializers.make(init.name, **options)
@@ -304,7 +298,7 @@ def draw(init: Init, shape: Shape, seed: jax.Array, scalars: dict[str, jax.Array
 def _inputs(
     source: str, options: Options, length: int, features: int, batch: int, code: str
 ) -> Any:
-    sample = tasks.make_input(source, **options_from(options))
+    sample = tasks.make_input(source, **to_plain(options))
 
     def draw(seed: jax.Array) -> jax.Array:
         key = key_for(seed, "input", source)

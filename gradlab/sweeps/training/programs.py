@@ -13,7 +13,7 @@ import optax
 from gradlab import cells, initializers, remedies, tasks, tracing, training
 from gradlab.grid import Run
 from gradlab.sweeps.gradients.curves import key_for
-from gradlab.sweeps.options import length_option, plain_options_of
+from gradlab.sweeps.options import length_option, options_of, to_plain
 
 # The learning rate of what comes before the training, where its own optimizer is not asked.
 FLOSSING_RATE = 1e-3
@@ -51,7 +51,7 @@ def task_of(run: Run) -> tasks.Task:
     options = {name: getattr(run, name) for name in TASK_OPTIONS}
     options[length_option(run.task)] = options.pop("length")
     options = {n: v for n, v in options.items() if v is not None and registry.takes(run.task, n)}
-    return tasks.make(run.task, **options, **plain_options_of(run, "task"))
+    return tasks.make(run.task, **options, **to_plain(options_of(run, "task").items()))
 
 
 def build(
@@ -62,7 +62,7 @@ def build(
     if run.forget_bias is not None:
         draws["forget_bias"] = scalars["forget_bias"]
     if run.init is not None:
-        options = plain_options_of(run, "init")
+        options = to_plain(options_of(run, "init").items())
         if initializers.REGISTRY.takes(run.init, "gain"):
             options["gain"] = scalars["gain"]
         if run.init == "critical" and run.activation is not None:
@@ -70,7 +70,7 @@ def build(
         draws["recurrent"] = initializers.make(run.init, **options)
     if run.activation is not None:
         draws["activation"] = run.activation
-    draws |= plain_options_of(run, "cell")
+    draws |= to_plain(options_of(run, "cell").items())
     cell = cells.make(run.cell, inputs=task.inputs, hidden=run.hidden, **draws)
     axes = {name: value for name, value in run._asdict().items() if name not in ("seed", "code")}
     pairs = [(name, remedies.make(name, scalars[name], **axes)) for name in strengths(run)]
