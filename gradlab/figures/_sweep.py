@@ -241,8 +241,8 @@ def length(
         fig.supxlabel(LABELS["length"], fontsize=8)
         fig.supylabel(LABELS["gain_decades"], fontsize=8)
         handles = init_handles(colours, markers)
-        drawn = [bool(np.isclose(gain, gains).any()) for gain in runs["gain"]]
-        handles += mark_handles(runs.loc[drawn])
+        near = [gain for gain in runs["gain"].unique() if np.isclose(gain, gains).any()]
+        handles += mark_handles(runs[runs["gain"].isin(near)])
         fig.legend(handles=handles, title="initialization", loc="outside right upper", **LEFT)
     return fig
 
@@ -514,10 +514,10 @@ def _phase_marks(
     variants: Sequence[str],
     gains: Sequence[float],
 ) -> None:
-    for name, point in runs.groupby(["variant", "gain"]):
-        variant, gain = name
+    values = table.to_numpy()
+    for (variant, gain), point in runs.groupby(["variant", "gain"]):
         x, y = gains.index(gain), variants.index(variant)
-        if np.isnan(table.to_numpy()[y, x]):
+        if np.isnan(values[y, x]):
             ax.add_patch(_hatch(xy=(x, y), width=1, height=1))
         place = {"ha": "center", "va": "center", "rotation": 90 if len(gains) > 12 else 0}
         ax.text(x + 0.5, y + 0.5, counts(point), **place)
