@@ -67,7 +67,7 @@ def swept_while(folder: Path, address: str, blow, after: int) -> str:
 
 
 def main(place: Path) -> None:
-    cluster.PATIENCE = 3
+    cluster.PATIENCE = 1  # for nobody
     small_chunks()
     alone = gl.sweep(SPEC, place / "alone")
     with socket.socket() as free:
@@ -79,6 +79,7 @@ def main(place: Path) -> None:
         nobody = ""
     except ValueError as error:
         nobody = str(error)
+    cluster.PATIENCE = 3
     processes = [dask("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")]
     try:
         wait_for(lambda: answers(port))

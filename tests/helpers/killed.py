@@ -20,8 +20,8 @@ from gradlab.grid.store import decode
 from gradlab.sweeps.gradients import cost
 
 SPEC = {
-    "axes": {"init": ["normal", "orthogonal"], "gain": [0.5, 1.0, 2.5], "seeds": 8},
-    "zip": [{"cell": ["elman", "gru"], "length": [30, 200]}],
+    "axes": {"gain": [0.5, 1.0, 2.5], "seeds": 16},
+    "zip": [{"cell": ["elman", "gru"], "init": ["normal", "orthogonal"], "length": [30, 200]}],
     "fixed": {"hidden": 8, "inputs": 3},
 }
 CHUNK = 4
