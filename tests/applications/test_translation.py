@@ -1,5 +1,6 @@
 """Translation: pairs, pieces, encoders and decoders, search, adjoints, files, commands."""
 
+import functools
 import gzip
 import itertools
 import json
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from typer.testing import CliRunner
 
 import gradlab as gl
@@ -35,20 +37,24 @@ def build(small):
     return translation.make(CODES, CODES, hidden=4, embedding=3, width=5, **SMALL[small])
 
 
-def drawn(model, scale=0.5):
+def drawn(model, scale=0.7):
     """Parameters none of which is zero, so that every part of a model has its say."""
-    leaves, tree = jax.tree.flatten(model.init(KEY))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + scale * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    random = np.random.default_rng(1)
+    shapes = jax.eval_shape(model.init, KEY)
+    return jax.tree.map(lambda x: jnp.asarray(scale * random.standard_normal(x.shape)), shapes)
 
 
 SOURCE = np.array([3, 5, 4, 8, 2], np.int32)
 TARGET = np.array([6, 3, 7, 2], np.int32)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def write(model, params, source, target):
+    return model.write(params, model.read(params, source), target)
+
+
 def logits(model, params, source=SOURCE, target=TARGET):
-    return model.write(params, model.read(params, jnp.asarray(source)), jnp.asarray(target))
+    return write(model, params, jnp.asarray(source), jnp.asarray(target))
 
 
 # Pieces of words.
@@ -215,10 +221,10 @@ def test_padding_changes_nothing(small):
 def test_a_step_is_a_row_of_write(small):
     model = build(small)
     params = drawn(model)
-    memory = model.read(params, jnp.asarray(SOURCE))
-    state, rows = memory.state, []
+    memory = jax.jit(model.read)(params, jnp.asarray(SOURCE))
+    state, rows, step = memory.state, [], jax.jit(model.step)
     for code in (translation.END, *TARGET[:-1]):
-        state, row = model.step(params, memory, state, jnp.asarray(code))
+        state, row = step(params, memory, state, jnp.asarray(code))
         rows.append(row)
     np.testing.assert_allclose(rows, logits(model, params), rtol=1e-10)
 
@@ -264,7 +270,7 @@ def test_dropout_keeps_the_mean():
     small = jax.tree.map(lambda x: 1e-4 * x, weights) | {"bias": jnp.zeros(4)}
     params = drawn(linear) | {"encoders": [small]}
     keys = jax.random.split(KEY, 4000)
-    notes = jax.vmap(lambda key: linear.read(params, source, key).notes)(keys)
+    notes = np.asarray(jax.jit(jax.vmap(lambda key: linear.read(params, source, key).notes))(keys))
     error = notes.std(0) / math.sqrt(len(keys))
     assert (abs(notes.mean(0) - linear.read(params, source).notes) < 4.5 * error + 1e-9).all()
     assert notes.std() > 0
@@ -384,7 +390,8 @@ def test_evaluate_is_the_mean_over_pieces(trained):
             translation.encode(v, t) for v, t in ((made.source, source), (made.target, target))
         ]
         rows = logits(made.model, made.params, *(np.array([*row, 2]) for row in codes))
-        total -= float(jax.nn.log_softmax(rows)[np.arange(len(rows)), [*codes[1], 2]].sum())
+        log_p = scipy.special.log_softmax(np.asarray(rows, np.float64), axis=1)
+        total -= log_p[np.arange(len(rows)), [*codes[1], 2]].sum()
         pieces += len(codes[1]) + 1
     assert translation.evaluate(made, pairs) == pytest.approx(total / pieces, rel=1e-6)
 
