@@ -49,9 +49,15 @@ def test_singular_values_against_a_dense_svd(n):
     rng = np.random.default_rng(n)
     A = np.eye(n) + 0.1 * rng.standard_normal((5, n, n))
     expected = np.log(np.linalg.svd(np.linalg.multi_dot(A[::-1]), compute_uv=False))
-    logs = spectrum.log_singular_values(matrix_step, jnp.zeros(n), A)
+
+    @jax.jit
+    def run(A):
+        whole = spectrum.log_singular_values(matrix_step, jnp.zeros(n), A)
+        return whole, spectrum.log_singular_values(matrix_step, jnp.zeros(n), A, k=1)
+
+    logs, one = run(A)
     assert logs == pytest.approx(expected, abs=1e-13)
-    assert spectrum.log_singular_values(matrix_step, jnp.zeros(n), A, k=1).shape == (1,)
+    assert one.shape == (1,)
 
 
 def exact_logs(A, bits):
@@ -87,14 +93,17 @@ def test_singular_values_far_past_the_range_against_integers(dtype, tolerance):
     A = np.round(rng.standard_normal((1200, 3, 3)) * 4 * 2**16) / 2**16
     expected = exact_logs(A, 16)
     assert expected[0] > 1500 and expected[0] - expected[2] > 700
-    logs = spectrum.log_singular_values(matrix_step, jnp.zeros(3, dtype), A.astype(dtype))
+    run = jax.jit(functools.partial(spectrum.log_singular_values, matrix_step))
+    logs = run(np.zeros(3, dtype), A.astype(dtype))
     assert logs.dtype == dtype
     assert logs == pytest.approx(expected, abs=tolerance)
 
 
 def test_singular_values_sum_to_the_determinants():
     W, h = references.gaussian(1, 20)
-    logs = spectrum.log_singular_values(lambda h: jnp.tanh(2 * W @ h), h, steps=50)
+    logs = jax.jit(
+        lambda h: spectrum.log_singular_values(lambda h: jnp.tanh(2 * W @ h), h, steps=50)
+    )(h)
     total = 50 * np.linalg.slogdet(2 * W)[1]
     for _ in range(50):
         h = np.tanh(2 * W @ h)
@@ -298,9 +307,14 @@ def test_qr_every_gives_the_same_exponents():
             lambda h: jnp.tanh(2 * W @ h), h, steps=60, burn_in=12, **options
         ).exponents
 
-    assert run(qr_every=3, k=2) == pytest.approx(np.asarray(run(k=2)), abs=1e-9)
+    @jax.jit
+    def run_all():
+        return run(qr_every=3, k=2), run(k=2), run(qr_every=6, dt=0.5), run()
+
+    two_by_three, two, whole_by_six, whole = map(np.asarray, run_all())
+    assert two_by_three == pytest.approx(two, abs=1e-9)
     # Six steps of exponents 6.5 apart grow a rounding of 1e-16 to 1e-9 and more.
-    assert run(qr_every=6, dt=0.5) == pytest.approx(np.asarray(run()) / 0.5, abs=1e-7)
+    assert whole_by_six == pytest.approx(whole / 0.5, abs=1e-7)
 
 
 def test_jit_and_vmap_give_the_same():
@@ -345,10 +359,16 @@ def test_the_precision_follows_the_state(dtype):
 
 
 def test_a_lost_tangent_has_exponent_minus_infinity():
-    result = spectrum.lyapunov(lambda h: 0 * h, jnp.ones(2), steps=4)
-    assert np.isneginf(result.exponents).all()
-    assert np.isneginf(spectrum.log_singular_values(lambda h: 0 * h, jnp.ones(2), steps=4)).all()
-    assert result.kaplan_yorke == result.entropy_rate == 0
+    @jax.jit
+    def run(h):
+        result = spectrum.lyapunov(lambda h: 0 * h, h, steps=4)
+        logs = spectrum.log_singular_values(lambda h: 0 * h, h, steps=4)
+        return result.exponents, logs, result.kaplan_yorke, result.entropy_rate
+
+    exponents, logs, dimension, entropy = run(np.ones(2))
+    assert np.isneginf(exponents).all() and exponents.shape == (2,)
+    assert np.isneginf(logs).all() and logs.shape == (2,)
+    assert dimension == entropy == 0
 
 
 @pytest.mark.parametrize(
