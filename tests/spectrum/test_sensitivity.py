@@ -103,10 +103,11 @@ def test_sensitivity_of_complex_numbers_counts_real_coordinates():
 
 
 def jacobians():
-    h, found = START, []
-    for x in XS:
-        found.append(np.asarray(jax.jacobian(step, argnums=1)(PARAMS, h, x)))
-        h = step(PARAMS, h, x)
+    W, U, b = (np.asarray(PARAMS[name]) for name in ("recurrent", "input", "bias"))
+    h, found = np.asarray(START), []
+    for x in np.asarray(XS):
+        h = np.tanh(W @ h + U @ x + b)
+        found.append((1 - h**2)[:, None] * W)
     return np.array(found)
 
 
@@ -150,7 +151,7 @@ def test_singular_values_by_lag_against_dense_products():
     run = jax.jit(lambda xs: spectrum.log_singular_values_by_lag(move, START, xs, lags=lags))
     # A dense product knows every value to eps of its largest.
     np.testing.assert_allclose(np.exp(run(XS)), expected, atol=1e-14)
-    whole = spectrum.log_singular_values(move, START, XS)
+    whole = jax.jit(functools.partial(spectrum.log_singular_values, move))(START, XS)
     np.testing.assert_allclose(run(XS)[1], whole, atol=1e-6)
     assert np.isnan(run(XS.at[2].set(jnp.nan))).all()
 
@@ -189,7 +190,7 @@ def truncated(params, window):
             total = total + readout(params, state, XS[s])
         return total
 
-    return jax.grad(loss)(params)
+    return jax.jit(jax.grad(loss))(params)
 
 
 def flatten(tree):
@@ -204,9 +205,14 @@ def rows_of(tree):
 
 def parts_by_lag():
     """C_k of every lag and ∂ℓ_{t+k}/∂h_t, from dense Jacobians of every step."""
-    h = np.concatenate([START[None], states(PARAMS)])
-    by_params, J = jax.vmap(jax.jacobian(step, (0, 1)), (None, 0, 0))(PARAMS, h[:-1], XS)
-    own, direct = jax.vmap(jax.grad(readout, (0, 1)), (None, 0, 0))(PARAMS, h[1:], XS)
+
+    @jax.jit
+    def differentiate(params):
+        h = jnp.concatenate([START[None], states(params)])
+        slopes = jax.vmap(jax.jacobian(step, (0, 1)), (None, 0, 0))(params, h[:-1], XS)
+        return slopes, jax.vmap(jax.grad(readout, (0, 1)), (None, 0, 0))(params, h[1:], XS)
+
+    (by_params, J), (own, direct) = jax.tree.map(np.asarray, differentiate(PARAMS))
     counts = [leaf.ndim for leaf in jax.tree.leaves(PARAMS)]
     B = rows_of(zip(jax.tree.leaves(by_params), counts, strict=True))
     own = rows_of(zip(jax.tree.leaves(own), counts, strict=True))
@@ -214,9 +220,9 @@ def parts_by_lag():
     for k in range(LENGTH):
         part = np.zeros(own.shape[1])
         for t in range(LENGTH - k):
-            adjoint = np.asarray(direct[t + k])
+            adjoint = direct[t + k]
             for s in range(t + k, t, -1):
-                adjoint = np.asarray(J[s]).T @ adjoint
+                adjoint = J[s].T @ adjoint
             adjoints[t, k] = adjoint
             part += B[t].T @ adjoint
         parts.append(part)
@@ -242,7 +248,8 @@ def test_gradient_by_lag_against_dense_jacobians(by_lag):
     error = np.linalg.norm(sums - whole, axis=1) / size
     np.testing.assert_allclose(by_lag.error, error, atol=1e-9)
     # The whole gradient is that of all lags, however few are asked for.
-    few = spectrum.gradient_by_lag(step, readout, PARAMS, START, XS, lags=3)
+    run = jax.jit(functools.partial(spectrum.gradient_by_lag, step, readout, lags=3))
+    few = run(PARAMS, START, XS)
     for one, all in zip(few, by_lag, strict=True):
         np.testing.assert_allclose(one, all[..., :3] if all.ndim else all, atol=1e-10)
 
@@ -250,7 +257,7 @@ def test_gradient_by_lag_against_dense_jacobians(by_lag):
 def test_gradient_by_lag_is_that_of_truncated_backpropagation(by_lag):
     short = flatten(truncated(PARAMS, 1))
     every = lambda p: jnp.sum(jax.vmap(readout, (None, 0, 0))(p, states(p), XS))  # noqa: E731
-    whole = flatten(jax.grad(every)(PARAMS))
+    whole = flatten(jax.jit(jax.grad(every))(PARAMS))
     np.testing.assert_allclose(by_lag.log_full, np.log(np.linalg.norm(whole)), atol=1e-9)
     error = np.linalg.norm(short - whole) / np.linalg.norm(whole)
     np.testing.assert_allclose(by_lag.error[1], error, atol=1e-9)

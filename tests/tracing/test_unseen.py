@@ -116,7 +116,7 @@ def test_what_is_not_recorded_is_named_beside_what_is(name):
     with pytest.warns(UserWarning, match=name.split(" ")[0]) as warned:
         out = gl.trace(loss)(W, XS)
     assert len(warned) == 1 and "test_unseen.py" in str(warned[0].message)
-    value, grad = jax.value_and_grad(loss)(W, XS)
+    value, grad = jax.jit(jax.value_and_grad(loss))(W, XS)
     np.testing.assert_allclose((out.value, out.grads), (value, grad))
     # The scan behind it reads the same rows, and so has the same record.
     rows = UNSEEN[name](W * XS)
