@@ -19,7 +19,7 @@ import pytest
 import gradlab as gl
 
 N, B, T = 3, 2, 200
-DRAWN = 100 if "GRADLAB_LONG" in os.environ else 6
+DRAWN = 100 if "GRADLAB_LONG" in os.environ else 2
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 # Each takes the values a and b, of shape (B, N), and the weights (N, N).
 OPS = {
