@@ -78,13 +78,14 @@ def test_a_run_is_what_gl_train_makes_of_the_same_pieces(swept):
         has_aux=True,
     )
     key = programs.key_for(seed, "evaluation adding")
-    fresh = gl.tasks.batch_sampler(task, 20, jnp.float32)(key, 0)
-    value, aux = loss(made.params, fresh)
+    fresh = gl.tasks.batch_sampler(task, 20, jnp.float32)
+    value, aux = jax.jit(lambda params: loss(params, fresh(key, 0)))(made.params)
     np.testing.assert_allclose(row["loss"], value, rtol=1e-5)
     np.testing.assert_allclose(row["error"], aux["error"], rtol=1e-5)
     assert (row["status"], row["trained"], row["baseline"]) == ("unsolved", 6, 1 / 6)
-    traced = gl.tasks.batch_sampler(task, 5, jnp.float32)(key, 1)
-    expected = gl.trace(loss, argnums=(), has_aux=True)(made.params, traced).scans[0].log_norm
+    traced = gl.tasks.batch_sampler(task, 5, jnp.float32)
+    trace = gl.trace(loss, argnums=(), has_aux=True)
+    expected = jax.jit(lambda params: trace(params, traced(key, 1)).scans[0].log_norm)(made.params)
     steps = results.steps.query("run_id == @run.run_id and training_step == 6")
     assert steps.lag.tolist() == [0, 1, 2, 3] and steps.step.tolist() == [4, 3, 2, 1]
     np.testing.assert_allclose(steps.log_norm, np.asarray(expected)[::-1], rtol=0, atol=1e-4)

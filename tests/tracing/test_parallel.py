@@ -112,8 +112,13 @@ def expected(kind):
         return jnp.sum(jnp.tanh(read(hs)) * B)
 
     allow = {"allow_int": True}
-    total = jax.grad(lambda zeros: loss(states(elems, zeros)), **allow)(zeros)
-    direct = jax.grad(loss, **allow)(states(elems, zeros))
+
+    @jax.jit
+    def differentiate(zeros):
+        total = jax.grad(lambda zeros: loss(states(elems, zeros)), **allow)(zeros)
+        return total, jax.grad(loss, **allow)(states(elems, zeros))
+
+    total, direct = differentiate(zeros)
     rest = jax.tree.map(lambda x, d: x if x.dtype == jax.dtypes.float0 else x - d, total, direct)
     return [leaf_norms(part, options.get("axis", 0)) for part in (total, direct, rest)]
 
