@@ -178,7 +178,9 @@ def check(
     independent signs r_k (whole numbers stay, since they may be flags). Neither ε is below that of
     the arguments, or of float32. Where `fast` computes in narrower floats than `plain` does, it
     parts. Adjoints are compared by norm and direction, in the log domain: a difference at
-    e^-5000 is seen. Products of matrices run in the precision of their operands (no TF32).
+    e^-5000 is seen. Products of matrices run in the precision of their operands (no TF32). A
+    gradient of three or more axes is that of a stack, as of layers: the above holds for each entry
+    of the first axis, lest a large one hides the others, and the one furthest apart is shown.
 
     Recurrences are paired by length, by the sizes of the leaves of their state, and by how well
     they fit. The fast form may be a parallel scan, with or without the state before the first step
@@ -363,24 +365,36 @@ def _number(
     read: Callable[[Record], np.ndarray],
 ) -> Comparison:
     shape = read(plain).shape
-    one, other = read(plain).reshape(1, 1, -1), read(fast).reshape(1, 1, -1)
+    is_stack = quantity == "gradient" and len(shape) > 2
+    rows = shape[0] if is_stack else 1
+
+    def split(record: Record) -> np.ndarray:
+        return read(record).reshape(rows, -1)
+
+    one, other = split(plain), split(fast)
     size = norm(np.where(np.isfinite(one), one, 0))
-    allowance = bounds(size, lambda record: _pairs.distance(read(record).reshape(1, 1, -1), one))
+    allowed = _over(bounds(size, lambda record: _pairs.distance(split(record), one)), size)
+    difference = _over(_pairs.distance(other, one), size)
+    # A row that parts says more than one that rounding hides, and this more than one that agrees.
+    row = max(range(rows), key=lambda i: (
+        difference[i] > allowed[i], allowed[i] >= 1, _over(difference[i], allowed[i])
+    ))  # fmt: skip
     place = ""
     if one.size > 1:
-        apart = _pairs.distance(other[0, 0, :, None], one[0, 0, :, None])
-        index = np.unravel_index(int(np.argmax(apart)), shape)
+        apart = _pairs.distance(other[row, :, None], one[row, :, None])
+        index = np.unravel_index(row * one.shape[1] + int(np.argmax(apart)), shape)
         place = f" (most at [{', '.join(map(str, index))}])"
+    at = (slice(row, row + 1), None)
     return Comparison(
         quantity=quantity,
         recurrence="",
         partner="",
-        leaf=leaf,
+        leaf=f"{leaf}[{row}]" if is_stack else leaf,
         steps=np.zeros(1, int),
-        log_plain=_log(norm(one)),
-        log_fast=_log(norm(other)),
-        difference=_over(_pairs.distance(other, one), size),
-        allowed=_over(allowance, size),
+        log_plain=_log(norm(one))[at],
+        log_fast=_log(norm(other))[at],
+        difference=difference[at],
+        allowed=allowed[at],
         place=place,
     )
 

@@ -283,3 +283,26 @@ def test_a_detached_direction_parts_in_the_adjoint():
     found = gl.check(loss(jax.lax.stop_gradient), loss(lambda x: x))(*args)
     assert not found.ok
     assert not any(each.quantity == "state" and each.parts.any() for each in found.comparisons)
+
+
+def test_a_layer_with_a_small_gradient_is_not_hidden_by_one_with_a_large_one():
+    """Stacked weights: the gradient of layer 0 is 1e-9 of that of layer 1, and misses a part."""
+    keys = jax.random.split(jax.random.key(0))
+    args = 0.5 * jax.random.normal(keys[0], (2, 4, 4)), jax.random.normal(keys[1], (12, 4))
+
+    def form(cut):
+        def loss(weights, xs):
+            faint = tanh_scan(cut(weights[0]), xs)
+            return jnp.sum(tanh_scan(weights[1], xs) ** 2) + 1e-9 * jnp.sum(faint**2)
+
+        return loss
+
+    def lose_row(W):
+        return W.at[1].set(jax.lax.stop_gradient(W[1]))
+
+    plain = form(lambda W: W)
+    found = gl.check(form(lose_row), plain)(*args)
+    (gradient,) = [each for each in found.comparisons if each.quantity == "gradient"]
+    assert not found.ok and gradient.leaf == "[0]" and gradient.place.startswith(" (most at [0, 1,")
+    same = gl.check(plain, plain)(*args)
+    assert same.ok, str(same)
