@@ -323,7 +323,10 @@ def trace(
     row of the input, a constant, or a leaf of the old state (passed on, or swapped) is no value of
     this step: outputs that read the same value read the input, the constant or the old state, and
     are not direct; the leaf's adjoint is what later steps read of it. (JAX takes a leaf that no
-    step changes out of the carry: it is not in the record.)
+    step changes out of the carry: it is not in the record.) A buffer in the carry, into which each
+    step writes its state (`out.at[t].set(h)`, as in `fori_loop`), is such a leaf: what the loss
+    reads of the buffer counts for the buffer, not for h, and the norm of the whole state holds
+    both. Give h as an output of `lax.scan` instead, and it is direct.
 
     A parallel scan, `jax.lax.associative_scan(f, elems)`, is recorded as the recurrence
     h_t = f(h_{t-1}, elem_t) from h_1 = elem_1 that it computes; its value and gradients stay those
