@@ -6,8 +6,9 @@ differentiated, and a cumulative sum is one operation.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from gradlab.tracing import _jaxpr
 from gradlab.tracing._changes import Changes
@@ -27,6 +28,7 @@ _KERNELS = frozenset(
 # They have no derivative, so nothing goes back through them but by a rule around them.
 _CALLBACKS = frozenset(("pure_callback", "io_callback"))
 _CANDIDATES = frozenset((*_CUMULATIVE, *_KERNELS, *_CALLBACKS, _jaxpr.PARALLEL))
+_WRITES = frozenset(("scatter", "dynamic_update_slice"))
 _NOWHERE = "an unknown line"
 _WITH_RULE = frozenset(("custom_jvp_call", "custom_vjp_call"))
 
@@ -36,6 +38,7 @@ class Walker(Protocol):
 
     def inside(self, node: Node) -> Sequence[Program]: ...
     def is_closed(self, node: Node) -> bool: ...
+    def flat(self, node: Node) -> Any: ...
 
 
 def unseen(walk: Walker, program: Program, changes: Changes) -> list[str]:
@@ -64,6 +67,8 @@ def _find(
             yield from _name(node, place, ruled)
             if closed:
                 yield _loop_message(place)
+            if node.kind == "scan":
+                yield from _name_buffers(walk.flat(node), place)
         for inner in inside:
             yield from _find(walk, inner, changes, place, ruled or node.kind in _WITH_RULE)
 
@@ -90,6 +95,30 @@ def _name(node: Node, place: str, ruled: bool) -> Iterator[str]:
             "against a plain form with gl.check and trace that, or mark the states that it returns "
             "with gl.tap"
         )
+
+
+def _name_buffers(scan: _jaxpr.ScanParts, place: str) -> Iterator[str]:
+    """Name each leaf of a carry into which the steps write and from which they never read."""
+    body = scan.body
+    reads = Counter(
+        slot
+        for slots in (body.outs, *(node.ins for node in body.nodes))
+        for slot in slots
+        if isinstance(slot, int)
+    )
+    writers = {slot: node for node in body.nodes for slot in node.outs}
+    ins = body.ins[scan.num_consts :][: scan.num_carry]
+    carry = zip(scan.leaf_names, ins, body.outs, strict=False)
+    leaves = [leaf for leaf in carry if _jaxpr.is_float(body.avals[leaf[1]])]
+    for name, before, after in leaves:
+        writer = writers.get(after)
+        is_write = writer is not None and writer.kind in _WRITES and writer.ins[0] == before
+        if is_write and reads[before] == 1 and len(leaves) > 1:
+            yield (
+                f"leaf {name!r} of the scan at {place} is a buffer, into which the steps write: "
+                "what the loss reads of it counts for the buffer and not for the state that was "
+                "written; give the state as an output of lax.scan in place of the buffer"
+            )
 
 
 def _loop_message(place: str) -> str:

@@ -207,3 +207,46 @@ def test_a_rule_that_closes_over_an_argument_is_named():
         gl.trace(loss)(W, XS)
     # Value and gradient can be compared.
     assert gl.check(loss, lambda w, xs: jnp.sum(recurrence(w, xs)))(W, XS).ok
+
+
+def write_at(out, t, h):
+    return out.at[t].set(h)
+
+
+def write_slice(out, t, h):
+    return jax.lax.dynamic_update_slice_in_dim(out, h[None], t, axis=0)
+
+
+def write_and_read(out, t, h):
+    return out.at[t].set(h + 0.1 * out[t - 1])
+
+
+def buffered(write, w, xs):
+    def step(t, state):
+        h, out = state
+        h = jnp.tanh(w * h + xs[t])
+        return h, write(out, t, h)
+
+    return jax.lax.fori_loop(0, len(xs), step, (0 * xs[0], 0 * xs))[1]
+
+
+@pytest.mark.parametrize("write", [write_at, write_slice])
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_buffer_in_the_carry_is_named(write, batch):
+    """What is read of it is not direct for the state: its record is that of another quantity."""
+
+    def loss(w):
+        states = functools.partial(buffered, write, w)
+        return jnp.sum(jax.vmap(states)(jnp.stack([XS, 2 * XS])) if batch else states(XS))
+
+    state, buffer = ("1", "2") if batch else ("1/0", "1/1")
+    with pytest.warns(UserWarning, match=rf"leaf '{buffer}' of the scan at .* is a buffer"):
+        out = gl.trace(loss)(W)
+    assert np.isneginf(out.scans[0].leaves[state][-1])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_memory_that_the_steps_read_is_no_buffer():
+    gl.trace(lambda w: jnp.sum(buffered(write_and_read, w, XS)))(W)
+    gl.trace(lambda w: jnp.sum(jax.lax.fori_loop(
+        0, 5, lambda t, out: out.at[t].set(w * XS[t]), 0 * XS)))(W)  # fmt: skip
