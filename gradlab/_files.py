@@ -77,8 +77,14 @@ class Folder:
             if self.address.startswith(":"):
                 raise ValueError("it names no protocol before the colon, such as s3://")
             self._fs, self._root = fsspec.core.url_to_fs(self.address)
-        except Exception as error:  # each protocol has errors of its own
+        except ImportError as error:
             raise ValueError(f"{self.address}: {error}") from None
+        except Exception as error:  # each protocol has errors of its own
+            raise ValueError(
+                f"{self.address}: {error}: not an address that fsspec can open as it is; give a "
+                "folder of this machine, or an address such as s3://bucket/sweep, gs://, abfs://, "
+                "sftp:// or memory://"
+            ) from None
         protocols = self._fs.protocol
         if "file" in ((protocols,) if isinstance(protocols, str) else protocols):
             self.local = Path(self._root)

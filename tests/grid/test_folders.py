@@ -128,6 +128,7 @@ def test_an_odd_address_is_one_message(address):
         with pytest.raises(ValueError) as caught:
             look(address)
         assert address.split(":")[0] in str(caught.value)
+        assert "s3://bucket/sweep" in str(caught.value) or "://" not in address
 
 
 def test_an_error_of_a_backends_own_is_an_error_of_the_folder(monkeypatch):
