@@ -84,6 +84,43 @@ def test_multiple_eigenvalues_are_found_as_often_as_they_are():
     np.testing.assert_array_equal(none.values, 0)
 
 
+def test_a_multiple_eigenvalue_of_many_parameters():
+    """Least squares with four outputs: every eigenvalue of the inputs' covariance four times."""
+    xs, ys = RNG.normal(size=(50, 20)), RNG.normal(size=(50, 4))
+    exact = np.linalg.eigvalsh(xs.T @ xs / 50)[::-1].repeat(4)
+
+    def loss(w):
+        return jnp.sum((xs @ w - ys) ** 2) / 100
+
+    for k in (4, 6):
+        found = spectrum.hessian_eigenvalues(loss, jnp.zeros((20, 4)), k=k)
+        np.testing.assert_allclose(found.values, exact[:k], rtol=1e-4)
+        assert (np.abs(np.asarray(found.values) - exact[:k]) <= np.asarray(found.error)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("power", [-60, -20, 0, 20, 35])
+def test_eigenvalues_and_blocks_far_from_one(dtype, power):
+    scale = 10.0 ** (power if dtype == "float64" else power / 2)
+    H = RNG.normal(size=(9, 9))
+    H = scale * (H + H.T)
+    exact = np.linalg.eigvalsh(H)[::-1]
+    w = {"a": jnp.zeros(4, dtype), "b": jnp.zeros(5, dtype)}
+    G = jnp.asarray(H, dtype)
+
+    def loss(params):
+        flat = jnp.concatenate([params["a"], params["b"]])
+        return flat @ (G @ flat) / 2
+
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    found = spectrum.hessian_eigenvalues(loss, w, k=3)
+    np.testing.assert_allclose(found.values, exact[:3], rtol=tolerance)
+    assert (np.abs(np.asarray(found.values) - exact[:3]) <= np.asarray(found.error)).all()
+    ends = [slice(0, 4), slice(4, 9)]
+    blocks = [[np.log(np.linalg.norm(H[a, b])) for b in ends] for a in ends]
+    np.testing.assert_allclose(spectrum.hessian(loss, w).log_norms, blocks, atol=tolerance)
+
+
 def test_what_is_not_finite_is_nan_and_16_bits_are_widened():
     lost = spectrum.hessian_eigenvalues(lambda w: jnp.sum(jnp.sqrt(w)), jnp.zeros(2))
     assert np.isnan(lost.values).all() and np.isnan(lost.error).all()
