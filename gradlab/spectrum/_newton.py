@@ -17,7 +17,7 @@ class NewtonSolution(NamedTuple):
     Attributes:
       states: h_1..h_T, a pytree like the state with a leading axis of T.
       steps: how many iterations were made, the last of which moved no coordinate by more than the
-        tolerance; -1 where ``most`` of them were too few.
+        tolerance; -1 where ``most`` of them were too few, or a state is not finite.
       log_residuals: ln max_t,i |h_t - step(h_{t-1})| before each iteration, (most,), in the
         coordinates of the state: -inf where it is exactly 0, NaN after the last.
     """
@@ -54,13 +54,14 @@ def newton(
       state: h_0, a pytree of floats.
       xs: x_1..x_T, a pytree whose leaves have one leading axis of time.
       tolerance: the largest change of a coordinate that counts as none; without it, √eps of the
-        state's narrowest float, 3.5e-4 in float32, where another iteration changes nothing more.
+        state's narrowest float, 3.5e-4 in float32, times the largest coordinate of all states:
+        another iteration then changes nothing more.
       most: how many iterations to make at most; without it, T.
       guess: the first h_1..h_T, a pytree like the state with a leading axis of T; without it, 0.
 
     Returns:
-      A ``NewtonSolution``. Where the recurrence itself does not stay finite, ``steps`` is -1 or its
-      states are not finite.
+      A ``NewtonSolution``. Where the recurrence itself does not stay finite, ``steps`` is -1,
+      and its states are NaN from there on.
 
     Raises:
       ValueError: for a state with leaves other than floats, inputs of several lengths, a tolerance
@@ -81,8 +82,7 @@ def newton(
         raise ValueError("Newton's iteration is for states of floats alone")
     length, xs = check_steps(xs, None, 0)
     count = length if most is None else most
-    largest = system.eps**0.5 if tolerance is None else tolerance
-    if count < 1 or not largest > 0:
+    if count < 1 or not (tolerance is None or tolerance > 0):
         raise ValueError(f"most and tolerance must be above 0, got {most} and {tolerance}")
     flat = jnp.zeros((length, system.start.size), system.start.dtype)
     if guess is not None:
@@ -103,20 +103,30 @@ def newton(
 
         _, (new, values) = jax.lax.scan(advance, system.start, (before, xs))
         residuals = residuals.at[iterations].set(jnp.abs(flat - values).max())
-        return new, jnp.abs(new - flat).max(), iterations + 1, residuals
+        change = jnp.abs(new - flat).max()
+        largest = system.eps**0.5 * jnp.abs(new).max() if tolerance is None else tolerance
+        return new, change <= largest, iterations + 1, residuals
 
     def continues(carry: Any) -> Array:
-        _, change, iterations, _ = carry
-        return ~(change <= largest) & (iterations < count)
+        _, is_done, iterations, _ = carry
+        return ~is_done & (iterations < count)
+
+    def are_finite(flat: Array) -> Array:
+        before = jnp.concatenate([system.start[None], flat[:-1]])
+        values = jax.vmap(lambda old, x: system.move(old, [], x)[0])(before, xs)
+        return jnp.cumsum(~jnp.isfinite(values).all(1)) == 0
 
     # One program: each operation outside of it would be one.
     @jax.jit
     def run(flat: Array) -> NewtonSolution:
         nothing = jnp.full(count, jnp.nan, flat.dtype)
-        start = flat, jnp.asarray(jnp.inf, flat.dtype), jnp.int32(0), nothing
-        flat, change, iterations, residuals = jax.lax.while_loop(continues, iterate, start)
+        start = flat, jnp.array(False), jnp.int32(0), nothing
+        flat, is_done, iterations, residuals = jax.lax.while_loop(continues, iterate, start)
+        # An iteration puts 0 for what is not finite, which may then seem to stand still.
+        finite = are_finite(flat)
+        flat = jnp.where(finite[:, None], flat, jnp.nan)
         states = jax.vmap(lambda flat: system.restore(flat, []))(flat)
-        iterations = jnp.where(change <= largest, iterations, -1)
+        iterations = jnp.where(is_done & finite.all(), iterations, -1)
         return NewtonSolution(states, iterations, jnp.log(residuals))
 
     return run(flat)

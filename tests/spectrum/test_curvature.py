@@ -92,10 +92,9 @@ def test_a_multiple_eigenvalue_of_many_parameters():
     def loss(w):
         return jnp.sum((xs @ w - ys) ** 2) / 100
 
-    for k in (4, 6):
-        found = spectrum.hessian_eigenvalues(loss, jnp.zeros((20, 4)), k=k)
-        np.testing.assert_allclose(found.values, exact[:k], rtol=1e-4)
-        assert (np.abs(np.asarray(found.values) - exact[:k]) <= np.asarray(found.error)).all()
+    found = spectrum.hessian_eigenvalues(loss, jnp.zeros((20, 4)), k=6)
+    np.testing.assert_allclose(found.values, exact[:6], rtol=1e-4)
+    assert (np.abs(np.asarray(found.values) - exact[:6]) <= np.asarray(found.error)).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -129,6 +129,34 @@ def test_condition_bounds_the_norm_of_the_inverse():
     assert math.log(np.linalg.norm(inverse, np.inf)) == pytest.approx(bound)
 
 
+@pytest.mark.parametrize("lost", [1, 3])
+def test_a_state_that_is_not_finite_is_no_solution(lost):
+    xs = jnp.ones((5, 1)).at[lost].set(jnp.nan)
+    found = spectrum.newton(lambda h, x: 0.5 * h + x, jnp.zeros(1), xs)
+    assert found.steps == -1 and np.isnan(found.states[lost:]).all()
+    np.testing.assert_allclose(found.states[:lost, 0], [1, 1.5, 1.75][:lost])
+    start = spectrum.newton(lambda h, x: 0.5 * h + x, jnp.full(1, jnp.nan), jnp.ones((5, 1)))
+    assert start.steps == -1 and np.isnan(start.states).all()
+    steep = spectrum.newton(
+        lambda h, x: 2 * h**2, jnp.full(1, 10.0, "float32"), jnp.zeros((8, 1), "float32")
+    )
+    assert steep.steps == -1 and np.isnan(steep.states[4:]).all()
+
+
+@pytest.mark.parametrize("unit", [1e-10, 1.0, 1e10])
+def test_the_tolerance_is_in_the_unit_of_the_states(unit):
+    def step(h, x):
+        return unit * jnp.tanh((2 * h + x) / unit)
+
+    found = spectrum.newton(step, jnp.zeros(1), jnp.full((50, 1), unit))
+    h, states = 0.0, []
+    for _ in range(50):
+        h = unit * np.tanh((2 * h + unit) / unit)
+        states.append(h)
+    assert found.steps > 1
+    np.testing.assert_allclose(found.states[:, 0], states, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
