@@ -1,7 +1,7 @@
 """Singular values of long products of Jacobians."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,9 @@ def log_singular_values(
     The result is exact for Jacobians that differ from those given by a few eps of their norm each:
     a log is off by about eps √T where the steps are well conditioned, and by up to eps T κ for the
     smallest, κ being the condition number of a step; and by eps of itself, 0.008 at 70,000 in
-    float32. An exact zero of a step shows as about ln eps rather than -inf.
+    float32. Rows or columns of zeros in a step's Jacobian, as of dead relu units, give as many
+    values of -inf. A step that is singular in another way (W of low rank) is so to rounding alone,
+    and each such step shows as about ln eps.
 
     >>> W = jnp.diag(jnp.array([2.0, 0.5]))
     >>> logs = log_singular_values(lambda h: W @ h, jnp.zeros(2), steps=2000)
@@ -74,18 +76,18 @@ def log_singular_values(
     k = check_count(k, n)
     steps, xs = check_steps(xs, steps, 0)
 
-    def advance(carry: Any, x: Any) -> tuple[Any, None]:
-        moving, sizes, U = carry
-        (orbit, frame, *count), _ = system.advance(moving, x)
-        Q, R = jnp.linalg.qr(frame.T)
-        return ((orbit, Q.T, *count), *_times_graded(R, sizes, U)), None
+    eye = jnp.eye(n, dtype=system.start.dtype)
 
-    moving = system.begin(draw_frame(system.start, n, key))
-    identity = split(jnp.ones_like(system.start)), jnp.eye(n, dtype=system.start.dtype)
-    (moving, sizes, U), _ = jax.lax.scan(advance, (moving, *identity), xs, length=steps)
+    def advance(carry: Any, x: Any) -> tuple[Any, None]:
+        (orbit, _, *count), product = carry
+        moving, _ = system.advance((orbit, eye, *count), x)
+        return (moving, _times(moving[1], product)), None
+
+    start = system.begin(eye), _identity(draw_frame(system.start, n, key))
+    (moving, product), _ = jax.lax.scan(advance, start, xs, length=steps)
     first_nonfinite_step = moving[-1]
     refuse_nonfinite(first_nonfinite_step, steps)
-    logs = _graded_singular_values(sizes, U)[:k]
+    logs = _log_values(product)[:k]
     return jnp.where(first_nonfinite_step == 0, logs, jnp.nan)
 
 
@@ -118,7 +120,8 @@ def log_singular_values_by_lag(
       key: draws the frame that is carried back; without it, always the same one.
 
     Returns:
-      (len(lags), k), each row descending, in nats: as exact as ``log_singular_values``. NaN where
+      (len(lags), k), each row descending, in nats: as exact as ``log_singular_values``, also where
+      a step is singular. NaN where
       the orbit, or a Jacobian of the last l steps, is not finite.
 
     Raises:
@@ -147,13 +150,13 @@ def log_singular_values_by_lag(
         flat, others = carry
         return move(flat, others, x), (carry, x)
 
-    def backward(carry: Any, inputs: Any) -> tuple[Any, Any]:
-        frame, sizes, U = carry
+    eye = jnp.eye(n, dtype=system.start.dtype)
+
+    def backward(product: Any, inputs: Any) -> tuple[Any, Any]:
         (flat, others), x = inputs
         pull = jax.vjp(lambda flat: move(flat, others, x)[0], flat)[1]
-        Q, R = jnp.linalg.qr(jax.vmap(lambda row: pull(row)[0])(frame).T)
-        product = _times_graded(R, sizes, U)
-        return (Q.T, *product), product
+        product = _times(jax.vmap(lambda row: pull(row)[0])(eye), product)
+        return product, product
 
     @jax.jit
     def run(xs: Any, frame: Array) -> Array:
@@ -161,13 +164,47 @@ def log_singular_values_by_lag(
         # Only the longest of the lags is walked back.
         most = max(lags)
         orbit = jax.tree.map(lambda part: part[steps - most :], orbit)
-        start = split(jnp.ones_like(system.start)), jnp.eye(n, dtype=system.start.dtype)
-        _, products = jax.lax.scan(backward, (frame, *start), orbit, reverse=True)
+        _, products = jax.lax.scan(backward, _identity(frame), orbit, reverse=True)
         by_lag = jax.tree.map(lambda part: part[most - np.array(lags)], products)
-        logs = jax.vmap(_graded_singular_values)(*by_lag)[:, :k]
+        logs = jax.vmap(_log_values)(by_lag)[:, :k]
         return jnp.where(jnp.isfinite(last[0]).all(), logs, jnp.nan)
 
     return run(xs, draw_frame(system.start, n, key))
+
+
+class _Product(NamedTuple):
+    """A product of Jacobians times an orthogonal matrix: Q diag(sizes) U, frame being Qᵀ."""
+
+    frame: Array
+    sizes: WideFloat
+    U: Array
+    zeros: Array  # how many of its singular values are exactly 0
+
+
+def _identity(frame: Array) -> _Product:
+    n = len(frame)
+    ones = split(jnp.ones(n, frame.dtype))
+    return _Product(frame, ones, jnp.eye(n, dtype=frame.dtype), jnp.int32(0))
+
+
+def _times(columns: Array, product: _Product) -> _Product:
+    """One more Jacobian J on the left, given by its columns as rows.
+
+    As many singular values of a product are 0 as its factors have rows or columns of zeros, which
+    rounding would make ln eps of each step: dead units of a relu network.
+    """
+    rows = jnp.matmul(product.frame, columns, precision=jax.lax.Precision.HIGHEST)
+    Q, R = jnp.linalg.qr(rows.T)
+    is_zero = columns == 0
+    zeros = jnp.maximum(is_zero.all(0).sum(), is_zero.all(1).sum()).astype(jnp.int32)
+    return _Product(
+        Q.T, *_times_graded(R, product.sizes, product.U), jnp.maximum(product.zeros, zeros)
+    )
+
+
+def _log_values(product: _Product) -> Array:
+    logs = _graded_singular_values(product.sizes, product.U)
+    return jnp.where(jnp.arange(len(logs)) < len(logs) - product.zeros, logs, -jnp.inf)
 
 
 def _times_graded(R: Array, sizes: WideFloat, U: Array) -> tuple[WideFloat, Array]:

@@ -99,6 +99,36 @@ def test_singular_values_far_past_the_range_against_integers(dtype, tolerance):
     assert logs == pytest.approx(expected, abs=tolerance)
 
 
+@pytest.mark.parametrize("outside", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dead_units_give_zeros_and_not_rounding(dtype, outside):
+    """relu: as many values are 0 as the rank of the product says, whatever rounding makes of it."""
+    rng = np.random.default_rng(3)
+    W, xs = rng.normal(size=(12, 12)) / 12**0.5, 3 * rng.normal(size=(15, 12)) + 2
+
+    def step(h, x):
+        W_, relu = jnp.asarray(W, dtype), jax.nn.relu
+        return relu(W_ @ h + x) if outside else W_ @ relu(h) + x
+
+    state, product, jacobians = np.ones(12), np.eye(12), []
+    for x in xs:
+        drive = W @ state + x
+        jacobians.append((drive > 0)[:, None] * W if outside else W * (state > 0))
+        state = np.maximum(drive, 0) if outside else W @ np.maximum(state, 0) + x
+        product = jacobians[-1] @ product
+    exact = np.linalg.svd(product, compute_uv=False)
+    rank = int((exact > 1e-12 * exact[0]).sum())
+    start, inputs = jnp.ones(12, dtype), jnp.asarray(xs, dtype)
+    logs = spectrum.log_singular_values(step, start, inputs)
+    (by_lag,) = spectrum.log_singular_values_by_lag(step, start, inputs, lags=(15,))
+    assert 0 < rank < 12
+    for found in (logs, by_lag):
+        assert np.isneginf(found).sum() == 12 - rank
+        np.testing.assert_allclose(
+            found[:rank], np.log(exact[:rank]), atol=2e-2 if dtype == "float32" else 1e-9
+        )
+
+
 def test_singular_values_sum_to_the_determinants():
     W, h = references.gaussian(1, 20)
     logs = jax.jit(
