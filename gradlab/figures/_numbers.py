@@ -1,11 +1,12 @@
 """What a measurement of the user's own returned, over an axis."""
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import rc_context
 
 from gradlab import frames
-from gradlab.figures._style import DOUBLE, SINGLE, STYLE, Figure
+from gradlab.figures._style import DOUBLE, SINGLE, STYLE, Figure, note
 
 
 def axis_of(runs: pd.DataFrame, schema: frames.Schema) -> str | None:
@@ -18,7 +19,8 @@ def numbers(runs: pd.DataFrame, schema: frames.Schema, name: str, axis: str) -> 
     """One number over an axis: the median of all seeds and their range, a colour per variant.
 
     A variant is a combination of the values of the other axes that vary. Runs without the number
-    end the line of their variant, since the median of the others would be one of survivors.
+    end the line of their variant, since the median of the others would be one of survivors. A note
+    says how many points have no finite median, and of these how many are infinite.
     """
     others = [n for n in schema.point if n != axis and runs[n].nunique(dropna=False) > 1]
     points = frames.spread(runs[name], [_variants(runs[others]), runs[axis]]).reset_index()
@@ -29,6 +31,13 @@ def numbers(runs: pd.DataFrame, schema: frames.Schema, name: str, axis: str) -> 
         for color, (label, rows) in zip(colors, points.groupby("variant"), strict=False):
             ax.plot(rows[axis], rows["median"], "o-", color=color, label=str(label), markersize=3)
             ax.fill_between(rows[axis], rows["low"], rows["high"], color=color, alpha=0.2, lw=0)
+        gaps = points["median"][~np.isfinite(points["median"])]
+        infinite = int(np.isinf(gaps).sum())
+        if len(gaps):
+            text = f"{len(gaps)} of {len(points)} points not drawn"
+            note(ax, [text + (f", {infinite} of them infinite" if infinite else "")])
+        if len(gaps) == len(points):
+            ax.set(xlim=(points[axis].min(), points[axis].max()), yticks=[])
         unit = schema.measured[name].unit
         ax.set(xlabel=axis, ylabel=name if unit in ("", "1") else f"{name} ({unit})")
         if others:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from gradlab._norms import norm
 from gradlab.spectrum._system import check_steps, push, ravel, ravel_step, unravel
 from gradlab.spectrum._units import log_norms, log_total, rescale
 
@@ -114,10 +115,11 @@ def memory_capacity(states: ArrayLike, signal: ArrayLike, *, lags: int) -> Array
 
     Returns:
       m, (lags,), dimensionless. NaN where a state or an input is not finite, where the input does
-      not vary, and for fewer than r + 2 steps.
+      not vary by more than its rounding, and for fewer than r + 2 steps.
 
     Raises:
-      ValueError: for arrays of other shapes, and lags outside 1..T.
+      ValueError: for arrays of other shapes, for complex numbers (stack their real and imaginary
+        parts), and lags outside 1..T.
 
     >>> xs = jax.random.normal(jax.random.key(0), (2000,))
     >>> delays = jnp.stack([jnp.roll(xs, k) for k in range(3)], axis=1)  # the last three inputs
@@ -132,23 +134,39 @@ def memory_capacity(states: ArrayLike, signal: ArrayLike, *, lags: int) -> Array
         raise ValueError(
             f"needs states (T, n) and a signal (T,), got {states.shape} and {signal.shape}"
         )
+    if jnp.iscomplexobj(states) or jnp.iscomplexobj(signal):
+        raise ValueError(
+            "needs real states and a real signal: give the real and imaginary parts of complex "
+            "states as columns of their own"
+        )
     length = len(signal)
     if not 1 <= lags <= length:
         raise ValueError(f"lags must be between 1 and {length}, got {lags}")
     return _capacity(states, signal, lags)
 
 
+def _unit(x: Array) -> Array:
+    """x over a power of two near its largest entry: squares stay in the float's range."""
+    unit, _ = norm(x)
+    return x / unit.astype(x.dtype)
+
+
 @functools.partial(jax.jit, static_argnums=2)
 def _capacity(states: Array, signal: Array, lags: int) -> Array:
     length, dtype = len(signal), jnp.promote_types(jnp.result_type(states, signal), jnp.float32)
-    h, x = states[lags - 1 :].astype(dtype), signal.astype(dtype)
+    h, x = _unit(states[lags - 1 :].astype(dtype)), _unit(signal.astype(dtype))
     past = jnp.stack([x[lags - 1 - k : length - k] for k in range(lags)], axis=1)
-    h, past = h - h.mean(0, keepdims=True), past - past.mean(0, keepdims=True)
+    eps = jnp.finfo(dtype).eps
+    size = jnp.sqrt(jnp.sum(h**2))
+    # Again, since the rounding of a mean is left of what is nearly constant.
+    for _ in range(2):
+        h, past = h - h.mean(0, keepdims=True), past - past.mean(0, keepdims=True)
+    varies = jnp.abs(past).max(0, initial=0) > 4 * eps * jnp.abs(x).max(initial=0)
     basis, sizes, _ = jnp.linalg.svd(h, full_matrices=False)
     # Directions below the rounding of the states are none.
-    nonzero = sizes > sizes.max(initial=0) * jnp.finfo(dtype).eps * max(h.shape)
+    nonzero = sizes > 10 * eps * size
     explained = jnp.sum((jnp.where(nonzero, basis, 0).T @ past) ** 2, axis=0)
-    share = explained / jnp.sum(past**2, axis=0)
+    share = explained / jnp.where(varies, jnp.sum(past**2, axis=0), jnp.nan)
     count, rank = len(h), nonzero.sum()
     m = 1 - (1 - share) * (count - 1) / (count - rank - 1)
     valid = jnp.isfinite(states).all() & jnp.isfinite(signal).all() & (count > rank + 1)

@@ -107,6 +107,18 @@ def test_memory_capacity_of_nothing_is_zero_on_average():
     assert found.mean() == pytest.approx(0, abs=4 * np.std(found) / np.sqrt(200))
 
 
+@pytest.mark.parametrize("unit", [1e-25, 1.0, 1e25])
+def test_memory_capacity_in_float32_of_a_small_direction_of_many_steps(unit):
+    xs = np.random.default_rng(1).normal(size=300_000)
+    states = np.stack([xs, 0.01 * np.roll(xs, 1)], axis=1)[2:]
+    found = spectrum.memory_capacity(
+        jnp.asarray(unit * states, "float32"), jnp.asarray(unit * xs[2:], "float32"), lags=3
+    )
+    np.testing.assert_allclose(found, [1, 1, 0], atol=1e-3)
+    none = spectrum.memory_capacity(states, np.full(len(states), 0.1, "float32"), lags=2)
+    assert np.isnan(none).all()
+
+
 def test_memory_capacity_that_is_not_known():
     h, x = np.ones((10, 2)), np.arange(10.0)
     assert np.isnan(spectrum.memory_capacity(h * np.nan, x, lags=2)).all()
@@ -116,3 +128,5 @@ def test_memory_capacity_that_is_not_known():
         spectrum.memory_capacity(h, x, lags=11)
     with pytest.raises(ValueError, match="needs states"):
         spectrum.memory_capacity(h, x[1:], lags=1)
+    with pytest.raises(ValueError, match="real and imaginary parts of complex states as columns"):
+        spectrum.memory_capacity(h * 1j, x, lags=1)
