@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gradlab._norms import norm
 from gradlab.spectrum._system import ravel_step
 
 if TYPE_CHECKING:
@@ -122,13 +123,18 @@ def fixed_points(
         finite = jnp.isfinite(speed(h))
         unstable = jnp.where(finite, jnp.sum(jnp.abs(values) > 1), -1)
         is_fixed = finite & (jnp.abs(off(h)).max() <= largest)
-        h, log, values = (
-            jnp.where(finite, each, jnp.nan) for each in (h, jnp.log(speed(h)), values)
-        )
+        unit, squares = norm(off(h))
+        log = 2 * jnp.log(unit) + jnp.log(squares / 2)
+        h, log, values = (jnp.where(finite, each, jnp.nan) for each in (h, log, values))
         return h, log, values, unstable, is_fixed
 
     starts = jax.vmap(lambda state: ravel_step(step, state).start)(states)
     h, log_speed, values, unstable, found = jax.jit(jax.vmap(search))(starts)
-    near = jnp.abs(h[:, None] - h[None]).max(-1) <= same
-    group = jnp.argmax(near | jnp.eye(len(h), dtype=bool), axis=1)
+
+    def find_first(i: Array) -> Array:
+        near = jnp.abs(h - h[i][None]).max(-1) <= same
+        return jnp.argmax(near | (jnp.arange(len(h)) == i))
+
+    # Row by row: there may be tens of thousands of searches.
+    group = jax.lax.map(find_first, jnp.arange(len(h)))
     return FixedPoints(h, log_speed, values, unstable, group, found)

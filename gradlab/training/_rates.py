@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 
 def effective_rates(
-    opt_state: PyTree, learning_rate: float, *, b2: float = 0.999, eps: float = 1e-8
+    opt_state: PyTree, learning_rate: float, *, b2: float, eps: float = 1e-8
 ) -> PyTree:
     """The learning rate that Adam gives each parameter: how much it divides by.
 
@@ -24,7 +24,7 @@ def effective_rates(
         opt_state: of `optax.adam`, `optax.adamw`, or a chain with one of them, as in
             `Training.state.opt_state`.
         learning_rate: η of the same update; that of a schedule at its count.
-        b2: of the optimizer.
+        b2: of the optimizer, whose state does not hold it: 0.999 where `optax.adam` got none.
         eps: of the optimizer.
 
     Returns:
@@ -39,7 +39,7 @@ def effective_rates(
     >>> optimizer = optax.adam(0.1)
     >>> params, gradient = {"w": jnp.zeros(2)}, {"w": jnp.array([1.0, 4.0])}
     >>> _, state = optimizer.update(gradient, optimizer.init(params))
-    >>> [round(float(rate), 4) for rate in effective_rates(state, 0.1)["w"]]
+    >>> [round(float(rate), 4) for rate in effective_rates(state, 0.1, b2=0.999)["w"]]
     [0.1, 0.025]
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization" (2015), algorithm 1; Zucchet &

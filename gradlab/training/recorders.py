@@ -12,7 +12,9 @@ pytree is named "name.path". Weights & Biases::
     wandb.init(project="radius", id="first", resume="allow")
     def sink(update, values):
         sizes = {name: abs(v) if np.iscomplexobj(v) else v for name, v in values.items()}
-        wandb.log({n: wandb.Histogram(v) if v.ndim else v.item() for n, v in sizes.items()}, update)
+        finite = {name: v[np.isfinite(v)] if v.ndim else v for name, v in sizes.items()}
+        wandb.log({name: wandb.Histogram(v) if v.ndim else v.item()
+                   for name, v in finite.items() if v.size}, update)
     run = gl.train(..., record=record, on_record=sink)
 
 TensorBoard, with `tensorboardX` or `torch.utils.tensorboard`::
@@ -21,7 +23,13 @@ TensorBoard, with `tensorboardX` or `torch.utils.tensorboard`::
     def sink(update, values):
         for name, value in values.items():
             size = abs(value) if np.iscomplexobj(value) else value
-            (writer.add_histogram if size.ndim else writer.add_scalar)(name, size, update)
+            if not size.ndim:
+                writer.add_scalar(name, size, update)
+            elif np.isfinite(size).any():
+                writer.add_histogram(name, size[np.isfinite(size)], update)
+
+A histogram of either holds no value that is not finite (a lost exponent is -inf, a norm of NaN
+is NaN), and an error in `on_record` ends the training.
 
 Plain CSV, as `gl.frames.records(run).to_csv(path)` at the end, or row by row:
 
@@ -52,6 +60,7 @@ from gradlab.training._loop import log_norm
 
 __all__ = [
     "eigenvalues",
+    "fixed_point_eigenvalues",
     "hessian_eigenvalues",
     "jacobian_eigenvalues",
     "log_gradient_norms",
@@ -302,7 +311,8 @@ def participation_ratio(states: Function) -> Function:
         states: params -> (..., n), real or complex, all leading axes being samples; see `states`.
 
     Returns:
-        params -> D, a scalar between 1 and n. NaN for states that are all equal, or not finite.
+        params -> D, a scalar between 1 and n. NaN for states that are all equal, but for rounding,
+        or not finite.
 
     >>> float(participation_ratio(lambda h: h)(jnp.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])))
     2.0
@@ -314,9 +324,13 @@ def participation_ratio(states: Function) -> Function:
     def function(params: PyTree) -> Array:
         h = _wide(states(params))
         h = h.reshape(-1, h.shape[-1])
-        h = h - h.mean(0, keepdims=True)
+        least = 4 * jnp.finfo(h.dtype).eps * jnp.abs(h).max()
+        # Again, since the rounding of a mean is left of states that are all equal.
+        for _ in range(2):
+            h = h - h.mean(0, keepdims=True)
         # D is that of any multiple of the states: their squares stay in range.
-        h = h / jnp.abs(h).max()
+        largest = jnp.abs(h).max()
+        h = h / jnp.where(largest > least, largest, jnp.nan)
         covariance = h.conj().T @ h
         return jnp.trace(covariance).real ** 2 / (jnp.abs(covariance) ** 2).sum()
 
@@ -376,8 +390,8 @@ def jacobian_eigenvalues(
         step: (params, state, x) -> the next state.
         state: h_0, a pytree; a complex leaf counts as two real coordinates per entry.
         xs: x_1..x_T, a pytree whose leaves have one leading axis of time.
-        at: the steps t, 1..T, at which to take J_t; by default the last. At a fixed point h* of an
-            input x*, give it as `state`, x* as the only input, and no `at`.
+        at: the steps t, 1..T, at which to take J_t; by default the last. For fixed points, which
+            move with the parameters, see `fixed_point_eigenvalues`.
 
     Returns:
         params -> (len(at), n), complex. NaN where J_t is not finite.
@@ -406,6 +420,41 @@ def jacobian_eigenvalues(
         _, before = jax.lax.scan(lambda h, x: (move(h, x), h), _start(state), xs)
         inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], (before, xs))
         return _eigenvalues(jax.vmap(lambda h, x: spectrum.jacobian(move, h, x))(*inputs))
+
+    return function
+
+
+def fixed_point_eigenvalues(step: Step, states: Any, x: Any, **options: Any) -> Function:
+    """Eigenvalues of ∂h_t/∂h_{t-1} at fixed points h* = step(params, h*, x), searched each time.
+
+    Args:
+        step: (params, state, x) -> the next state.
+        states: where the searches start, a pytree whose leaves have one leading axis of M: as in
+            `gradlab.spectrum.fixed_points`.
+        x: the input that stays.
+        options: of `gradlab.spectrum.fixed_points`, such as `steps`.
+
+    Returns:
+        params -> (M, n), complex, the largest modulus first. NaN where a search ended at no fixed
+        point.
+
+    Raises:
+        ValueError: as `gradlab.spectrum.fixed_points`, when the function is called.
+
+    >>> f = fixed_point_eigenvalues(lambda w, h, x: jnp.tanh(w * h + x), jnp.array([[0.5]]), 0.0)
+    >>> [round(float(f(w)[0, 0].real), 3) for w in (0.5, 1.5)]  # w (1 - h*²)
+    [0.5, 0.394]
+
+    Source: Sussillo & Barak, "Opening the black box: low-dimensional dynamics in high-dimensional
+    recurrent neural networks" (2013), section 2.
+    """
+
+    def function(params: PyTree) -> Array:
+        def move(h: Any, x: Any) -> Any:
+            return step(params, h, x)
+
+        points = spectrum.fixed_points(move, states, x, **options)
+        return jnp.where(points.found[:, None], points.eigenvalues, jnp.nan)
 
     return function
 

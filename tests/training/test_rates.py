@@ -19,7 +19,7 @@ def test_an_update_is_the_rate_times_the_mean_gradient(weight_decay):
     optimizer = optax.chain(optax.clip(10.0), inner(rate, b1=B1, b2=0.95, eps=eps, **options))
     params = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
     state = optimizer.init(params)
-    assert np.isnan(gl.training.effective_rates(state, rate)["w"]).all()
+    assert np.isnan(gl.training.effective_rates(state, rate, b2=0.999)["w"]).all()
     means = jax.tree.map(np.zeros_like, params)
     for t in range(1, 6):
         keys = jax.random.split(jax.random.key(t), 2)
@@ -38,7 +38,7 @@ def test_rates_of_a_training():
         lambda w, x: jnp.sum(jnp.array([1.0, 10.0]) * (w - x) ** 2), jnp.zeros(2),
         lambda key, step: jnp.ones(2), optax.adam(0.01), steps=3, key=jax.random.key(0),
     )  # fmt: skip
-    rates = gl.training.effective_rates(run.state.opt_state, 0.01)
+    rates = gl.training.effective_rates(run.state.opt_state, 0.01, b2=0.999)
     # Gradients that are ten times as large have a tenth of the rate.
     assert float(rates[0]) == pytest.approx(10 * float(rates[1]), rel=1e-3)
 
@@ -46,4 +46,4 @@ def test_rates_of_a_training():
 @pytest.mark.parametrize("optimizer", [optax.sgd(0.1), optax.chain(optax.adam(1), optax.adam(1))])
 def test_other_optimizers_are_refused(optimizer):
     with pytest.raises(ValueError, match="needs the state of one Adam, found [02]"):
-        gl.training.effective_rates(optimizer.init(jnp.zeros(2)), 0.1)
+        gl.training.effective_rates(optimizer.init(jnp.zeros(2)), 0.1, b2=0.999)

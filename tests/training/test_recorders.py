@@ -1,12 +1,17 @@
 """Ready recorders against NumPy in float64, and what they record as a network learns."""
 
 import csv
+import re
+import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.optimize
+import tensorboardX
+from tensorboardX.proto.event_pb2 import Event
 
 import gradlab as gl
 from gradlab.training import recorders
@@ -230,21 +235,41 @@ def test_all_of_them_are_recorded_and_sent_to_a_file(tmp_path):
     assert {"gradient.cell.bias", "norms.readout.weight"} < set(frame["name"])
 
 
+@pytest.mark.parametrize("value", [0.1, 1e-20, 3e20])
+def test_states_that_are_all_equal_have_no_participation_ratio(value):
+    equal = jnp.full((300, 4), value, "float32")
+    assert np.isnan(recorders.participation_ratio(lambda h: h)(equal))
+    near = equal * (1 + jnp.asarray(1e-4 * RNG.normal(size=(300, 4)), "float32"))
+    assert recorders.participation_ratio(lambda h: h)(near) == pytest.approx(4, abs=0.2)
+
+
+def test_eigenvalues_at_fixed_points_follow_the_parameters():
+    f = recorders.fixed_point_eigenvalues(
+        lambda w, h, x: jnp.tanh(w * h + x), jnp.array([[0.9], [0.0]]), 0.0, steps=200
+    )
+    for w in (1.5, 2.625, 2.906):
+        h = scipy.optimize.brentq(lambda h, w: np.tanh(w * h) - h, 0.1, 1, w)
+        found = jax.jit(f)(w)
+        np.testing.assert_allclose(found[:, 0], [w * (1 - h**2), w], rtol=1e-6)
+    far = recorders.fixed_point_eigenvalues(lambda w, h, x: h + w, jnp.zeros((1, 1)), 0.0, steps=1)
+    assert np.isnan(far(1.0)).all()
+
+
 def test_what_is_recorded_goes_to_tensorboard(tmp_path):
-    tensorboard = pytest.importorskip("tensorboardX")
-    from tensorboardX.proto.event_pb2 import Event
-
-    def sink(update, values):
-        for name, value in values.items():
-            size = abs(value) if np.iscomplexobj(value) else value
-            (writer.add_histogram if size.ndim else writer.add_scalar)(name, size, update)
-
-    with tensorboard.SummaryWriter(str(tmp_path)) as writer:
+    # The recipe is the documentation's own.
+    recipe = re.search(r"( +def sink.*?add_histogram.*?\n)\n", recorders.__doc__[
+        recorders.__doc__.index("TensorBoard, with") :], re.DOTALL)[1]  # fmt: skip
+    with tensorboardX.SummaryWriter(str(tmp_path)) as writer:
+        scope = {"writer": writer, "np": np}
+        exec(textwrap.dedent(recipe), scope)
         run = gl.train(
             lambda params, x: ((params["w"] - x) ** 2).sum(), {"w": jnp.eye(2)},
             lambda key, step: jnp.ones((2, 2)), optax.sgd(0.1), steps=3, key=jax.random.key(0),
-            record={"sizes": recorders.log_norms(), "all": recorders.eigenvalues(lambda p: p["w"])},
-            record_every=2, on_record=sink,
+            record={
+                "sizes": recorders.log_norms(), "all": recorders.eigenvalues(lambda p: p["w"]),
+                "lost": lambda p: jnp.full(3, -jnp.inf), "part": lambda p: jnp.log(jnp.arange(3.0)),
+            },
+            record_every=2, on_record=scope["sink"],
         )  # fmt: skip
     (path,) = tmp_path.iterdir()
     content, found = path.read_bytes(), []
@@ -253,6 +278,7 @@ def test_what_is_recorded_goes_to_tensorboard(tmp_path):
         event = Event.FromString(content[12 : 12 + size])
         found += [(event.step, v.tag, v.simple_value) for v in event.summary.value]
         content = content[16 + size :]
-    assert {step for step, tag, _ in found if tag == "all"} == {0, 2, 3}
+    for name, steps in {"all": {0, 2, 3}, "part": {0, 2, 3}, "lost": set()}.items():
+        assert {step for step, tag, _ in found if tag == name} == steps
     norms = [value for _, tag, value in found if tag == "sizes.w"]
     np.testing.assert_allclose(norms, run.records["sizes"]["w"], rtol=1e-6)

@@ -28,7 +28,7 @@ for _ in range(8):
     state, step = more(state), int(state.step) + 25
     columns = {"training_step": step, "index": [1, 2, 3], "eigenvalue": largest(state.params)}
     rows.append(pd.DataFrame(columns))
-    found = gl.training.effective_rates(state.opt_state, 1e-2)
+    found = gl.training.effective_rates(state.opt_state, 1e-2, b2=0.999)
     for path, leaf in jax.tree.leaves_with_path(found):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         columns = {"training_step": step, "leaf": name, "rate": np.ravel(leaf)}
