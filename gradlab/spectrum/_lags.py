@@ -94,6 +94,8 @@ def gradient_by_lag(
     algorithm for on-line training of recurrent network trajectories" (1990), for truncation.
     """
     leaves, tree = jax.tree.flatten(params)
+    if not leaves:
+        raise ValueError("params has no leaves: what is closed over has no gradient here")
     leaves = [jnp.asarray(leaf, jnp.result_type(leaf)) for leaf in leaves]
     places = [ravel_leaf(leaf) for leaf in leaves]
     theta = [flat for flat, _ in places]

@@ -44,7 +44,8 @@ def log_fisher_memory(
       that rounding hides the rest.
 
     Raises:
-      ValueError: for a noise that is not above 0, lags outside 1..T, and as ``jacobian`` does.
+      ValueError: for a noise that is not above 0, xs that are no floats, lags outside 1..T, and as
+        ``jacobian`` does.
 
     >>> W = 0.5**0.5 * jnp.eye(1)
     >>> logs = log_fisher_memory(lambda h, x: W @ h + x, jnp.zeros(1), jnp.zeros((60, 1)))
@@ -57,6 +58,8 @@ def log_fisher_memory(
         raise ValueError(f"noise must be above 0, got {noise}")
     system = ravel_step(step, state)
     length, xs = check_steps(xs, None, 0)
+    if not isinstance(xs, Array) or not jnp.issubdtype(xs.dtype, jnp.inexact):
+        raise ValueError("xs must be one array of floats, whose derivative is taken")
     count = length if lags is None else lags
     if not 1 <= count <= length:
         raise ValueError(f"lags must be between 1 and {length}, got {lags}")

@@ -63,11 +63,13 @@ def log_sensitivity(
     if probes is not None and probes < 1:
         raise ValueError(f"probes must be at least 1, got {probes}")
     leaves, tree = jax.tree.flatten(params)
+    if not leaves:
+        raise ValueError("params has no leaves: what is closed over is not measured")
     leaves = [jnp.asarray(leaf, jnp.result_type(leaf)) for leaf in leaves]
     places = [ravel_leaf(leaf) for leaf in leaves]
     system = ravel_step(lambda state, leaves, x: step(tree.unflatten(leaves), state, x), state)
     _, xs = check_steps(xs, None, 0)
-    keys = jax.random.split(jax.random.key(0) if key is None else key, max(len(leaves), 1))
+    keys = jax.random.split(jax.random.key(0) if key is None else key, len(leaves))
     vectors = [
         None if probes is None else jax.random.normal(k, (probes, flat.size), flat.dtype)
         for k, (flat, _) in zip(keys, places, strict=False)
@@ -135,9 +137,10 @@ def log_jacobian(
       at: the steps t to return; without it, 1..T.
 
     Returns:
-      (len(at), n, n) in nats, with i before j: -inf for an exact zero, and for an entry more than
-      87 nats (708 in float64) below the largest of its column; NaN where the orbit up to t, or the
-      entry, is not finite. The diagonal is what a unit remembers of itself.
+      (len(at), n, n) in nats, with i before j: -inf for an exact zero, where no path of nonzero
+      entries of J_1..J_t leads from j to i. NaN for an entry that was lost more than 87 nats (708
+      in float64) below the largest of its column, and where the orbit up to t, or the entry, is not
+      finite. The diagonal is what a unit remembers of itself.
 
     Raises:
       ValueError: as ``lyapunov`` does for its arguments, and for a t outside 1..T.
@@ -153,23 +156,28 @@ def log_jacobian(
     system = ravel_step(step, state)
     steps, xs = check_steps(xs, steps, 0)
     times = range(1, steps + 1) if at is None else at
+    if not len(times):
+        raise ValueError(f"at must hold steps between 1 and {steps}, got none")
     for t in times:
         if not 1 <= t <= steps:
             raise ValueError(f"at must hold steps between 1 and {steps}, got {t}")
 
+    eye = jnp.eye(system.start.size, dtype=system.start.dtype)
+
     def advance(carry: Any, x: Any) -> tuple[Any, Rows]:
-        (flat, others), columns, ok = carry
+        (flat, others), columns, reach, ok = carry
         inputs = () if xs is None else (x,)
-        flat, others, rows = push(system, flat, others, columns.rows, *inputs)
-        columns = rescale(rows, columns.exponent)
+        flat, others, J = push(system, flat, others, eye, *inputs)
+        columns = rescale(jnp.matmul(columns.rows, J, precision="highest"), columns.exponent)
+        reach = ((reach @ (J != 0).astype(J.dtype)) > 0).astype(J.dtype)
         ok = ok & jnp.isfinite(flat).all()
-        values = jnp.where(ok, columns.rows, jnp.nan)
-        return ((flat, others), columns, ok), Rows(values, columns.exponent)
+        is_known = ok & ((columns.rows != 0) | (reach == 0))
+        values = jnp.where(is_known, columns.rows, jnp.nan)
+        return ((flat, others), columns, reach, ok), Rows(values, columns.exponent)
 
     @jax.jit
     def run(xs: Any) -> Array:
-        start = rescale(jnp.eye(system.start.size, dtype=system.start.dtype))
-        carry = (system.start, system.others), start, jnp.isfinite(system.start).all()
+        carry = (system.start, system.others), rescale(eye), eye, jnp.isfinite(system.start).all()
         _, columns = jax.lax.scan(advance, carry, xs, length=steps)
         rows = np.array(times) - 1
         return log_entries(jax.tree.map(lambda part: part[rows], columns)).swapaxes(1, 2)

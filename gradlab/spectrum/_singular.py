@@ -139,6 +139,8 @@ def log_singular_values_by_lag(
     n = system.start.size
     k = check_count(k, n)
     steps, xs = check_steps(xs, steps, 0)
+    if not len(lags):
+        raise ValueError(f"lags must be between 1 and {steps}, got none")
     for lag in lags:
         if not 1 <= lag <= steps:
             raise ValueError(f"lags must be between 1 and {steps}, got {lag}")

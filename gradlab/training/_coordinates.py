@@ -69,8 +69,8 @@ def coordinate_check(
         `Coordinates`. An exact zero is -inf; NaN where a state or an adjoint is not finite.
 
     Raises:
-        ValueError: for fewer than one update, and for states whose leading axis is not as long as
-            the scan.
+        ValueError: for fewer than one update, and for states that are no array whose leading axis
+            is as long as the scan.
 
     >>> import gradlab as gl
     >>> def states(w, xs):
@@ -90,6 +90,8 @@ def coordinate_check(
     probe = sample(probe_key, jnp.int32(0))
     trace_loss = trace(loss, argnums=(), has_aux=has_aux)
     first = states(params, probe)
+    if not isinstance(first, jax.Array):
+        raise ValueError(f"states must return one array, h_1..h_T, got a {type(first).__name__}")
 
     def measure(params: PyTree) -> Coordinates:
         h = states(params, probe)

@@ -406,6 +406,8 @@ def jacobian_eigenvalues(
     Source: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks"
     (2013), equation 5.
     """
+    if not jax.tree.leaves(xs):
+        raise ValueError("xs has no leaves, and their length is the number of steps")
     length = len(jax.tree.leaves(xs)[0])
     steps = (length,) if at is None else tuple(at)
     for t in steps:

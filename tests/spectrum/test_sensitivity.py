@@ -136,7 +136,7 @@ def test_entries_past_the_range_and_of_what_is_not_finite():
     assert np.isneginf(found[:, 1, 0]).all()
     # 87 nats below the largest of its column, e^{3.4 t}, an entry is lost.
     np.testing.assert_allclose(found[:20, 1, 1], t[:20] * np.log(0.1), rtol=1e-5)
-    assert np.isneginf(found[40:, 1, 1]).all()
+    assert np.isnan(found[40:, 1, 1]).all()
     lost = spectrum.log_jacobian(lambda h, x: x * h, jnp.ones(2), jnp.array([1.0, jnp.nan, 1.0]))
     assert np.isfinite(lost[0, 0, 0]) and np.isnan(lost[1:]).all()
 
@@ -328,3 +328,34 @@ def test_bad_arguments_of_gradient_by_lag(options, message):
         spectrum.gradient_by_lag(
             step, readout, arguments["params"], START, XS, lags=arguments["lags"]
         )
+
+
+def test_an_entry_that_is_lost_is_not_a_zero():
+    """h_0 keeps 2^-t of itself, and gives h_1 what grows as 2^t."""
+    A = jnp.array([[0.5, 0.0], [1.0, 2.0]], "float32")
+    logs = spectrum.log_jacobian(lambda h: A @ h, jnp.zeros(2, "float32"), steps=80)
+    exact = np.linalg.matrix_power(np.asarray(A, np.float64), 80)
+    assert np.isneginf(logs[:, 0, 1]).all() and np.isnan(logs[-1, 0, 0])
+    known = np.isfinite(logs[:, 0, 0])
+    np.testing.assert_allclose(logs[known, 0, 0], np.log(0.5) * np.arange(1, 81)[known], rtol=1e-5)
+    np.testing.assert_allclose(logs[-1, 1], np.log(exact[1]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda step: spectrum.log_sensitivity(step, {}, jnp.zeros(1), jnp.ones((3, 1))),
+     "params has no leaves"),
+    (lambda step: spectrum.gradient_by_lag(
+        step, lambda p, h, x: h.sum(), {}, jnp.zeros(1), jnp.ones((3, 1))), "params has no leaves"),
+    (lambda step: spectrum.log_jacobian(lambda h: h / 2, jnp.zeros(1), steps=3, at=()), "got none"),
+    (lambda step: spectrum.log_singular_values_by_lag(
+        lambda h: h / 2, jnp.zeros(1), steps=3, lags=()), "got none"),
+    (lambda step: spectrum.log_fisher_memory(
+        lambda h, x: h / 2 + x, jnp.zeros(1), jnp.ones((3, 1), int)), "xs must be one array of fl"),
+    (lambda step: spectrum.log_fisher_memory(
+        lambda h, x: h / 2, jnp.zeros(1), {"x": jnp.ones((3, 1))}), "xs must be one array of fl"),
+    (lambda step: gl.training.recorders.jacobian_eigenvalues(step, jnp.zeros(1), None),
+     "xs has no leaves"),
+])  # fmt: skip
+def test_empty_and_odd_arguments_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(lambda p, h, x: h / 2 + x)
