@@ -7,7 +7,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from gradlab.figures._lines import colours_of, draw_lines, need
-from gradlab.figures._style import LABELS, LEFT, MARKERS, STYLE, grid
+from gradlab.figures._style import LABELS, LEFT, MARKERS, STYLE, grid, note
 
 _EXPONENT = "Lyapunov exponent (nats/step)"
 _AXES = {
@@ -101,12 +101,12 @@ def fixed_points(
     Args:
         points: a row per point: `x`, `y`, its place in a plane such as that of the first two
             principal components of the orbit; `unstable`, how many eigenvalues lie outside the unit
-            circle. From `gl.spectrum.fixed_points`.
+            circle, and -1 for a search that found none. From `gl.spectrum.fixed_points`.
         eigenvalues: a row per eigenvalue: `real`, `imaginary`, `unstable` of its point.
         orbit: `x`, `y` of states along an orbit, drawn in grey.
 
     Returns:
-        The figure: NaN is not drawn.
+        The figure: NaN is not drawn, and searches without a point are counted in a note.
 
     Raises:
         ValueError: for a frame without rows, or that lacks a column.
@@ -119,7 +119,8 @@ def fixed_points(
     """
     need(points, ["x", "y", "unstable"])
     need(eigenvalues, ["real", "imaginary", "unstable"])
-    counts = sorted(points["unstable"].unique())
+    lost = int((points["unstable"] < 0).sum())
+    counts = sorted(points["unstable"][points["unstable"] >= 0].unique())
     colours = dict(zip(counts, sns.color_palette("colorblind", len(counts)), strict=True))
     with rc_context(STYLE):
         fig, axes = grid(1, 2, height=2.6)
@@ -139,6 +140,7 @@ def fixed_points(
             circle.plot(rows["real"], rows["imaginary"], ms=2.5, **style)
         plane.set(xlabel="first direction", ylabel="second direction")
         circle.set(xlabel="Re of the eigenvalues", ylabel="Im of the eigenvalues", aspect="equal")
+        note(plane, [f"{lost} of {len(points)} searches lost"] if lost else [])
         handles = [line for line in plane.get_lines() if line.get_label()[0] != "_"]
         fig.legend(handles=handles, loc="outside upper right", ncols=3, **LEFT)
     return fig

@@ -141,6 +141,10 @@ def test_fixed_points_are_told_apart():
     plane = lines(fig.axes[0])
     np.testing.assert_array_equal(plane["stable"], [2, -2])
     np.testing.assert_array_equal(plane["2 unstable directions"], [0])
+    lost = pd.DataFrame({"x": [np.nan], "y": [np.nan], "unstable": [-1]})
+    fig = figures.fixed_points(pd.concat([points, lost]), values, points)
+    assert len(fig.legends[0].get_texts()) == 2
+    assert fig.axes[0].texts[0].get_text() == "1 of 4 searches lost"
 
 
 def test_newton_marks_what_did_not_end():
