@@ -364,9 +364,9 @@ def _number(
     bounds: _Bounds,
     read: Callable[[Record], np.ndarray],
 ) -> Comparison:
-    shape = read(plain).shape
-    is_stack = quantity == "gradient" and len(shape) > 2
-    rows = shape[0] if is_stack else 1
+    shape: tuple[int, ...] = read(plain).shape
+    is_stack = quantity == "gradient" and len(shape) > 2 and 0 not in shape
+    rows = len(read(plain)) if is_stack else 1
 
     def split(record: Record) -> np.ndarray:
         return read(record).reshape(rows, -1)

@@ -106,7 +106,7 @@ def _name_buffers(scan: _jaxpr.ScanParts, place: str) -> Iterator[str]:
         for slot in slots
         if isinstance(slot, int)
     )
-    writers = {slot: node for node in body.nodes for slot in node.outs}
+    writers: dict[Any, Node] = {slot: node for node in body.nodes for slot in node.outs}
     ins = body.ins[scan.num_consts :][: scan.num_carry]
     carry = zip(scan.leaf_names, ins, body.outs, strict=False)
     leaves = [leaf for leaf in carry if _jaxpr.is_float(body.avals[leaf[1]])]
