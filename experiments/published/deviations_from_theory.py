@@ -12,10 +12,8 @@ import pandas as pd
 from published.drawing import Curve, draw
 from published.table import RESULTS, ROOT, Row
 
-TOLERANCE = (
-    "The tolerance is three standard errors over the seeds; where the effect of the width is "
-    "derived, the published value is theory at that width."
-)
+TOLERANCE = """The tolerance is three standard errors of the same measurement
+over its seeds: the rule was stated beforehand, its size comes with the measurement."""
 
 
 def measure(
@@ -44,21 +42,32 @@ def minutes(*sweeps: str) -> float:
     return sum(json.loads(path.read_text("utf-8"))["seconds"] for path in paths) / 60
 
 
-def rows_of(out: Path, name: str, source: str, curves: Sequence[str]) -> list[Row]:
-    """A row for each point of results/theory/NAME.csv that has a theory."""
+def points_of(name: str) -> pd.DataFrame:
+    """The points of results/theory/NAME.csv that have a theory."""
     table = pd.read_csv(RESULTS / "theory" / f"{name}.csv")
-    table = table[table["predicted_rate"].notna()]
-    table["published"] = table["predicted_rate"] + table["predicted_bias"].fillna(0)
+    return table[table["predicted_rate"].notna()]
+
+
+def within_at_width(name: str) -> int:
+    """How many rows of a figure would lie within if theory were that of the very width."""
+    table = points_of(name)
+    at_width = table["predicted_rate"] + table["predicted_bias"].fillna(0)
+    return int(((table["rate"] - at_width).abs() <= table["bound"]).sum())
+
+
+def rows_of(out: Path, name: str, source: str, curves: Sequence[str]) -> list[Row]:
+    """A row for each point: theory at infinite width, as cited, against the measurement."""
+    table = points_of(name)
     label = table[list(curves)].astype(str).agg(" ".join, axis=1)
     draw(
         out / name,
-        {"": [Curve(key, rows["gain"], rows["published"], rows["rate"])
+        {"": [Curve(key, rows["gain"], rows["predicted_rate"], rows["rate"])
               for key, rows in table.groupby(label, sort=False)]},
         xlabel="share of all exponents" if "spectrum" in name else "gain",
         ylabel="exponent" if "exponent" in name or "spectrum" in name else "rate (nats/step)",
     )  # fmt: skip
     what = "share" if "spectrum" in name else "gain"
     return [
-        Row(f"{key}, {what} {row.gain:g}", row.published, source, row.rate, row.bound)
+        Row(f"{key}, {what} {row.gain:g}", row.predicted_rate, source, row.rate, row.bound)
         for key, row in zip(label, table.itertuples(), strict=True)
     ]

@@ -34,7 +34,7 @@ def draw(path: Path, panels: Mapping[str, Sequence[Curve]], **axes: Any) -> None
             colours = sns.color_palette("colorblind", max(len(curves), 1))
             for colour, curve in zip(colours, curves, strict=True):
                 style: dict[str, Any] = {"ls": "--"}
-                if isinstance(curve.x[0], str):
+                if isinstance(next(iter(curve.x)), str):
                     style = {"ls": "", "marker": "_", "ms": 18}
                     ax.margins(x=0.1)
                 if len(curve.published):

@@ -14,6 +14,8 @@ MAP = (
 )  # fmt: skip
 NOTES = f"""
 Width 256, 200 steps, five seeds. {deviations_from_theory.TOLERANCE}
+With what the width adds to tied weights (`linear_effect` of experiments/deviations.py: the mean
+growth of ln|(c + r W)^k v| over Gaussian W of that width) 24 of the 24 rows would lie within.
 """
 
 

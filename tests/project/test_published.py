@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
-from published import FIGURES, table  # noqa: E402
+from published import FIGURES, deviations_from_theory, table  # noqa: E402
 from published.table import Row  # noqa: E402
 
 PATH = ROOT / "results" / "published.csv"
@@ -48,6 +48,30 @@ def test_the_error_and_what_is_within_follow_from_the_numbers(rows):
     np.testing.assert_allclose(rows["error"], error, rtol=1e-6, atol=1e-12)
     assert (rows["within"] == (rows["error"] <= rows["tolerance"])).all()
     assert (rows["tolerance"] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "rows_at_width"),
+    [("rate_against_gain", "56 of the 72"), ("minimal_rnn", "18 of the 24"),
+     ("tied_untied_zero", "24 of the 24"), ("largest_exponent", "18 of the 23")],
+)  # fmt: skip
+def test_theory_is_the_formula_alone_and_the_note_says_what_the_width_adds(
+    rows, figures, name, rows_at_width
+):
+    points = deviations_from_theory.points_of(name)
+    published = rows.loc[rows["figure"] == name, "published"]
+    np.testing.assert_array_equal(published, points["predicted_rate"])
+    number = deviations_from_theory.within_at_width(name)
+    assert rows_at_width == f"{number} of the {len(points)}"
+    assert f"{rows_at_width} rows would lie within" in " ".join(figures[name].NOTES.split())
+
+
+def test_the_linear_rows_are_one_measurement(figures):
+    points = deviations_from_theory.points_of("rate_against_gain")
+    linear = points[points["activation"] == "linear"]
+    # The files have six digits.
+    np.testing.assert_allclose(linear["rate"] - np.log(linear["gain"]), 0.040712, atol=2e-6)
+    assert f"The {len(linear)} linear rows" in figures["rate_against_gain"].NOTES
 
 
 def test_every_row_has_a_published_value_a_source_and_a_command(rows):
