@@ -7,6 +7,8 @@ update. The exponents before and after are those along 1,000 other steps. The ef
 the sweep flossed_order.toml.
 """
 
+import json
+import time
 from pathlib import Path
 
 import jax
@@ -68,6 +70,7 @@ def flossed(gain: float, steps: int, seed: int) -> list[dict]:
 
 def main() -> None:
     """Measures, and writes the frame, its summary and the figure."""
+    began = time.monotonic()
     rows = []
     for gain, steps in POINTS:
         for seed in range(SEEDS):
@@ -83,6 +86,8 @@ def main() -> None:
     )
     (OUT / "figures").mkdir(parents=True, exist_ok=True)
     frame.to_csv(OUT / "exponents.csv", index=False, float_format="%.5g")
+    seconds = {"seconds": round(time.monotonic() - began, 1)}
+    (OUT / "seconds.json").write_text(json.dumps(seconds) + "\n", encoding="utf-8")
     table.reset_index().to_csv(OUT / "summary.csv", index=False, float_format="%.4g")
     gl.figures.save(gl.figures.flossing(frame), OUT / "figures" / "exponents", ("png",))
     print(table.to_string())

@@ -7,6 +7,7 @@ from published.table import Row
 
 PAPER = "Arjovsky, Shah & Bengio (2016); Le, Jaitly & Hinton (2015)"
 PLACE = "Arjovsky section 5.2, Le section 4.1: who beats the baseline of the adding problem"
+EXPERIMENT = "adding"
 MAP = (
     ("the baseline Var(U₁ + U₂) = 1/6", "gradlab.tasks.adding.adding",
      "tests/tasks/test_task_registry.py::test_published_baseline"),
@@ -27,12 +28,12 @@ BEATEN = 0.15
 
 def minutes() -> float:
     """Those of the sweep."""
-    return training.minutes("adding")
+    return training.minutes(EXPERIMENT)
 
 
 def measure(out: Path) -> list[Row]:
     """Whether each cell beats the baseline at each length."""
-    table = training.summary("adding")
+    table = training.summary(EXPERIMENT)
     best = table.groupby(["cell", "activation", "length"], dropna=False)["best_loss_median"].min()
     best = best.reset_index()
     training.picture(

@@ -7,6 +7,7 @@ from published.table import Row
 
 PAPER = "Tallec & Ollivier (2018)"
 PLACE = "section 4: copying with chrono against a plain lstm"
+EXPERIMENT = "copying"
 MAP = (
     ("b_f = ln U(1, T_max - 1), b_i = -b_f", "gradlab.remedies.chrono",
      "tests/initializers/test_initializers.py::test_chrono_spreads_time_constants_evenly"),
@@ -22,12 +23,12 @@ chrono is not yet below the plain lstm: with input gates of 1/76 it writes littl
 
 def minutes() -> float:
     """Those of the sweep."""
-    return training.minutes("copying")
+    return training.minutes(EXPERIMENT)
 
 
 def measure(out: Path) -> list[Row]:
     """Chrono and plain at two learning rates."""
-    table = training.summary("copying")
+    table = training.summary(EXPERIMENT)
     lines = {"plain": {"chrono": 0.0}, "chrono": {"chrono": 150.0}}
     training.picture(out / "copying", table, lines, "learning_rate", "loss_median", xscale="log")
     baseline = "uRNN.tex of github.com/amarshah/complex_RNN: 10 ln 8/(T + 20)"

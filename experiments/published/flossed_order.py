@@ -7,6 +7,7 @@ from published.table import Row
 
 PAPER = "Engelken (2023)"
 PLACE = "section 4: flossing before and during training"
+EXPERIMENT = "flossed_order"
 MAP = (
     ("mean of λ_i² over the first k exponents", "gradlab.remedies.flossing_penalty",
      "tests/remedies/test_remedies.py::test_flossing_is_the_mean_square_of_the_exponents"),
@@ -26,12 +27,12 @@ WAYS = {
 
 def minutes() -> float:
     """Those of the sweep."""
-    return training.minutes("flossed_order")
+    return training.minutes(EXPERIMENT)
 
 
 def measure(out: Path) -> list[Row]:
     """Success with and without flossing."""
-    table = training.summary("flossed_order")
+    table = training.summary(EXPERIMENT)
     training.picture(out / "flossed_order", table, WAYS, "length", "solved")
     rows = []
     for length in (50, 100):

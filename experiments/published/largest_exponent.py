@@ -12,7 +12,7 @@ MAP = (
      "tests/spectrum/test_spectrum.py::test_oracle_exponents_of_the_full_state"),
 )  # fmt: skip
 NOTES = f"""
-Width 1,000, five seeds. {deviations_from_theory.TOLERANCE} 
+Width 1,000, five seeds. {deviations_from_theory.TOLERANCE}
 With what the width adds below g = 1 (`derived_bias` of experiments/largest_exponent.py: the mean
 growth of ln|(c + r W)^k v| over Gaussian W of that width) 18 of the 23 rows would lie within. What
 else misses is chaotic, at a finite width.

@@ -12,7 +12,7 @@ MAP = (
      "tests/meanfield/test_meanfield.py::test_a_minimal_rnn_against_direct_quadrature"),
 )  # fmt: skip
 NOTES = f"""
-Width 256, 200 steps, five seeds. {deviations_from_theory.TOLERANCE} 
+Width 256, 200 steps, five seeds. {deviations_from_theory.TOLERANCE}
 With what the width adds to Elman's network with untied weights (`gl.meanfield.untied_steps`, to
 first order in 1/n) 18 of the 24 rows would lie within. For untied gated networks it is not
 derived: at width 64, 128 and 256 the deviations at a gain of 3 were -0.018, -0.011 and -0.008.

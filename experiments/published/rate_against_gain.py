@@ -12,7 +12,7 @@ MAP = (
      "tests/meanfield/test_meanfield.py::test_the_answer_solves_the_equations"),
 )  # fmt: skip
 NOTES = f"""
-Width 512 with one W for all 500 steps, five seeds. {deviations_from_theory.TOLERANCE} 
+Width 512 with one W for all 500 steps, five seeds. {deviations_from_theory.TOLERANCE}
 The 8 linear rows are one measurement: each seed has one W at all gains, and the rate is that of W
 plus ln σ_w. With what the width adds to them (`linear_effect` of experiments/deviations.py: the
 mean growth of ln|W^k v| over Gaussian W of that width) 56 of the 72 rows would lie within. What

@@ -7,7 +7,7 @@ A figure is a module of this package with
 - NOTES: what a reader must know, above all where rows are not within their tolerance;
 - measure(out): what makes out/NAME.png and returns the rows. Tolerances are in the module, so they
   are stated before anything runs. A module that takes the data of a longer run also has minutes(),
-  which says how long that run took.
+  which says how long that run took, and EXPERIMENT, where `make training` makes that run.
 """
 
 from __future__ import annotations
@@ -51,6 +51,14 @@ def load(names: Iterable[str]) -> dict[str, Any]:
     return {name: importlib.import_module(f"published.{name}") for name in names}
 
 
+def command_of(name: str, module: Any) -> str:
+    """What measures a figure from the start."""
+    command = f"make published FIGURE={name}"
+    if hasattr(module, "EXPERIMENT"):
+        return f"make training EXPERIMENTS={module.EXPERIMENT} && {command}"
+    return command
+
+
 def read(path: Path) -> pd.DataFrame:
     """The table as it stands; empty where there is none."""
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
@@ -71,7 +79,7 @@ def frame(name: str, module: Any, rows: Iterable[Row], minutes: float) -> pd.Dat
         error = _round(abs(measured - published))
         # A comparison with NaN is False: what was not measured is not within.
         values = (name, module.PAPER, module.PLACE, row.quantity, published, row.source, measured,
-                  error, tolerance, error <= tolerance, f"make published FIGURE={name}",
+                  error, tolerance, error <= tolerance, command_of(name, module),
                   round(minutes, 2))  # fmt: skip
         records.append(dict(zip(COLUMNS, values, strict=True)))
     table = pd.DataFrame(records, columns=list(COLUMNS))
@@ -148,14 +156,19 @@ def _write(path: Path, table: pd.DataFrame) -> None:
 HEAD = """\
 # Published figures, measured again
 
-{figures} figures, {rows} rows, of which {within} lie within the tolerance that was stated before
-they were measured; {minutes:.0f} minutes in all, on two cores that other work shared.
+{figures} figures, {rows} rows, of which {within} lie within a tolerance whose rule was
+stated before they were measured; {minutes:.0f} minutes in all, on two cores that other work shared.
 [published.csv](published.csv) has every row: the published value and where it was read, what was
 measured, the error. `make published` measures the figures whose rows are missing, `make published
-FIGURE=NAME` one of them again. This page is made from the table.
+FIGURE=NAME` one of them again. {readers}This page is made from the table.
 
 | figure | paper | rows | within | minutes |
 | --- | --- | --- | --- | --- |
+"""
+
+READERS = """\
+These read what `make training` measured, and measure nothing
+themselves: {names}. Their command measures first.
 """
 
 LEFT_OUT = """
@@ -175,9 +188,11 @@ def write_page(table: pd.DataFrame, figures: Mapping[str, Any], results: Path) -
     """Write results/published.md from the table and what the modules say of themselves."""
     stand = {name: module for name, module in figures.items() if name in set(table["figure"])}
     minutes = table.groupby("figure")["minutes"].first()
+    readers = [name for name, module in stand.items() if hasattr(module, "EXPERIMENT")]
     text = HEAD.format(
         figures=len(stand), rows=len(table), within=int(table["within"].sum()),
         minutes=minutes.sum(),
+        readers=READERS.format(names=", ".join(readers)) if readers else "",
     )  # fmt: skip
     for name, module in stand.items():
         rows = table[table["figure"] == name]

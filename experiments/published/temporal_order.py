@@ -7,6 +7,7 @@ from published.table import Row
 
 PAPER = "Pascanu, Mikolov & Bengio (2013)"
 PLACE = "section 4.1, figure 7: success against the length of the sequence"
+EXPERIMENT = "temporal_order"
 MAP = (
     ("Ω = Σ_t (‖J_t^T λ_t‖ / ‖λ_t‖ - 1)²", "gradlab.remedies.omega_penalty",
      "tests/remedies/test_remedies.py::test_both_forms_of_omega_are_the_references"),
@@ -28,12 +29,12 @@ METHODS = {
 
 def minutes() -> float:
     """Those of the sweep."""
-    return training.minutes("temporal_order")
+    return training.minutes(EXPERIMENT)
 
 
 def measure(out: Path) -> list[Row]:
     """Success of each method."""
-    table = training.summary("temporal_order")
+    table = training.summary(EXPERIMENT)
     training.picture(out / "temporal_order", table, METHODS, "length", "solved")
     rows = []
     for length in (10, 20, 50, 100):

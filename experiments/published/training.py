@@ -9,7 +9,8 @@ import gradlab as gl
 from published.drawing import Curve, draw
 from published.table import RESULTS, ROOT
 
-NOTE = "The rows are those of the summary, which is measured only where it is missing."
+NOTE = """The rows are those of the summary that
+`make training` left."""
 
 
 def summary(name: str) -> pd.DataFrame:
