@@ -15,7 +15,7 @@ PAPER = "Zucchet, Pourcel & Ernoult (2026)"
 PLACE = "forward propagation of errors through time: an imprecision ε grows to λ^-T ε"
 MAP = (
     ("δ_t = J^T δ_(t+1) + ∂l_t/∂h_t", "gradlab.trace",
-     "tests/tracing/test_tracing.py::test_other_dtypes"),
+     "tests/cells/test_cells.py::test_trace_measures_what_explicit_jacobians_carry_back"),
 )  # fmt: skip
 NOTES = """
 h' = λ h + x with the loss Σ h_t²/2. The adjoint of `gl.trace` at the first step, in the float of

@@ -15,7 +15,7 @@ PAPER = "Bengio, Simard & Frasconi (1994)"
 PLACE = "sections 3 and 4: a single neuron h' = tanh(w h) that latches a bit"
 MAP = (
     ("|∂h_T/∂h_0| = Π |w (1 - h_t²)| → 0 where the bit is latched", "gradlab.trace",
-     "tests/tracing/test_tracing.py::test_brute_force"),
+     "tests/project/test_published_formulas.py::test_derivative_of_a_latched_neuron"),
 )  # fmt: skip
 NOTES = """
 200 steps from h = 0.5. The rate is that of the last 100 steps, once the neuron is latched.

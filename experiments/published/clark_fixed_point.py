@@ -15,7 +15,7 @@ PAPER = "Clark (2026)"
 PLACE = "figure 3 and its appendix: F(s) at h = 0 for g < 1"
 MAP = (
     ("λ = ln|1 - δ + δ μ|/δ for the eigenvalues μ of W", "gradlab.spectrum.jacobian",
-     "tests/spectrum/test_spectrum.py::test_rate_exponent_and_singular_value_agree"),
+     "tests/project/test_published_formulas.py::test_eigenvalues_of_a_leaky_step_at_zero"),
 )  # fmt: skip
 NOTES = """
 One network of width 1,000 at g = 0.9. F(s) is the share of the disc of radius δ g around 1 - δ

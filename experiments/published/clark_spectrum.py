@@ -11,8 +11,8 @@ from published.table import Row
 PAPER = "Clark (2026)"
 PLACE = "figure 1: F(s) at g = 3 for δ = 1, 1/2 and 1/4"
 MAP = (
-    ("F(s): the share of exponents below s", "gradlab.spectrum.lyapunov",
-     "tests/spectrum/test_spectrum.py::test_oracle_exponents_of_the_full_state"),
+    ("F(s): the share of exponents below s, λ_i = mean of ln|R_ii|", "gradlab.spectrum.lyapunov",
+     "tests/spectrum/test_dynamics.py::test_finite_time_exponents_against_numpy"),
 )  # fmt: skip
 NOTES = """
 One network of width 400, 200 units of time. For δ < 1 the published F(s) is that of the

@@ -9,8 +9,10 @@ PAPER = "Tallec & Ollivier (2018)"
 PLACE = "section 4: copying with chrono against a plain lstm"
 EXPERIMENT = "copying"
 MAP = (
-    ("b_f = ln U(1, T_max - 1), b_i = -b_f", "gradlab.remedies.chrono",
+    ("b_f = ln U(1, T_max - 1)", "gradlab.initializers.chrono",
      "tests/initializers/test_initializers.py::test_chrono_spreads_time_constants_evenly"),
+    ("b_i = -b_f", "gradlab.remedies.chrono",
+     "tests/remedies/test_remedies.py::test_chrono_s_time_constants_lie_up_to_the_longest_dependency"),
     ("baseline 10 ln 8/(T + 20)", "gradlab.tasks.copying.copying",
      "tests/tasks/test_task_registry.py::test_published_baseline"),
 )  # fmt: skip

@@ -13,9 +13,9 @@ PLACE = "section 3, figure 1: flossing pushes exponents to zero"
 EXPERIMENT = "flossing"
 MAP = (
     ("mean of λ_i² over the first k exponents", "gradlab.remedies.flossing_penalty",
-     "tests/remedies/test_remedies.py::test_flossing_pulls_the_first_exponents_to_zero"),
+     "tests/remedies/test_remedies.py::test_flossing_is_the_mean_square_of_the_exponents"),
     ("ln κ = t (λ_1 - λ_k)", "gradlab.spectrum.lyapunov",
-     "tests/spectrum/test_spectrum.py::test_rate_exponent_and_singular_value_agree"),
+     "tests/project/test_published_formulas.py::test_condition_number_of_a_normal_product"),
 )  # fmt: skip
 NOTES = """
 32 units, the first 8 exponents, 500 updates, three seeds; pushed means less than half the root

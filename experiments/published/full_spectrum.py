@@ -8,8 +8,11 @@ from published.table import Row
 PAPER = "Engelken, Wolf & Abbott (2023)"
 PLACE = "the full Lyapunov spectrum of random tanh networks"
 MAP = (
-    ("x = E[u d²/(1 + u d²)], λ = ½ ln(g² x/u)", "gradlab.spectrum.lyapunov",
-     "tests/spectrum/test_spectrum.py::test_oracle_exponents_of_the_full_state"),
+    ("λ_i = mean of ln|R_ii|", "gradlab.spectrum.lyapunov",
+     "tests/spectrum/test_dynamics.py::test_finite_time_exponents_against_numpy"),
+    ("x = E[u d²/(1 + u d²)], λ = ½ ln(g² x/u), d = φ' of a Gaussian of variance q",
+     "published.clark.share_above",
+     "tests/project/test_published_formulas.py::test_quantiles_of_a_full_spectrum_solve_the_equation"),
 )  # fmt: skip
 NOTES = f"""
 Widths 500 (three seeds) and 1,000. {deviations_from_theory.TOLERANCE}

@@ -9,7 +9,7 @@ PAPER = "Molgedey, Schuchhardt & Schuster (1992); Sompolinsky, Crisanti & Sommer
 PLACE = "the largest exponent against g, of discrete and leaky networks"
 MAP = (
     ("λ_i = mean of ln|R_ii|", "gradlab.spectrum.lyapunov",
-     "tests/spectrum/test_spectrum.py::test_oracle_exponents_of_the_full_state"),
+     "tests/spectrum/test_dynamics.py::test_finite_time_exponents_against_numpy"),
 )  # fmt: skip
 NOTES = f"""
 Width 1,000, five seeds. {deviations_from_theory.TOLERANCE}

@@ -15,14 +15,15 @@ PAPER = "Orvieto et al. (2023)"
 PLACE = "lemma 3.2 and proposition 3.3: initialization on a ring, and the gain of the state"
 MAP = (
     ("E|s|²/E|Bx|² = ln((1 - r_min²)/(1 - r_max²))/(r_max² - r_min²)", "gradlab.cells.lru",
-     "tests/cells/test_cells_authors.py::test_what_the_authors_draw_at_random"),
+     "tests/project/test_published_formulas.py::test_gain_of_a_ring_s_states"),
     ("|λ|² uniform on [r_min², r_max²]", "gradlab.initializers.eigenvalue_ring",
      "tests/initializers/test_initializers.py::test_eigenvalue_ring_of_a_diagonal"),
 )  # fmt: skip
 NOTES = """
-A hundred draws of 1,000 units at each ring. Without the factor γ a unit under white input has
-the variance 1/(1 - |λ|²), whose mean over the ring is the published gain; with γ = √(1 - |λ|²)
-it is 1.
+What is checked is the draw of the parameters: no state is run. A hundred draws of 1,000 units at
+each ring; the gain is that which the formula of a unit's variance gives for the drawn λ. Without
+the factor γ a unit under white input has the variance 1/(1 - |λ|²), whose mean over the ring is
+the published gain; with γ = √(1 - |λ|²) it is 1.
 """
 SOURCE = "formula: proposition 3.3"
 RINGS, WIDTH, SEEDS = ((0.0, 0.9), (0.0, 0.99), (0.9, 0.99), (0.9, 0.999)), 1000, 100

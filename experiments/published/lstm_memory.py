@@ -14,8 +14,8 @@ PAPER = "Hochreiter & Schmidhuber (1997); Jozefowicz et al. (2015); Tallec & Oll
 PLACE = "the constant error carousel, the forget bias of 1, and chrono's b_f = ln(T - 1)"
 MAP = (
     ("∂c_T/∂c_0 = σ(b_f)^T without recurrent weights", "gradlab.trace",
-     "tests/tracing/test_tracing.py::test_cells_against_brute_force"),
-    ("b_f = ln(T - 1) keeps (1 - 1/T)^T over T steps", "gradlab.initializers.chrono",
+     "tests/cells/test_cells.py::test_constant_error_carousel"),
+    ("b_f = ln(T - 1) keeps (1 - 1/T)^T over T steps", "gradlab.initializers.gate_time_constants",
      "tests/initializers/test_initializers.py::test_gate_time_constants_against_the_published_decay"),
 )  # fmt: skip
 NOTES = """

@@ -13,7 +13,10 @@ from published.table import Row
 PAPER = "Grazzi et al. (2025)"
 PLACE = "theorem 1 and section 5.1: parity by diagonal linear recurrences"
 MAP = (
-    ("h' = a(x) ⊙ h + b(x), a = σ(·) or 2 σ(·) - 1", "gradlab.tasks.make",
+    ("h' = a(x) ⊙ h + b(x), a = σ(·) or 2 σ(·) - 1",
+     "published.parity_eigenvalues.logits",
+     "tests/project/test_published_formulas.py::test_gates_of_parity_reach_their_range"),
+    ("parity: Σ_t x_t mod 2", "gradlab.tasks.make",
      "tests/tasks/test_task_registry.py::test_target_recomputed_from_the_sequence"),
 )  # fmt: skip
 NOTES = """

@@ -15,7 +15,7 @@ PAPER = "Pascanu, Mikolov & Bengio (2013); Arjovsky, Shah & Bengio (2016)"
 PLACE = "Pascanu section 2.1: σ_1 < 1/γ suffices to vanish; Arjovsky equation 4: orthogonal W"
 MAP = (
     ("‖λ_t‖ ≤ (γ σ_1)^(T - t) ‖λ_T‖, γ = max φ'", "gradlab.trace",
-     "tests/tracing/test_tracing.py::test_cells_against_brute_force"),
+     "tests/project/test_published_formulas.py::test_adjoints_stay_below_the_bound_of_the_singular_value"),
 )  # fmt: skip
 NOTES = """
 32 Gaussian or orthogonal networks of width 64 at each point, 100 steps under input, the loss a

@@ -15,7 +15,7 @@ PLACE = "section 2: the end-to-end Jacobian of deep linear networks"
 MAP = (
     ("s_max² = (L + 1)^(L + 1)/L^L, Var s² = L for Gaussian weights of variance 1/n",
      "gradlab.spectrum.log_singular_values",
-     "tests/spectrum/test_spectrum.py::test_singular_values_against_a_dense_svd"),
+     "tests/project/test_published_formulas.py::test_squared_singular_values_of_gaussian_products"),
     ("s = 1 for orthogonal weights", "gradlab.initializers.orthogonal",
      "tests/initializers/test_initializers.py::test_orthogonal_is_orthogonal"),
 )  # fmt: skip

@@ -16,9 +16,9 @@ PLACE = "section 3, figure 6: deep products of Gaussian and of orthogonal matric
 MAP = (
     ("λ_i = ½ (ψ((n - i + 1)/2) + ln(2/n)) for Gaussian matrices (Newman 1986)",
      "gradlab.spectrum.lyapunov",
-     "tests/spectrum/test_spectrum.py::test_oracle_exponents_of_the_full_state"),
+     "tests/project/test_published_formulas.py::test_exponents_of_gaussian_products"),
     ("λ_i = 0 for orthogonal matrices", "gradlab.spectrum.lyapunov",
-     "tests/spectrum/test_spectrum.py::test_qr_every_gives_the_same_exponents"),
+     "tests/project/test_published_formulas.py::test_exponents_of_orthogonal_products_are_zero"),
 )  # fmt: skip
 NOTES = """
 1,000 layers. The first exponent is the drift of the largest singular value per layer, the last

@@ -3,7 +3,7 @@
 A figure is a module of this package with
 
 - PAPER, PLACE: whose figure it is, and where in the paper;
-- MAP: (equation, function of gradlab, test) for each equation that its rows rest on;
+- MAP: (equation, function, test) for each equation that its rows rest on;
 - NOTES: what a reader must know, above all where rows are not within their tolerance;
 - measure(out): what makes out/NAME.png and returns the rows. Tolerances are in the module, so they
   are stated before anything runs. A module that takes the data of a longer run also has minutes(),
@@ -180,6 +180,8 @@ LEFT_OUT = """
   task `digits` has 1,797 small images), and a curve would take more than an hour on two cores.
 - Engelken (2023): delayed XOR. [flossed_order](#flossed_order) has temporal order in its place,
   where two inputs far apart decide as well.
+- Kerg et al. (2019): Fisher memory of their non-normal networks.
+  [fisher_memory](#fisher_memory) has the delay lines of Ganguli et al. alone.
 - Tallec & Ollivier (2018): copying over longer delays, for more than an hour each.
 """
 

@@ -17,7 +17,8 @@ MAP = (
 NOTES = f"""
 50 tanh units, three seeds, at most 12,000 updates where the authors made up to five million; a
 verdict is 1 or 0. The order of the methods comes out, their lengths are shorter: at T = 100
-nothing has left ln 4 after 12,000 updates. {training.NOTE}
+nothing has left ln 4 after 12,000 updates, and the two rows "at least as often" compare 0 with 0
+there. {training.NOTE}
 """
 SOURCE = "text of section 4.1: SGD-CR solves lengths up to 200 in every run"
 METHODS = {

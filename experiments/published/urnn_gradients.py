@@ -9,8 +9,8 @@ from published.table import RESULTS, Row
 PAPER = "Arjovsky, Shah & Bengio (2016)"
 PLACE = "the gradient norms ‖∂C/∂h_t‖ at the first updates, on adding"
 MAP = (
-    ("‖∂C/∂h_t‖ <= ‖∂C/∂h_T‖ Π ‖D_k‖ for orthogonal W", "gradlab.cells.make",
-     "tests/tracing/test_tracing.py::test_cells_against_brute_force"),
+    ("‖∂C/∂h_t‖ <= ‖∂C/∂h_T‖ Π ‖D_k‖ for orthogonal W", "gradlab.trace",
+     "tests/project/test_published_formulas.py::test_adjoints_under_orthogonal_weights_stay_below_the_slopes"),
 )  # fmt: skip
 NOTES = """
 Adding over 100 steps, width 64, RMSprop at 0.001, two seeds, before the first update and after 100.

@@ -14,8 +14,8 @@ from published.table import Row
 PAPER = "Zucchet & Orvieto (2024)"
 PLACE = "section 4, teacher and student: RNN against LRU as |λ| of the teacher goes to 1"
 MAP = (
-    ("s' = λ ⊙ s + γ ⊙ (B x), λ = exp(-e^ν + i e^θ)", "gradlab.cells.make",
-     "tests/cells/test_cells_parallel.py::test_value_gradients_states_and_record_are_those_of_the_scan"),
+    ("s' = λ ⊙ s + γ ⊙ (B x), λ = exp(-e^ν + i e^θ)", "gradlab.cells.lru",
+     "tests/cells/test_cells.py::test_step_is_the_equation"),
 )  # fmt: skip
 NOTES = """
 Teachers of 10 complex units of modulus ν₀ and phases below 0.5, outputs of variance 1, white

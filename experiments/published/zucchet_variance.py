@@ -14,9 +14,10 @@ PAPER = "Zucchet & Orvieto (2024)"
 PLACE = "equations 5 and 6, figure 1: E h² and E (dh/dλ)² of h' = λ h + x"
 MAP = (
     ("E h² = (1 + 2 Σ_d λ^d R(d))/(1 - λ²)", "gradlab.trace",
-     "tests/tracing/test_tracing.py::test_value_and_grads_are_those_of_jax"),
+     "tests/project/test_published_formulas.py::test_moments_of_states_and_sensitivities"),
     ("E (dh/dλ)² = (1+λ²)/(1-λ²)³ (1 + 2 Σ_d λ^d R(d)) + 2/(1-λ²)² Σ_d d λ^d R(d)",
-     "gradlab.trace", "tests/tracing/test_tracing.py::test_value_and_grads_are_those_of_jax"),
+     "gradlab.trace",
+     "tests/project/test_published_formulas.py::test_moments_of_states_and_sensitivities"),
 )  # fmt: skip
 NOTES = """
 16,384 sequences each of 12/(1 - λ) steps, inputs of correlation R(d) = ρ^d. `gl.trace` of h_T
