@@ -15,6 +15,11 @@ from published.table import RESULTS, ROOT, Row
 TOLERANCE = """The tolerance is three standard errors of the same measurement
 over its seeds: the rule was stated beforehand, its size comes with the measurement."""
 
+UNITS = {
+    "largest_exponent": "exponent (nats per unit of time)",
+    "full_spectrum": "exponent (nats/step)",
+}
+
 
 def measure(
     out: Path, name: str, source: str, curves: Sequence[str], script: str, *args: str
@@ -64,7 +69,7 @@ def rows_of(out: Path, name: str, source: str, curves: Sequence[str]) -> list[Ro
         {"": [Curve(key, rows["gain"], rows["predicted_rate"], rows["rate"])
               for key, rows in table.groupby(label, sort=False)]},
         xlabel="share of all exponents" if "spectrum" in name else "gain",
-        ylabel="exponent" if "exponent" in name or "spectrum" in name else "rate (nats/step)",
+        ylabel=UNITS.get(name, "rate (nats/step)"),
     )  # fmt: skip
     what = "share" if "spectrum" in name else "gain"
     return [

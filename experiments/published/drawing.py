@@ -7,9 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import seaborn as sns
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 import gradlab as gl
+
+MARKERS = ("o", "s", "^", "D", "v", "p", "h", "d")
+# Each shows through the gaps of the next, where curves lie on each other.
+LINES = ("-", (0, (5, 3)), (0, (1, 2)), (0, (5, 2, 1, 2)))
+DASHES = ((0, (3, 3)), (3, (3, 3)))
+# More values on a logarithmic axis than these get matplotlib's own ticks.
+LABELS = 8
 
 
 class Curve(NamedTuple):
@@ -23,6 +32,11 @@ class Curve(NamedTuple):
     published: Sequence[float] = ()
     measured: Sequence[float] = ()
 
+    @property
+    def names(self) -> bool:
+        """Whether x are names."""
+        return isinstance(next(iter(self.x)), str)
+
 
 def draw(path: Path, panels: Mapping[str, Sequence[Curve]], **axes: Any) -> None:
     """Write a PNG of the panels side by side; `axes` goes to `Axes.set` of each."""
@@ -32,17 +46,47 @@ def draw(path: Path, panels: Mapping[str, Sequence[Curve]], **axes: Any) -> None
         boxes = fig.subplots(1, len(panels), squeeze=False)[0]
         for ax, (title, curves) in zip(boxes, panels.items(), strict=True):
             colours = sns.color_palette("colorblind", max(len(curves), 1))
-            for colour, curve in zip(colours, curves, strict=True):
-                style: dict[str, Any] = {"ls": "--"}
-                if isinstance(next(iter(curve.x)), str):
-                    style = {"ls": "", "marker": "_", "ms": 18}
-                    ax.margins(x=0.1)
-                if len(curve.published):
-                    ax.plot(curve.x, np.asarray(curve.published, float), color=colour, **style)
-                if len(curve.measured):
-                    ax.plot(curve.x, np.asarray(curve.measured, float), "o", ms=3, color=colour)
-                ax.plot([], [], "-o", ms=3, color=colour, label=curve.label)
+            for i, (colour, curve) in enumerate(zip(colours, curves, strict=True)):
+                # Later ones are smaller, so that they don't hide those that they lie on.
+                _plot(ax, curve, i, color=colour, size=1 - i / len(curves))
             ax.set(title=title, **axes)
+            if axes.get("xscale") == "log":
+                _label_values(ax, curves)
             ax.legend(fontsize=6)
-        fig.suptitle("dashed: published, points: measured", fontsize=6, x=0.99, ha="right")
+        key = _key([curve for curves in panels.values() for curve in curves])
+        fig.suptitle(key, fontsize=6, x=0.99, ha="right")
         gl.figures.save(fig, path.with_suffix(""), ["png"])
+
+
+def _plot(ax: Axes, curve: Curve, i: int, *, color: Any, size: float) -> None:
+    """Published values dashed, measured ones as hollow points; a line where they stand alone."""
+    width = 0.9 + 0.9 * size
+    published, measured = (np.asarray(y, float) for y in (curve.published, curve.measured))
+    dashes: dict[str, Any] = {"ls": DASHES[i % len(DASHES)], "lw": width}
+    if curve.names:
+        ax.margins(x=0.1)
+        dashes = {"ls": "", "marker": "_", "ms": 12 + 8 * size}
+    if len(published):
+        label = None if len(measured) else curve.label
+        ax.plot(curve.x, published, color=color, label=label, **dashes)
+    if len(measured):
+        alone = not len(published) and not curve.names
+        points = (2.5 + 3.5 * size) * min(1, (20 / len(measured)) ** 0.5)
+        ax.plot(curve.x, measured, color=color, label=curve.label, marker=MARKERS[i % len(MARKERS)],
+                ms=points, mfc="none", mew=0.9, ls=LINES[i % len(LINES)] if alone else "",
+                lw=width)  # fmt: skip
+
+
+def _label_values(ax: Axes, curves: Sequence[Curve]) -> None:
+    """A tick for each value of x where there are few: labels between decades run together."""
+    values = sorted({float(x) for curve in curves for x in curve.x})
+    if len(values) <= LABELS:
+        ax.set_xticks(values, [f"{value:.3g}" for value in values])
+        ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _key(curves: Sequence[Curve]) -> str:
+    """What tells published values from measured ones, where there are both."""
+    if not any(len(curve.published) for curve in curves):
+        return ""
+    return f"{'bars' if curves[0].names else 'dashed'}: published, points: measured"

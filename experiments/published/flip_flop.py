@@ -86,11 +86,10 @@ def measure(out: Path) -> list[Row]:
     corners = {tuple(np.sign(row)) for row in outputs[stable]}
     off = np.abs(np.abs(outputs[stable]) - 1).max() if stable.any() else np.nan
     saddles = int((distinct & (unstable == 1)).sum())
-    indices = range(4)
-    counts = [int((distinct & (unstable == i)).sum()) for i in indices]
+    counts = [int((distinct & (unstable == i)).sum()) for i in range(4)]
+    # A cube has corners, edges, faces and a centre.
     draw(out / "flip_flop",
-         {"": [Curve("distinct points found", indices, measured=counts),
-               Curve("cube: 8, 12, 6, 1", indices, published=[8, 12, 6, 1])]},
+         {"": [Curve("found (bars: of a cube)", ["0", "1", "2", "3"], [8, 12, 6, 1], counts)]},
          xlabel="unstable directions", ylabel="fixed points")  # fmt: skip
     return [
         Row("share of wrong bits after training", 0, "section 4: the network is trained", error,

@@ -45,7 +45,7 @@ def measure(out: Path) -> list[Row]:
         out / "flossing",
         {"": [Curve("before", long, measured=before.loc[at, "root_mean_square"]),
               Curve("after", long, measured=after.loc[at, "root_mean_square"])]},
-        xlabel="gain", ylabel="root mean square of 8 exponents",
+        xlabel="gain", ylabel="rms of 8 exponents (nats/step)",
     )  # fmt: skip
     rows = []
     for gain, steps in after.index:

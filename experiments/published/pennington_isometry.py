@@ -57,7 +57,12 @@ def measure(out: Path) -> list[Row]:
             Row(f"largest |ln s|, orthogonal, L = {depth}", 0, "section 2: dynamical isometry",
                 isometric, ISOMETRY),
         ]  # fmt: skip
+    picture(out, edges)
+    return rows
+
+
+def picture(out: Path, edges: list[tuple[float, float]]) -> None:
+    """The largest s² at each depth: (published, measured)."""
     laws, maxima = zip(*edges, strict=True)
     draw(out / "pennington_isometry", {"": [Curve("s_max², Gaussian", DEPTHS, laws, maxima)]},
          xlabel="depth L", ylabel="s_max²", xscale="log")  # fmt: skip
-    return rows

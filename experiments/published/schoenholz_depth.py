@@ -84,6 +84,15 @@ def measure(out: Path) -> list[Row]:
             Row(f"ξ_∇, σ_w = {gain:g}", theory.xi_grad, "formula: -1/ln χ_1", back,
                 RELATIVE * abs(theory.xi_grad)),
         ]  # fmt: skip
-    curves = [Curve(name, *zip(*points, strict=True)) for name, points in drawn.items()]
-    draw(out / "schoenholz_depth", {"": curves}, xlabel="σ_w", ylabel="layers")
+    picture(out, drawn)
     return rows
+
+
+def picture(out: Path, drawn: dict[str, list]) -> None:
+    """Both scales at each gain: (gain, published, measured)."""
+    curves = []
+    for name, points in drawn.items():
+        gains, published, measured = zip(*points, strict=True)
+        # As names: the scales have a pole at the critical gain, across which no line goes.
+        curves.append(Curve(name, [f"{gain:g}" for gain in gains], published, measured))
+    draw(out / "schoenholz_depth", {"": curves}, xlabel="σ_w", ylabel="layers")

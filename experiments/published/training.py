@@ -12,6 +12,14 @@ from published.table import RESULTS, ROOT
 NOTE = """The rows are those of the summary that
 `make training` left."""
 
+LABELS = {
+    "length": "T (steps)",
+    "learning_rate": "learning rate",
+    "solved": "share of runs that solve it",
+    "loss_median": "median loss (nats)",
+    "best_loss_median": "least mean squared error",
+}
+
 
 def summary(name: str) -> pd.DataFrame:
     """The points of experiments/NAME.toml over their seeds; the sweep runs where it has not yet."""
@@ -46,4 +54,4 @@ def picture(
             rows = rows[rows[column] == value]
         rows = rows.sort_values(x)
         curves.append(Curve(label, rows[x], measured=rows[y]))
-    draw(path, {"": curves}, xlabel=x.replace("_", " "), ylabel=y.replace("_", " "), **axes)
+    draw(path, {"": curves}, xlabel=LABELS.get(x, x), ylabel=LABELS.get(y, y), **axes)

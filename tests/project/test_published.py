@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import gradlab as gl
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments"))
 
-from published import FIGURES, deviations_from_theory, table  # noqa: E402
+from published import FIGURES, deviations_from_theory, drawing, table  # noqa: E402
+from published.drawing import Curve  # noqa: E402
 from published.table import Row  # noqa: E402
 
 PATH = ROOT / "results" / "published.csv"
@@ -123,6 +126,48 @@ def test_the_functions_and_tests_of_the_map_exist(figures, name):
         assert callable(getattr(importlib.import_module(place), attribute)), function
         path, _, case = test.partition("::")
         assert re.search(rf"^def {case}\(", (ROOT / path).read_text("utf-8"), re.M), test
+
+
+# Pictures
+
+
+def axes_of(monkeypatch, curves, **options):
+    """The axes of a picture and the line above them."""
+    figures = []
+    monkeypatch.setattr(gl.figures, "save", lambda fig, *rest: figures.append(fig))
+    drawing.draw(Path("one"), {"": curves}, **options)
+    (fig,) = figures
+    return fig.axes[0], fig.get_suptitle()
+
+
+def test_only_a_picture_with_published_values_says_how_to_tell_them(monkeypatch):
+    alone = Curve("a", [1, 2], measured=[1, 2])
+    assert axes_of(monkeypatch, [alone])[1] == ""
+    both = Curve("b", [1, 2], [1, 2], [1, 2])
+    assert axes_of(monkeypatch, [alone, both])[1] == "dashed: published, points: measured"
+    names = Curve("c", ["x", "y"], [1, 2], [1, 2])
+    assert axes_of(monkeypatch, [names])[1] == "bars: published, points: measured"
+
+
+def test_names_are_not_joined_by_lines(monkeypatch):
+    ax, _ = axes_of(monkeypatch, [Curve("c", ["x", "y"], [1, 2], [1, 2])])
+    assert {line.get_linestyle() for line in ax.lines} == {"None"}
+
+
+def test_curves_that_coincide_differ_in_line_and_marker(monkeypatch):
+    curves = [Curve(name, [1, 2], measured=[1, 2]) for name in "abc"]
+    ax, _ = axes_of(monkeypatch, curves)
+    for style in ("marker", "linewidth", "markersize", "color"):
+        assert len({str(getattr(line, f"get_{style}")()) for line in ax.lines}) == 3
+    assert all(line.get_markerfacecolor() == "none" for line in ax.lines)
+    assert len({str(line._unscaled_dash_pattern) for line in ax.lines}) == 3
+
+
+def test_a_logarithmic_axis_of_few_values_names_each(monkeypatch):
+    curve = Curve("a", [50, 100, 200, 400], measured=[1, 2, 3, 4])
+    ax, _ = axes_of(monkeypatch, [curve], xscale="log")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["50", "100", "200", "400"]
+    assert len(ax.get_xticks(minor=True)) == 0
 
 
 # A small figure through the whole harness
