@@ -99,6 +99,7 @@ def gradient_by_lag(
     leaves = [jnp.asarray(leaf, jnp.result_type(leaf)) for leaf in leaves]
     places = [ravel_leaf(leaf) for leaf in leaves]
     theta = [flat for flat, _ in places]
+    dtype = jnp.result_type(*theta)
 
     def rebuild(theta: list[Array]) -> Any:
         return tree.unflatten(make(flat) for flat, (_, make) in zip(theta, places, strict=True))
@@ -125,8 +126,8 @@ def gradient_by_lag(
         rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), older, whole)
         pull = jax.vjp(lambda *at: system.move(at[0], others, at[1], x)[0], flat, theta)[1]
         back, gradients = jax.vmap(pull)(rows.rows)
-        gradients = rescale(jnp.concatenate(gradients, axis=-1), rows.exponent)
-        own = rescale(jnp.concatenate(by_theta))
+        gradients = rescale(jnp.concatenate(gradients, axis=-1).astype(dtype), rows.exponent)
+        own = rescale(jnp.concatenate(by_theta).astype(dtype))
         takes = jnp.zeros(count + 1, bool).at[jnp.array([0, -1])].set(True)
         own = Rows(jnp.where(takes[:, None], own.rows[None], 0), jnp.where(takes, own.exponent, 0))
         parts = add(add(parts, gradients), rescale(own.rows, own.exponent))
@@ -139,9 +140,8 @@ def gradient_by_lag(
         last, before = jax.lax.scan(forward, (system.start, system.others), xs)
         after = jax.tree.map(lambda rows, end: jnp.concatenate([rows[1:], end[None]]), before, last)
         size = sum(flat.size for flat in theta)
-        dtype = jnp.result_type(*theta, system.start)
-        nothing = [rescale(jnp.zeros((count + 1, n), dtype)) for n in (system.start.size, size)]
-        carry = *nothing, jnp.int32(length)
+        adjoints = rescale(jnp.zeros((count + 1, system.start.size), system.start.dtype))
+        carry = adjoints, rescale(jnp.zeros((count + 1, size), dtype)), jnp.int32(length)
         (_, sums, _), reach = jax.lax.scan(backward, carry, (before, after, xs), reverse=True)
         parts = jax.tree.map(lambda part: part[:-1], sums)
         return LagGradient(reach, log_norms(parts), *_compare(parts, _row(sums, -1)))

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradlab.tracing._norms import LN2, power
+from gradlab.tracing._norms import power
 
 _ROOT = 0.5**0.5
+_LN2_HEAD = 0.6875
+_LN2_TAIL = 0.005647180559945309
 
 
 class WideFloat(NamedTuple):
@@ -62,4 +64,6 @@ def divide(x: WideFloat, y: WideFloat) -> Array:
 
 def log(x: WideFloat) -> Array:
     """ln x, -inf for 0: as exact as the float is."""
-    return jnp.log(x.fraction) + x.exponent.astype(x.fraction.dtype) * LN2
+    exponent = x.exponent.astype(x.fraction.dtype)
+    # ln 2 in two parts: the product with the first, of four bits, is exact below 2^20.
+    return exponent * _LN2_HEAD + (jnp.log(x.fraction) + exponent * _LN2_TAIL)

@@ -89,7 +89,8 @@ def log_sensitivity(
             new.append(_columns(by_leaf, leaf, rows))
 
         flat, others, rows = push(system, flat, others, tangents.rows, leaves, x)
-        tangents = add(rescale(rows, tangents.exponent), rescale(jnp.concatenate(new)))
+        own = rescale(jnp.concatenate(new).astype(rows.dtype))
+        tangents = add(rescale(rows, tangents.exponent), own)
         ok = ok & jnp.isfinite(flat).all()
         logs = log_norms(tangents)
         norms = [

@@ -359,3 +359,16 @@ def test_an_entry_that_is_lost_is_not_a_zero():
 def test_empty_and_odd_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(lambda p, h, x: h / 2 + x)
+
+
+def test_parameters_may_be_wider_than_the_state():
+    def step(w, h, x):
+        return jnp.tanh(w * h + x).astype(h.dtype)
+
+    w, xs = jnp.asarray(0.5, "float64"), jnp.ones((6, 1))
+    narrow, wide = jnp.zeros(1, "float32"), jnp.zeros(1)
+    for call in (
+        lambda h: spectrum.log_sensitivity(step, w, h, xs),
+        lambda h: spectrum.gradient_by_lag(step, lambda w, h, x: h.sum(), w, h, xs).log_norm[:5],
+    ):
+        np.testing.assert_allclose(call(narrow), call(wide), rtol=1e-5)
