@@ -610,12 +610,12 @@ def truncated_by_hand(params, xs, window, every_step):
 def test_window_cuts_the_gradient_and_nothing_else(params, window, every_step):
     net, whole = elman(every_step, window), elman(every_step)
     np.testing.assert_array_equal(net.apply(params, XS), whole.apply(params, XS))
-    grads = jax.grad(functools.partial(squares, net))(params, XS)
+    grads = jax.jit(jax.grad(functools.partial(squares, net)))(params, XS)
     expected = truncated_by_hand(params, XS, window, every_step)
     for ours, theirs in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
     if window >= 12:
-        full = jax.grad(functools.partial(squares, whole))(params, XS)
+        full = jax.jit(jax.grad(functools.partial(squares, whole)))(params, XS)
         for ours, theirs in zip(jax.tree.leaves(grads), jax.tree.leaves(full), strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
