@@ -598,8 +598,9 @@ def truncated_by_hand(params, xs, window, every_step):
             total = total + jnp.sum(y**2) if every_step else jnp.sum(y**2)
         return total if every_step or last else 0.0 * jnp.sum(state)
 
+    differentiate = jax.jit(jax.grad(part), static_argnums=3)
     grads = [
-        jax.grad(part)(params, states[a], xs[a:b], b == len(xs))
+        differentiate(params, states[a], xs[a:b], b == len(xs))
         for a, b in zip(borders[:-1], borders[1:], strict=True)
     ]
     return jax.tree.map(lambda *parts: sum(parts), *grads)
