@@ -19,7 +19,7 @@ PIP = -m pip install -qq --disable-pip-version-check --no-compile
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep figures report reproduce theory published coverage training sentiment translation weather test test-long test-latest docs release lint bench clean
+.PHONY: help venv sweep figures report reproduce theory published coverage training sentiment translation weather test test-long test-latest docs release lint bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,8 @@ EXPERIMENTS = temporal_order adding copying flossing flossed_order
 training: $(STAMP) ## what training was published to do, into results/training (EXPERIMENTS="adding")
 	@$(MAKE) --no-print-directory -j 2 $(addprefix train-,$(EXPERIMENTS))
 	@$(BIN)/python experiments/training.py
+
+venv: $(STAMP) ## make the environment of all that follows, in .venv
 
 train-%:
 	@if [ -f experiments/$*.py ]; then $(BIN)/python experiments/$*.py; \
