@@ -12,7 +12,10 @@ gradlab sweep training.toml --out training
 gradlab sweep states.toml --out states
 
 echo "== killed after its first chunks, and resumed"
-bash "$here/killed.sh"
+gradlab sweep gradients.toml --out gradients --workers 2 &
+until compgen -G "gradients/chunks/*.parquet" >/dev/null; do sleep 0.2; done
+kill -9 $! && wait $! 2>/dev/null || true
+gradlab sweep gradients.toml --out gradients --workers 2
 gradlab status gradients
 
 echo "== one line of the cell edited"

@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import math
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from gradlab.sweeps import gradients, measurements
 
 ROOT = Path(__file__).parents[2]
 OWN = ROOT / "experiments" / "own"
-DRAW = figures.draw
 REGISTRIES = {
     "cell": gl.cells.REGISTRY,
     "initializer": gl.initializers.REGISTRY,
@@ -332,70 +330,26 @@ def test_plugins_of_installed_packages_are_imported(monkeypatch):
         sweeps.plugins.load_installed.cache_clear()
 
 
-# The command line without figures. Workers import it once more, as another module than __main__.
-UNDRAWN = f"""#!{sys.executable}
-from gradlab import cli, figures
-
-if __name__ == "__main__":
-    figures.draw = lambda *_, **__: []
-    cli.main()
-"""
-
-
-def run_script(name, folder, programs, *arguments):
-    """Run a shell script of experiments/own in a folder; returns what it printed."""
+@pytest.mark.skipif(sys.platform != "linux", reason="the script kills a process group")
+def test_the_walk_of_the_readme(tmp_path):
+    """Every kind of own code, with two workers, killed, resumed and edited."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        [shutil.which("bash") or "bash", str(OWN / name), *arguments],
+        [shutil.which("bash") or "bash", str(OWN / "walk.sh"), str(tmp_path)],
         capture_output=True,
         text=True,
-        cwd=folder,
-        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+        env=environment,
         timeout=900,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the script kills a process")
-def test_the_walk_of_the_readme(tmp_path):
-    """Every kind of own code, with two workers, killed, resumed and edited.
-
-    The long run walks as a user does. The short one has processes only for what is killed and
-    resumed, and does the other steps of walk.sh here.
-    """
-    if "GRADLAB_LONG" in os.environ:
-        user = tmp_path / "user"
-        user.mkdir()
-        printed = run_script("walk.sh", user, Path(sys.executable).parent, str(user))
-        # Of 24 runs those of the edited cell alone.
-        assert "12 of 24 runs measured now, the others before" in printed
-        assert "24 of 24 runs done (100%), 0 failed, 0 missing" in printed
-        check_walk(user)
-    place, command = tmp_path / "walk", tmp_path / "bin" / "gradlab"
-    shutil.copytree(OWN, place)
-    command.parent.mkdir()
-    command.write_text(UNDRAWN)
-    command.chmod(0o755)
-    printed = run_script("killed.sh", place, command.parent)
-    measured = re.search(r"(\d+) of 24 runs measured now, the others before", printed)
-    assert int(measured[1]) < 24
-    counted = sweeps.status(place / "gradients")
-    assert (counted.planned, counted.done, counted.failed, counted.missing) == (24, 24, 0, 0)
-    code = (place / "lab.py").read_text()
-    (place / "lab.py").write_text(code.replace("KEEP = 0.9", "KEEP = 0.5"))
-    # This process finds that the other cell's code is that which the workers ran.
-    for name, count in {"gradients": 12, "training": 4, "states": 12}.items():
-        assert sweeps.sweep(place / f"{name}.toml", place / name).computed == count
-        assert DRAW(place / name, tmp_path / "figures"), name
-    check_walk(place)
-
-
-def check_walk(place):
-    found = gl.read(place / "gradients").runs
+    # Of 24 runs those of the edited cell alone.
+    assert "12 of 24 runs measured now, the others before" in done.stdout
+    assert "24 of 24 runs done (100%), 0 failed, 0 missing" in done.stdout
+    found = gl.read(tmp_path / "gradients").runs
     rates = found.groupby("cell")["rate"].median()
     assert set(found["status"]) == {"ok"} and rates["faded"] < rates["elman"] - 0.2
-    assert set(gl.read(place / "training").runs["decay"]) == {0.0, 1e-3}
-    assert len(gl.read(place / "states").steps) == 12 * 50
+    assert set(gl.read(tmp_path / "training").runs["decay"]) == {0.0, 1e-3}
+    assert len(gl.read(tmp_path / "states").steps) == 12 * 50
 
 
 def define_with_option(owner, option):
