@@ -29,7 +29,8 @@ def read_lines(file: Path | None, what: str) -> list[tuple[int, str]]:
         except OSError as error:
             raise ValueError(f"{file}: cannot be read ({error.strerror})") from None
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        # Not splitlines, which also ends a line at signs that stand inside a text, such as U+2028.
+        lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(f"{name}, line {line}: not UTF-8 ({error.reason})") from None

@@ -41,7 +41,7 @@ def neuron(
 
     drawn here for a sum that stays at z: (w φ'(z))^n. Below 1 it vanishes and above 1 it explodes,
     exponentially in n. Panels from the left: φ(z); φ'(z); |w φ'(z)|^n on a scale of powers of ten,
-    with the smallest number that float32 has. What is below its axis, as logistic over 100 steps
+    with the smallest normal number of float32. What is below its axis, as logistic over 100 steps
     (10^-60 at most) or an exact zero (relu at z < 0), is not drawn.
 
     Args:
@@ -50,7 +50,8 @@ def neuron(
         steps: the numbers n of steps.
 
     Raises:
-        ValueError: for an unknown activation, a weight that is not finite, or n below 1.
+        ValueError: for an unknown activation, a weight that is not finite, more than four n, or one
+            that is no whole number from 1.
 
     >>> import gradlab as gl
     >>> [ax.get_ylabel() for ax in gl.figures.neuron().axes]
@@ -63,10 +64,13 @@ def neuron(
     unknown = [name for name in activations if name not in _ACTIVATIONS]
     if unknown or not activations:
         raise ValueError(f"unknown activation {unknown}; choose from {', '.join(_ACTIVATIONS)}")
-    if not np.isfinite(weight) or weight == 0:
+    if np.iscomplexobj(weight) or not np.isfinite(weight) or weight == 0:
         raise ValueError(f"weight={weight}: a finite number other than 0 is needed")
-    if not steps or min(steps) < 1:
-        raise ValueError(f"steps={list(steps)}: numbers of at least 1 are needed")
+    is_whole = all(n == int(n) and n >= 1 for n in steps)
+    if not 1 <= len(steps) <= len(_DASHES) or not is_whole:
+        raise ValueError(
+            f"steps={list(steps)}: one to {len(_DASHES)} whole numbers of at least 1 are needed"
+        )
     z = np.linspace(-6, 6, 601)
     colours = dict(zip(activations, sns.color_palette("colorblind"), strict=False))
     with rc_context(STYLE):
@@ -86,7 +90,7 @@ def neuron(
         product.set_ylim(max(low, 10.0**-DECADES), max(high, 1.0) * 1e3)
         product.axhline(tiny, color="0.5", lw=0.8)
         product.annotate(
-            "smallest float32", (-1.4, tiny), (0, 2), textcoords="offset points", ha="right",
+            "smallest normal float32", (-1.4, tiny), (0, 2), textcoords="offset points", ha="right",
             color="0.35", fontsize=6,
         )  # fmt: skip
         value.legend(title="activation φ", loc="upper left")

@@ -394,7 +394,9 @@ def test_what_cannot_be_learnt_or_judged_is_told(trained):
 
 
 def test_a_loss_without_a_value_is_told():
-    recipe = sentiment.Recipe("bag_of_words", {}, tokens=40, length=10, batch=12, rate=math.inf)
+    recipe = sentiment.Recipe(
+        "bag_of_words", {}, tokens=40, length=10, batch=12, rate=1e38, decay=1e6
+    )
     with pytest.raises(ValueError, match=r"bag_of_words: update \d+ gave a loss or weights"):
         sentiment.train(recipe, *toy())
 
@@ -859,3 +861,18 @@ def test_the_name_that_published_code_imports_is_the_same_module():
 
     assert gradlab.sentiment is gl.sentiment and load is gl.sentiment.load
     assert text is data and Recipe is recipes.Recipe
+
+
+def test_what_is_not_read_is_counted():
+    texts = ["terrible " * 600 + "loved it . " * 150, "loved it \U0001f60d", "\U0001f60d"]
+    classifier = sentiment.load()
+    assert sentiment.count_unread(classifier, texts) == [650, 0, 0]
+    says = sentiment.predict(classifier, texts)
+    assert [(row.known, row.words) for row in says] == [(266, 266), (3, 3), (1, 1)]
+    assert says[2].label == "positive" and sentiment.predict(classifier, []) == []
+
+
+def test_a_recipe_that_nobody_could_train_by_is_refused_before_training():
+    recipe = sentiment.Recipe("recurrent", {"hidden": 10**9}, tokens=10, length=5, batch=2)
+    with pytest.raises(ValueError, match="hidden: 1000000000 is not a whole number from"):
+        sentiment.train(recipe, ["a", "b"], np.array([True, False]))

@@ -405,8 +405,8 @@ def test_a_translation_does_not_depend_on_its_neighbours(trained, monkeypatch):
 
 def test_a_loss_that_is_not_finite_ends_the_training():
     pairs = toy(40)
-    with pytest.raises(ValueError, match="update 1 gave a loss or weights without a value"):
-        translation.train(TINY._replace(rate=math.inf, epochs=1), pairs)
+    with pytest.raises(ValueError, match=r"update \d+ gave a loss or weights without a value"):
+        translation.train(TINY._replace(rate=1e38, decay=1e6, epochs=20), pairs)
 
 
 def test_pairs_that_are_too_long_are_left_out():
@@ -601,3 +601,36 @@ def test_scores_are_those_of_sacrebleu():
     assert found.bleu == pytest.approx(100 * (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25)
     with pytest.raises(ValueError, match="1 translations and 2 references"):
         translation.scores(["a"], ["a", "b"])
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"smoothing": 2.0}, "smoothing: 2.0 is not a number from 0 to 1"),
+    ({"pieces": -1}, "pieces: -1 is not a whole number"),
+    ({"options": {"dropout": 2.0}}, "dropout: 2.0 is not a number"),
+])  # fmt: skip
+def test_a_recipe_that_nobody_could_train_by_is_refused_before_training(changes, message):
+    with pytest.raises(ValueError, match=message):
+        translation.train(TINY._replace(**changes), toy(10))
+
+
+def test_a_header_that_names_one_language_alone_is_refused(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("en\tde\nthe dog\tder hund\n")
+    with pytest.raises(ValueError, match="first line names 'en', 'de', and not both 'de' and 'fr'"):
+        translation.read([path], "de", "fr")
+    path.write_text("a b\rc\td\n")
+    with pytest.raises(ValueError, match="line 1: new-line character"):
+        translation.read([path])
+
+
+def test_texts_that_are_one_text_once_normalized_are_in_one_part(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"{word}\tx\n{word.upper()}\tx\n" for word in map(chr, range(97, 123))))
+    parts = translation.read([path]).parts
+    assert parts[::2] == parts[1::2] and len(set(parts)) > 1
+
+
+def test_lower_case_is_in_the_signature_of_scores():
+    found = translation.scores(["the dog runs fast today"], ["The Dog Runs Fast Today"])
+    assert found.bleu == pytest.approx(100) and found.exact == 1
+    assert all("case:lc" in signature for signature in found.signatures)

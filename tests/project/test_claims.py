@@ -82,7 +82,26 @@ def reached(model):
 
 BOTH = "pooled + bag_of_words"
 POOLED = scores("pooled")
+
+
+def in_orders(model):
+    """Accuracies of what learnt in one of three orders, and was tested in the same."""
+    order = table("sentiment/order.csv").set_index(["model", "learnt", "tested"])["accuracy"]
+    return [order[model, each, each] for each in ("in order", "shuffled", "reversed")]
+
+
+def of_reviews(name):
+    (count,) = set(table("sentiment/order.csv")[name])
+    return count
+
+
 SENTIMENT = [
+    ("learnt from {:,}", of_reviews("fit")),
+    ("tested on {:,} with", of_reviews("test")),
+    ("words {:.3f}, {:.3f} and {:.3f}, a conv", *in_orders("bag_of_single_words")),
+    ("convolution {:.3f}, {:.3f} and {:.3f}, the", *in_orders("convolution")),
+    ("the gru {:.3f}, {:.3f} and {:.3f}.", *in_orders("gru")),
+    ("order gives the gru {:.1f} points.", 100 * (in_orders("gru")[0] - in_orders("gru")[1])),
     ("a network took {:.0f} to {:.0f} s,", *between(scores(*NETWORKS, column="cpu_seconds"))),
     ("a bag {:.0f} to {:.0f} s.", *between(scores(*BAGS, column="cpu_seconds"))),
     ("test part, mean of {} seeds:", WORDS[len(scores("gru"))]),

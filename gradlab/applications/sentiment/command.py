@@ -167,26 +167,31 @@ def predict(
     if text is not None and not text.strip():
         raise ValueError("there is nothing to judge: the text is empty")
     rows = read_lines(file, "review") if text is None else [(1, text)]
-    predictions = sentiment.predict(sentiment.load(model), [text for _, text in rows])
-    for (line, review), prediction in zip(rows, predictions, strict=True):
+    classifier, texts = sentiment.load(model), [text for _, text in rows]
+    predictions = sentiment.predict(classifier, texts)
+    unread = sentiment.count_unread(classifier, texts)
+    for (line, review), prediction, count in zip(rows, predictions, unread, strict=True):
         if json:
-            print(_as_json(line, prediction))
+            print(_as_json(line, prediction, count))
         elif text is not None:
-            print(_describe(prediction))
+            print(_describe(prediction, count))
         else:
-            print(f"{line}: {_describe(prediction)}: {textwrap.shorten(review, 60)}")
+            print(f"{line}: {_describe(prediction, count)}: {textwrap.shorten(review, 60)}")
 
 
-def _describe(prediction: "Prediction") -> str:
+def _describe(prediction: "Prediction", unread: int) -> str:
     words = f"{prediction.known} of {prediction.words} words known"
+    if unread:
+        words += f", the {unread} words and marks before them are not read"
     if math.isnan(prediction.probability):
         return f"{prediction.label} ({words})"
     return f"{prediction.label} (probability {prediction.probability:.3f}, {words})"
 
 
-def _as_json(line: int, prediction: "Prediction") -> str:
+def _as_json(line: int, prediction: "Prediction", unread: int) -> str:
     probability = None if math.isnan(prediction.probability) else round(prediction.probability, 6)
-    return json_of({"line": line, **prediction._asdict(), "probability": probability})
+    row = {"line": line, **prediction._asdict(), "probability": probability, "unread": unread}
+    return json_of(row)
 
 
 # What the letters of `gate_values` stand for; z is an update gate in the family of the GRU alone.
@@ -217,7 +222,8 @@ def explain(
         f"{letter} ({words[letter]})" if letter in words else letter: values
         for letter, values in explanation.gates.items()
     }
-    says = _describe(sentiment.predict(classifier, text))
+    (unread,) = sentiment.count_unread(classifier, [text])
+    says = _describe(sentiment.predict(classifier, text), unread)
     figure = figures.reading(
         explanation.tokens,
         explanation.states,

@@ -25,7 +25,7 @@ from gradlab.applications.sentiment.data import (
     vocabulary,
 )
 from gradlab.applications.sentiment.models import Model, Params
-from gradlab.applications.sentiment.recipes import Recipe
+from gradlab.applications.sentiment.recipes import Recipe, check
 from gradlab.tracing import trace
 
 LABELS = ("negative", "positive")
@@ -161,14 +161,16 @@ def train(
             far and the mean loss of that epoch in nats (NaN at first).
 
     Raises:
-        ValueError: where there is no review, one is empty, or all have the same label; and where a
-            loss or a parameter is not finite, with the first update that gave it.
+        ValueError: for a recipe that nobody could train by; where there is no review, one is
+            empty, or all have the same label; and where a loss or a parameter is not finite, with
+            the first update that gave it.
 
     >>> tiny = Recipe("bag_of_words", {}, tokens=10, length=5, batch=2, epochs=20, rate=0.1)
     >>> classifier = train(tiny, ["good film", "bad film"] * 4, np.array([True, False] * 4))
     >>> predict(classifier, "a good film")[0]
     'positive'
     """
+    check(recipe)
     positive = _check(texts, positive)
     if positive.all() or not positive.any():
         label = LABELS[int(positive[0])]
@@ -180,7 +182,7 @@ def train(
 
     random = np.random.RandomState(seed)
     batch = min(recipe.batch, len(texts))
-    orders = [order_by_length(lengths, batch, random) for _ in range(recipe.epochs)]
+    orders = [order_by_length(lengths, batch, random) for _ in range(max(recipe.epochs, 1))]
     per_epoch = len(orders[0])
     order = np.concatenate(orders)
     longest = lengths[order].max(1)
@@ -228,6 +230,8 @@ def scores(classifier: Classifier, texts: Sequence[str]) -> Float[np.ndarray, " 
         ValueError: for a text without a token.
     """
     out = np.empty(len(texts))
+    if not len(texts):
+        return out
     codes = encode(classifier.vocabulary, texts, classifier.recipe.length)
     lengths = (codes[..., 0] != PADDING).sum(1)
     longest_last = np.argsort(lengths, kind="stable")
@@ -280,8 +284,8 @@ class Prediction(NamedTuple):
     Attributes:
         label: positive or negative, or undecided where too few words are known.
         probability: that the model gives to the label; NaN where it is undecided.
-        known: how many of the text's words (or characters) are in the vocabulary.
-        words: how many words it has, marks of punctuation apart.
+        known: how many of the words (or characters) that it reads are in the vocabulary.
+        words: how many words it reads, faces counted and marks of punctuation apart.
     """
 
     label: str
@@ -326,9 +330,23 @@ def _count_known(classifier: Classifier, texts: Sequence[str]) -> list[tuple[int
     rows = []
     for text in texts:
         read = UNITS[recipe.unit](text)[-recipe.length :]
-        tokens = [token for token in read if any(map(str.isalnum, token))]
-        rows.append((sum(token in vocabulary for token in tokens), len(tokens)))
+        # A face has two signs, a mark of punctuation one.
+        tokens = [token for token in read if len(token) > 1 or token.isalnum()]
+        known = sum(token in vocabulary for token in tokens)
+        rows.append((known, len(tokens)))
     return rows
+
+
+def count_unread(classifier: Classifier, texts: Sequence[str]) -> list[int]:
+    """How many tokens at the beginning of each text are not read: all but the last `recipe.length`.
+
+    >>> tiny = Recipe("bag_of_words", {}, tokens=10, length=2, batch=2, epochs=1)
+    >>> classifier = train(tiny, ["good film", "bad film"], np.array([True, False]))
+    >>> count_unread(classifier, ["a good film", "good"])
+    [1, 0]
+    """
+    recipe = classifier.recipe
+    return [max(len(UNITS[recipe.unit](text)) - recipe.length, 0) for text in texts]
 
 
 class Gradient(NamedTuple):

@@ -5,7 +5,9 @@ All were made on 20,000 of the training reviews against the other 5,000; none on
 
 from typing import Any, NamedTuple
 
-from gradlab.applications import _recipes
+from gradlab._names import choose
+from gradlab.applications import _recipes, _store
+from gradlab.applications.sentiment.data import UNITS
 
 
 class Recipe(NamedTuple):
@@ -142,3 +144,30 @@ def quick(name: str, unit: str = "words") -> Recipe:
         word_dropout=0.0,
         pair_dropout=0.0,
     )
+
+
+# What each field of a recipe may be: its type, the least and the most.
+_LIMITS: dict[str, tuple[type, float, float]] = {
+    "grams": (int, 1, 2),
+    "tokens": (int, 1, 10**8),
+    "length": (int, 1, 10**6),
+    "batch": (int, 1, 10**6),
+    "epochs": (int, 0, 10**6),
+    "rate": (float, 0, 1e38),
+    "clip": (float, 0, 1e30),
+    "decay": (float, 0, 1e6),
+    "word_dropout": (float, 0, 1),
+    "pair_dropout": (float, 0, 1),
+}
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe that nobody could train by.
+
+    Raises:
+        ValueError: with the field, and what it may be.
+    """
+    for name, (kind, low, high) in _LIMITS.items():
+        _store.check_number(name, getattr(recipe, name), kind, low, high)
+    choose("unit", recipe.unit, UNITS)
+    _store.check_options(recipe.options)

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from gradlab._names import choose
 from gradlab.applications import _store
-from gradlab.applications.sentiment.data import UNITS, Vocabulary
+from gradlab.applications.sentiment.data import Vocabulary
 from gradlab.applications.sentiment.learn import Classifier, build
-from gradlab.applications.sentiment.recipes import Recipe
+from gradlab.applications.sentiment.recipes import Recipe, check
 
 VERSION = 3
 """Of the file's format: a change of what a file holds, or of what its numbers mean, raises it."""
@@ -66,7 +65,7 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
     recipe = Recipe(**about["recipe"])
     vocabulary = Vocabulary(**about["vocabulary"])
     vocabulary = vocabulary._replace(tokens=tuple(vocabulary.tokens))
-    _check_recipe(recipe, vocabulary)
+    _check_both(recipe, vocabulary)
     model = build(recipe, vocabulary)
     seen = arrays.pop("seen")
     if (steps := arrays.pop(_TABLE_STEPS, None)) is not None:
@@ -77,33 +76,15 @@ def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Classifier
     return Classifier(recipe, vocabulary, model, params, seen)
 
 
-# What each field of a recipe may be: its type, the least and the most.
-_LIMITS: dict[str, tuple[type, float, float]] = {
-    "grams": (int, 1, 2),
-    "tokens": (int, 1, 10**8),
-    "length": (int, 1, 10**6),
-    "batch": (int, 1, 10**6),
-    "epochs": (int, 0, 10**6),
-    "rate": (float, 0, 1e6),
-    "clip": (float, 0, 1e30),
-    "decay": (float, 0, 1e6),
-    "word_dropout": (float, 0, 1),
-    "pair_dropout": (float, 0, 1),
-}
-
-
-def _check_recipe(recipe: Recipe, vocabulary: Vocabulary) -> None:
-    """Refuse a recipe that nobody could have trained by.
+def _check_both(recipe: Recipe, vocabulary: Vocabulary) -> None:
+    """Refuse a recipe that nobody could have trained by, and a vocabulary that is not its own.
 
     Raises:
         ValueError: with the field, and what it may be.
     """
-    for name, (kind, low, high) in _LIMITS.items():
-        _store.check_number(name, getattr(recipe, name), kind, low, high)
+    check(recipe)
     # True is equal to 1, and 2.0 to 2, but no array has so many columns.
-    _store.check_number("grams", vocabulary.grams, *_LIMITS["grams"])
-    choose("unit", recipe.unit, UNITS)
-    _store.check_options(recipe.options)
+    _store.check_number("grams", vocabulary.grams, int, 1, 2)
     if (vocabulary.unit, vocabulary.grams) != (recipe.unit, recipe.grams):
         raise ValueError("the vocabulary has other tokens than the recipe")
     tokens = vocabulary.tokens

@@ -1,5 +1,6 @@
 """The commands of `gradlab translate`: train, evaluate, predict."""
 
+import sys
 from json import dumps as json_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -161,6 +162,13 @@ def predict(
     names = [name.format(line) for line, _ in rows]
     texts = [each for _, each in rows]
     translations = translation.translate(translator, texts, beam=beam, names=names)
-    for (line, each), answer in zip(rows, translations, strict=True):
+    unknown = translation.count_unknown(translator, texts)
+    for (line, each), answer, called, counts in zip(
+        rows, translations, names, unknown, strict=True
+    ):
         row = {"line": line, "source": each.strip(), "translation": answer}
+        row |= dict(zip(("unknown", "pieces"), counts, strict=True))
+        if counts[0] and not json:
+            note = f"{called}: {counts[0]} of {counts[1]} pieces are unknown to the model"
+            print(f"gradlab: note: {note}", file=sys.stderr)
         print(json_of(row, ensure_ascii=False) if json else answer)

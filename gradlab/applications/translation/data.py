@@ -77,7 +77,7 @@ class Pairs(NamedTuple):
 def part_of(text: str) -> str:
     """The part that a pair belongs to by its source: 1 of 20 is for test, 1 of 20 validation.
 
-    It depends on nothing but the text, so that one text is never in two parts.
+    It depends on nothing but the text, as `normalize` leaves it, so that no text is in two parts.
 
     >>> Counter(part_of(str(n)) for n in range(1000)).most_common()
     [('train', 912), ('validation', 45), ('test', 43)]
@@ -168,12 +168,17 @@ def read(paths: Sequence[str | Path], source: str = "en", target: str = "fr") ->
     if len(paths) != 1:
         raise ValueError(f"give one file of tab-separated pairs, or two files; got {len(paths)}")
     path = expand(paths[0])
-    rows = csv.reader(lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    rows = _rows(path)
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path}: there is no pair in it")
     header = [name.strip().lower() for name in first]
     has_names = source in header and target in header
+    if not has_names and (source in header or target in header):
+        raise ValueError(
+            f"{path}: its first line names {', '.join(map(show, header[:20]))}, and not both "
+            f"{show(source)} and {show(target)}; name two of its columns as source and target"
+        )
     if not has_names and (len(header) != 2 or "split" in header):
         # A line of names, one of which is misspelt.
         for language in (source, target):
@@ -190,6 +195,14 @@ def read(paths: Sequence[str | Path], source: str = "en", target: str = "fr") ->
         pair = [row[column] for column in columns]
         pairs.append((*_pair(pair, where), "" if split is None else _part(row[split], where)))
     return _pairs(pairs, str(path))
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    rows = csv.reader(lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: {error}") from None
 
 
 def _again(first: list[str], rows: Iterable[list[str]]) -> Iterator[list[str]]:
@@ -230,7 +243,9 @@ def _pairs(pairs: list[tuple[str, str, str]], name: str) -> Pairs:
     if not pairs:
         raise ValueError(f"{name}: there is no pair in it")
     sources, targets, parts = map(list, zip(*pairs, strict=True))
-    parts = [part or part_of(source) for part, source in zip(parts, sources, strict=True)]
+    parts = [
+        part or part_of(normalize(source)) for part, source in zip(parts, sources, strict=True)
+    ]
     return Pairs(sources, targets, parts, name)
 
 

@@ -17,7 +17,7 @@ from gradlab.applications._training import optimizer, order_by_length
 from gradlab.applications.translation import data, models
 from gradlab.applications.translation.data import END, OTHER, PADDING, Pairs, Vocabulary
 from gradlab.applications.translation.models import Memory, Model, Params
-from gradlab.applications.translation.recipes import Recipe
+from gradlab.applications.translation.recipes import Recipe, check
 from gradlab.tracing import trace
 
 # A batch is cut to the shortest of a few lengths that holds its texts; each is a program more.
@@ -128,15 +128,19 @@ def train(
             so far and the mean loss of that epoch in nats (NaN at first).
 
     Raises:
-        ValueError: where no pair is as short as the recipe wants; and where a loss or a parameter
-            is not finite, with the first update that gave it.
+        ValueError: for a recipe that nobody could train by, sources and targets of unequal number;
+            where no pair is as short as the recipe wants; and where a loss or a parameter is not
+            finite, with the first update that gave it.
 
     >>> tiny = Recipe({"hidden": 16, "embedding": 8}, pieces=30, length=12, epochs=100, rate=0.02)
     >>> pairs = Pairs(["one", "two", "three", "four"], ["um", "dois", "tres", "quatro"], [], "four")
     >>> translate(train(tiny, pairs), ["two", "four"])
     ['dois', 'quatro']
     """
+    check(recipe)
     sides = [list(map(data.normalize, texts)) for texts in pairs[:2]]
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"{len(sides[0])} sources and {len(sides[1])} targets are no pairs")
     vocabularies = [data.vocabulary(texts, recipe.pieces) for texts in sides]
     rows = [
         list(map(data.Encoder(words), texts))
@@ -269,12 +273,14 @@ def _best(model: Model, params: Params, sources: Array, beam: int, most: int) ->
 
 def translate(
     translator: Translator,
-    texts: Sequence[str],
+    texts: str | Sequence[str],
     *,
     beam: int | None = None,
     names: Sequence[str] | None = None,
-) -> list[str]:
-    """The most probable translations that a beam search finds.
+) -> Any:
+    """The most probable translation of a text that a beam search finds; or of several, a list.
+
+    A letter that the model does not know is left out of what it reads: see `count_unknown`.
 
     Args:
         translator: what `train` or `load` gives.
@@ -283,9 +289,17 @@ def translate(
         names: what messages call the texts; by default by their places, counted from 1.
 
     Raises:
-        ValueError: for a text that is empty or has more pieces than the recipe allows.
+        ValueError: for a text that is empty or has more pieces than the recipe allows, and a beam
+            below 1.
     """
+    if isinstance(texts, str):
+        return translate(translator, [texts], beam=beam, names=names)[0]
     recipe = translator.recipe
+    beam = recipe.beam if beam is None else beam
+    if beam < 1:
+        raise ValueError(f"beam must be at least 1, got {beam}")
+    if not len(texts):
+        return []
     rows = _rows(translator, texts, names)
     lengths = np.array([len(row) + 1 for row in rows])
     translations = [""] * len(texts)
@@ -293,10 +307,17 @@ def translate(
     for some, length in _groups(longest_last, lengths[longest_last], recipe.length + 1):
         sources = data.array([rows[k] for k in some], length, recipe.reverse)
         most = 2 * length + 10
-        codes = _best(translator.model, translator.params, sources, beam or recipe.beam, most)
+        codes = _best(translator.model, translator.params, sources, beam, most)
         for k, row in zip(some, np.asarray(codes), strict=True):
             translations[k] = data.decode(translator.target, row.tolist())
     return translations
+
+
+def count_unknown(translator: Translator, texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Of each text, how many of its pieces the model does not know, and how many there are."""
+    encode = data.Encoder(translator.source)
+    rows = [encode(data.normalize(text)) for text in texts]
+    return [(row.count(OTHER), len(row)) for row in rows]
 
 
 def readable(translator: Translator, texts: Sequence[str]) -> Bool[np.ndarray, " texts"]:
@@ -385,7 +406,7 @@ class Scores(NamedTuple):
     """How well translations agree with references.
 
     Attributes:
-        exact: the share that are the reference, letter by letter.
+        exact: the share that are the reference, letter by letter, once both are normalized.
         bleu: sacrebleu's BLEU, from 0 to 100; NaN without sacrebleu.
         chrf: sacrebleu's chrF2, from 0 to 100; NaN without sacrebleu.
         signatures: of both, which say how they were computed; empty without sacrebleu.
@@ -415,7 +436,8 @@ def scores(written: Sequence[str], references: Sequence[str]) -> Scores:
         from sacrebleu.metrics.chrf import CHRF
     except ImportError:
         return Scores(exact, math.nan, math.nan, ())
-    metrics = BLEU(), CHRF()
+    # Both sides are in lower case already: that changes the signature, not the score.
+    metrics = BLEU(lowercase=True), CHRF(lowercase=True)
     bleu, chrf = (float(metric.corpus_score(ours, [theirs]).score) for metric in metrics)
     return Scores(exact, bleu, chrf, tuple(str(metric.get_signature()) for metric in metrics))
 

@@ -5,7 +5,7 @@ All were made on the part validation; none on the test part.
 
 from typing import Any, NamedTuple
 
-from gradlab.applications import _recipes
+from gradlab.applications import _recipes, _store
 
 
 class Recipe(NamedTuple):
@@ -79,3 +79,30 @@ def recipe(name: str, **changes: Any) -> Recipe:
     1
     """
     return _recipes.change(RECIPES, name, changes)
+
+
+# What each field of a recipe may be: its type, the least and the most.
+_LIMITS: dict[str, tuple[type, float, float]] = {
+    "pieces": (int, 1, 10**6),
+    "length": (int, 1, 10**4),
+    "batch": (int, 1, 10**6),
+    "epochs": (int, 0, 10**6),
+    "rate": (float, 0, 1e38),
+    "clip": (float, 0, 1e30),
+    "decay": (float, 0, 1e6),
+    "smoothing": (float, 0, 1),
+    "beam": (int, 1, 1000),
+}
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe that nobody could train by.
+
+    Raises:
+        ValueError: with the field, and what it may be.
+    """
+    for name, (kind, low, high) in _LIMITS.items():
+        _store.check_number(name, getattr(recipe, name), kind, low, high)
+    if not isinstance(recipe.reverse, bool):
+        raise ValueError(f"reverse: {recipe.reverse!r} is neither true nor false")
+    _store.check_options(recipe.options)

@@ -8,7 +8,7 @@ import numpy as np
 from gradlab.applications import _store
 from gradlab.applications.translation.data import Vocabulary
 from gradlab.applications.translation.learn import Translator, build
-from gradlab.applications.translation.recipes import Recipe
+from gradlab.applications.translation.recipes import Recipe, check
 
 VERSION = 1
 """Of the file's format: a change of what a file holds, or of what its numbers mean, raises it."""
@@ -40,33 +40,6 @@ def load(path: str | Path) -> Translator:
             that are not finite, and a recipe that nobody could have trained by.
     """
     return _store.read(path, _KIND, VERSION, _rebuild)
-
-
-# What each field of a recipe may be: its type, the least and the most.
-_LIMITS: dict[str, tuple[type, float, float]] = {
-    "pieces": (int, 1, 10**6),
-    "length": (int, 1, 10**4),
-    "batch": (int, 1, 10**6),
-    "epochs": (int, 0, 10**6),
-    "rate": (float, 0, 1e6),
-    "clip": (float, 0, 1e30),
-    "decay": (float, 0, 1e6),
-    "smoothing": (float, 0, 1),
-    "beam": (int, 1, 1000),
-}
-
-
-def check(recipe: Recipe) -> None:
-    """Refuse a recipe that nobody could train by.
-
-    Raises:
-        ValueError: with the field, and what it may be.
-    """
-    for name, (kind, low, high) in _LIMITS.items():
-        _store.check_number(name, getattr(recipe, name), kind, low, high)
-    if not isinstance(recipe.reverse, bool):
-        raise ValueError(f"reverse: {recipe.reverse!r} is neither true nor false")
-    _store.check_options(recipe.options)
 
 
 def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Translator:

@@ -40,6 +40,17 @@ def _read(data: Path | None, time: str | None, value: str | None) -> "Series":
     return weather.seattle() if data is None else weather.read(data, time, value)
 
 
+def _compare(forecaster: "Forecaster", series: "Series") -> None:
+    """Refuse a series that is not of the kind that the model learnt."""
+    if series.step != forecaster.step:
+        raise ValueError(f"the model has steps of {forecaster.step} s, the data of {series.step} s")
+    if series.unit != forecaster.unit:
+        raise ValueError(
+            f"the model learnt the column {forecaster.unit!r}, and the data's is {series.unit!r}: "
+            "give the column of the same quantity the same name"
+        )
+
+
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="the file for the model", metavar="FILE")],
@@ -91,7 +102,9 @@ def evaluate(
     from gradlab.applications import weather
 
     forecaster = weather.load(model)
-    series = _read(data, time, value).part(part, before=forecaster.recipe.length)
+    series = _read(data, time, value)
+    _compare(forecaster, series)
+    series = series.part(part, before=forecaster.recipe.length)
     scores = weather.evaluate(forecaster, series)
     horizon = forecaster.recipe.horizon
     horizons = sorted({1, -(-horizon // 4), -(-horizon // 2), horizon})
@@ -120,8 +133,7 @@ def predict(
 
     forecaster = weather.load(model)
     series = _read(data, time, value)
-    if series.step != forecaster.step:
-        raise ValueError(f"the model has steps of {forecaster.step} s, the data of {series.step} s")
+    _compare(forecaster, series)
     says = weather.forecast(forecaster, series.values)
     after = series.times()[-1] + np.arange(1, len(says) + 1) * np.timedelta64(series.step, "s")
     for at, number in zip(after, says, strict=True):

@@ -1,6 +1,9 @@
 """A series of values at equal distances in time, its parts, and windows of it."""
 
+import contextlib
 import csv
+import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,8 +45,8 @@ class Series(NamedTuple):
 
     @property
     def period(self) -> int:
-        """The steps of a day; of a week, where a step is a day or longer."""
-        return DAY // self.step if self.step < DAY else 7
+        """The steps of a day; of a week, where a step is a day; 1 where it is longer."""
+        return DAY // self.step if self.step < DAY else 7 if self.step == DAY else 1
 
     def part(self, name: str, before: int = 0) -> "Series":
         """A part in time, the last fifth for `test`.
@@ -95,9 +98,9 @@ def seattle() -> Series:
 def read(path: str | Path, time: str | None = None, value: str | None = None) -> Series:
     """A series from a file of comma-separated columns, the first line of which names them.
 
-    Times are as in ISO 8601, or with slashes: 2010/01/31 23:00. The step is the most frequent
-    distance of two times. Up to 5 % of the times may be missing; what lies between two others is
-    put in on the line between them.
+    Times are as in ISO 8601 without an offset, or with slashes: 2010/01/31 23:00. The step is the
+    most frequent distance of two times, and below a day it divides one. Up to 5 % of the times may
+    be missing; what lies between two others is put in on the line between them.
 
     Args:
         path: the file, in UTF-8.
@@ -111,9 +114,9 @@ def read(path: str | Path, time: str | None = None, value: str | None = None) ->
         OSError: for a file that cannot be read.
     """
     path = expand(path)
-    rows = csv.reader(_text(path).splitlines())
+    rows = _Rows(path)
     header = [name.strip() for name in next(rows, [])]
-    if len(header) < 2:
+    if len(header) < 2 or any(map(_is_time, header)):
         raise ValueError(f"{path}: its first line must name a column of times and one of values")
     columns = [
         header.index(_column(path, header, name, place)) for place, name in enumerate((time, value))
@@ -131,6 +134,27 @@ def read(path: str | Path, time: str | None = None, value: str | None = None) ->
         times.append(at)
         values.append(_value(row[columns[1]], where))
     return _regular(times, values, header[columns[1]], path)
+
+
+class _Rows:
+    """The rows of a file of comma-separated columns, and the line of the last one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows = csv.reader(io.StringIO(_text(path), newline=""))
+
+    @property
+    def line_num(self) -> int:
+        return self._rows.line_num
+
+    def __iter__(self) -> "_Rows":
+        return self
+
+    def __next__(self) -> list[str]:
+        try:
+            return next(self._rows)
+        except csv.Error as error:
+            raise ValueError(f"{self._path}, line {self.line_num}: {error}") from None
 
 
 def _text(path: Path) -> str:
@@ -152,22 +176,34 @@ def _column(path: Path, header: list[str], name: str | None, place: int) -> str:
     return name
 
 
+# NumPy reads more as a time, a count of seconds as a year among it.
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?")
+
+
+def _plain(text: str) -> str:
+    return text.strip().replace("/", "-").removesuffix("Z")
+
+
+def _is_time(text: str) -> bool:
+    return _TIME.fullmatch(_plain(text)) is not None
+
+
 def _time(text: str, where: str) -> np.datetime64:
-    plain = text.strip().replace("/", "-").removesuffix("Z")
-    try:
-        at = np.datetime64(plain.replace(" ", "T", 1), "s")
-    except ValueError:
-        at = np.datetime64("NaT")
+    at = np.datetime64("NaT")
+    if _is_time(text):
+        with contextlib.suppress(ValueError):
+            at = np.datetime64(_plain(text).replace(" ", "T", 1), "s")
     if np.isnat(at):
-        raise ValueError(f"{where}: {show(text)} is no time such as 2010-01-31 23:00")
+        raise ValueError(
+            f"{where}: {show(text)} is no time such as 2010-01-31 23:00, without an offset"
+        )
     return at
 
 
 def _value(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
+    value = np.nan
+    with contextlib.suppress(ValueError):
+        value = np.nan if "_" in text else float(text)
     if not np.isfinite(value):
         raise ValueError(f"{where}: {show(text)} is no finite number")
     return value
@@ -180,6 +216,8 @@ def _regular(times: Sequence, values: Sequence[float], unit: str, path: Path) ->
     seconds = (np.array(times) - times[0]).astype(np.int64)
     distances, counts = np.unique(np.diff(seconds), return_counts=True)
     step = int(distances[np.argmax(counts)])
+    if step < DAY and DAY % step:
+        raise ValueError(f"{path}: a day is no whole number of steps of {step} s")
     if (seconds % step).any():
         late = int(np.flatnonzero(seconds % step)[0])
         raise ValueError(

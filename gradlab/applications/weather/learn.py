@@ -14,7 +14,7 @@ from gradlab import training
 from gradlab.applications._training import optimizer
 from gradlab.applications.weather import models
 from gradlab.applications.weather.data import Series, windows
-from gradlab.applications.weather.recipes import Recipe
+from gradlab.applications.weather.recipes import Recipe, check
 from gradlab.tasks import Network, Task, batch_loss, batch_sampler
 from gradlab.tracing import trace
 
@@ -25,7 +25,7 @@ class Forecaster(NamedTuple):
     Attributes:
         recipe: how it was made.
         step: the seconds from one value to the next.
-        period: the steps of a day, or of a week; see `Series.period`.
+        period: the steps of a day, of a week, or 1; see `Series.period`.
         unit: what the values are.
         mean: of the values that it learnt from.
         spread: their standard deviation.
@@ -102,20 +102,25 @@ def train(
             far and the mean loss of that epoch, in units of the variance (NaN at first).
 
     Raises:
-        ValueError: for a series that is too short or does not vary, a period that is longer than
-            what a forecast reads; and where a loss or a parameter is not finite.
+        ValueError: for a recipe that nobody could train by, a series that is too short, is not
+            finite or does not vary, a period that is longer than what a forecast reads; and where a
+            loss or a parameter is not finite.
 
     >>> wave = Series(np.sin(np.arange(200) / 3), 3600, np.datetime64("2020-01-01", "s"), "m", "w")
     >>> tiny = Recipe("elman", hidden=4, length=30, horizon=2, batch=8, epochs=1)
     >>> forecast(train(tiny, wave), wave.values[:30]).shape
     (2,)
     """
+    check(recipe)
     if series.period > recipe.length:
         raise ValueError(
             f"a forecast from {recipe.length} steps does not see a whole period of {series.period}"
         )
     mean, spread = float(series.values.mean()), float(series.values.std())
-    if not spread > 0:
+    if not np.isfinite(series.values).all():
+        raise ValueError(f"{series.name}: a value is not finite")
+    # Of equal values the mean is off by its rounding.
+    if not spread > 1e-12 * abs(mean):
         raise ValueError(f"{series.name}: all {len(series.values):,} values are the same")
     z = (series.values - mean) / spread
     past, future = windows(z, recipe.length, recipe.horizon)

@@ -5,7 +5,9 @@ All were made on the part validation; none on the test part.
 
 from typing import NamedTuple
 
-from gradlab.applications import _recipes
+from gradlab import cells
+from gradlab._names import choose
+from gradlab.applications import _recipes, _store
 
 
 class Recipe(NamedTuple):
@@ -48,3 +50,27 @@ def recipe(name: str, **changes: object) -> Recipe:
     1
     """
     return _recipes.change(RECIPES, name, changes)
+
+
+# What each field may be: its type, the least and the most.
+_LIMITS: dict[str, tuple[type, float, float]] = {
+    "hidden": (int, 1, 10**5),
+    "length": (int, 1, 10**6),
+    "horizon": (int, 1, 10**6),
+    "batch": (int, 1, 10**6),
+    "epochs": (int, 0, 10**6),
+    "rate": (float, 0, 1e38),
+    "clip": (float, 0, 1e30),
+    "decay": (float, 0, 1e6),
+}
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe that nobody could train by.
+
+    Raises:
+        ValueError: with the field, and what it may be.
+    """
+    for name, (kind, low, high) in _LIMITS.items():
+        _store.check_number(name, getattr(recipe, name), kind, low, high)
+    choose("cell", recipe.cell, cells.names())

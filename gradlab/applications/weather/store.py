@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from gradlab import cells
-from gradlab._names import choose
 from gradlab.applications import _store
 from gradlab.applications.weather.learn import Forecaster, build
-from gradlab.applications.weather.recipes import Recipe
+from gradlab.applications.weather.recipes import Recipe, check
 
 VERSION = 1
 """Of the file's format: a change of what a file holds, or of what its numbers mean, raises it."""
@@ -38,17 +36,6 @@ def load(path: str | Path) -> Forecaster:
     return _store.read(path, _KIND, VERSION, _rebuild)
 
 
-# What each field may be: its type, the least and the most.
-_LIMITS: dict[str, tuple[type, float, float]] = {
-    "hidden": (int, 1, 10**5),
-    "length": (int, 1, 10**6),
-    "horizon": (int, 1, 10**6),
-    "batch": (int, 1, 10**6),
-    "epochs": (int, 0, 10**6),
-    "rate": (float, 0, 1e6),
-    "clip": (float, 0, 1e30),
-    "decay": (float, 0, 1e6),
-}
 _FACTS: dict[str, tuple[type, float, float]] = {
     "step": (int, 1, 10**10),
     "period": (int, 1, 10**6),
@@ -56,17 +43,6 @@ _FACTS: dict[str, tuple[type, float, float]] = {
     "spread": (float, 1e-30, 1e30),
     "unit": (str, 0, 0),
 }
-
-
-def check(recipe: Recipe) -> None:
-    """Refuse a recipe that nobody could train by.
-
-    Raises:
-        ValueError: with the field, and what it may be.
-    """
-    for name, (kind, low, high) in _LIMITS.items():
-        _store.check_number(name, getattr(recipe, name), kind, low, high)
-    choose("cell", recipe.cell, cells.names())
 
 
 def _rebuild(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Forecaster:
