@@ -189,8 +189,11 @@ def _gates(panels: Sequence[Axes], gates: Mapping[str, np.ndarray]) -> None:
         low, high = np.quantile(whole, (0.1, 0.9), axis=1)
         ax.fill_between(t, low, high, color=colour, alpha=0.25, lw=0)
         ax.plot(t, whole.mean(1), color=colour, **_points(len(t)))
-        ax.set_ylim(0, 1)
-        ax.set_yticks([0, 0.5, 1])
+        finite = values[np.isfinite(values)]
+        # A gate is a share, but for exponential ones, which have no bound.
+        if not finite.size or (0 <= finite.min() and finite.max() <= 1):
+            ax.set_ylim(0, 1)
+            ax.set_yticks([0, 0.5, 1])
         ax.set_ylabel(textwrap.fill(f"gate {name}", 9))
     if gates:
         handles = [

@@ -102,6 +102,15 @@ def test_long_sequences_name_some_tokens_and_the_last():
     assert drawn(parts, tokens=None).axes[-1].get_xlabel() == "step $t$"
 
 
+def test_gates_above_one_are_in_their_panel():
+    parts = given(5, gates=("e", "f"))
+    parts["gates"]["e"] = 1 + parts["gates"]["e"]
+    ax = panels(drawn(parts))
+    assert ax["gate f"].get_ylim() == (0, 1)
+    low, high = ax["gate e"].get_ylim()
+    assert low <= parts["gates"]["e"].mean(1).min() and high >= parts["gates"]["e"].mean(1).max()
+
+
 def test_a_cell_without_gates_and_a_readout_leaves_their_panels_out():
     parts = given(5, gates=()) | {"readout": None}
     assert len(drawn(parts).axes) == 2

@@ -194,7 +194,8 @@ def _as_json(line: int, prediction: "Prediction", unread: int) -> str:
     return json_of(row)
 
 
-# What the letters of `gate_values` stand for; z is an update gate in the family of the GRU alone.
+# What the letters of `gate_values` stand for; z is an update gate in the family of the GRU alone,
+# and the f of mgu is the share that is replaced.
 _GATES = {"i": "input", "f": "forget", "o": "output", "r": "reset"}
 
 
@@ -218,6 +219,7 @@ def explain(
 
     cell = str(classifier.recipe.options.get("cell", "gru"))
     words = _GATES | ({"z": "update"} if "gru" in cell else {})
+    words |= {"f": "update"} if cell == "mgu" else {}
     gates = {
         f"{letter} ({words[letter]})" if letter in words else letter: values
         for letter, values in explanation.gates.items()
