@@ -195,8 +195,11 @@ def _times(columns: Array, product: _Product) -> _Product:
     As many singular values of a product are 0 as its factors have rows or columns of zeros, which
     rounding would make ln eps of each step: dead units of a relu network.
     """
-    rows = jnp.matmul(product.frame, columns, precision=jax.lax.Precision.HIGHEST)
-    Q, R = jnp.linalg.qr(rows.T)
+    rows = jnp.matmul(product.frame, columns, precision="highest")
+    Q = jnp.linalg.qr(rows.T)[0]
+    # Where all steps are equal, the rounding of the factorization's own R is the same in each, and
+    # adds up.
+    R = jnp.triu(jnp.matmul(Q.T, rows.T, precision="highest"))
     is_zero = columns == 0
     zeros = jnp.maximum(is_zero.all(0).sum(), is_zero.all(1).sum()).astype(jnp.int32)
     return _Product(

@@ -119,7 +119,7 @@ def _program(shape: curves.Shape, lags: tuple[int, ...], init: curves.Init | Non
 def _flops(own: Any, run: Run) -> float:
     """The Jacobian of each step, its product with a matrix, and the QR factors of that."""
     _, forward, backward = cost.step_of(curves.shape_of(_network(own, run)))
-    return run.length * (forward + run.hidden * backward + 14 / 3 * run.hidden**3)
+    return run.length * (forward + run.hidden * backward + 20 / 3 * run.hidden**3)
 
 
 def _work(run: Run) -> tuple[Any, float]:
