@@ -31,6 +31,19 @@ def norm(tree: Any) -> Norm:
     return Norm(unit, sum(squares, start=jnp.zeros_like(unit)))
 
 
+def log_norm(tree: Any) -> Array:
+    """ln‖x‖₂ over all leaves of a tree, in nats; right where squares would under- or overflow.
+
+    In float32 at least, whatever the leaves are. -inf where all entries are 0, NaN where one is.
+
+    >>> float(log_norm({"a": jnp.array([3e-30], "float32"), "b": jnp.array([4e-30], "float32")}))
+    ... # doctest: +ELLIPSIS
+    -67.468...
+    """
+    unit, squares = norm(tree)
+    return jnp.log(unit) + jnp.log(squares) / 2
+
+
 def widen(leaf: Any) -> Array:
     """The array in float32 where its own type is narrower."""
     leaf = jnp.asarray(leaf)

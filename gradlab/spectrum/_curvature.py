@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from gradlab._norms import norm
+from gradlab._norms import log_norm, norm
 
 
 class HessianEigenvalues(NamedTuple):
@@ -200,8 +200,7 @@ class Hessian(NamedTuple):
         """ln of Frobenius' norm of each block, (leaves, leaves): -inf for a block of zeros."""
         ends = self.ends
         blocks = list(zip(ends[:-1], ends[1:], strict=True))
-        norms = [norm(self.matrix[a:b, c:d]) for a, b in blocks for c, d in blocks]
-        logs = [jnp.log(unit) + jnp.log(squares) / 2 for unit, squares in norms]
+        logs = [log_norm(self.matrix[a:b, c:d]) for a, b in blocks for c, d in blocks]
         return jnp.stack(logs).reshape(len(blocks), len(blocks)).astype(self.matrix.dtype)
 
 

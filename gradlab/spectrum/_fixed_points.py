@@ -1,5 +1,6 @@
 """Fixed points and slow points of a step, found from states along an orbit."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradlab._norms import norm
+from gradlab._norms import log_norm
 from gradlab.spectrum._system import ravel_step
 
 if TYPE_CHECKING:
@@ -123,8 +124,7 @@ def fixed_points(
         finite = jnp.isfinite(speed(h))
         unstable = jnp.where(finite, jnp.sum(jnp.abs(values) > 1), -1)
         is_fixed = finite & (jnp.abs(off(h)).max() <= largest)
-        unit, squares = norm(off(h))
-        log = 2 * jnp.log(unit) + jnp.log(squares / 2)
+        log = 2 * log_norm(off(h)) - math.log(2)
         h, log, values = (jnp.where(finite, each, jnp.nan) for each in (h, log, values))
         return h, log, values, unstable, is_fixed
 

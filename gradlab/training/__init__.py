@@ -4,6 +4,7 @@
 `advance` are its pure core, which a sweep maps over seeds and learning rates with `jax.vmap`.
 """
 
+from gradlab._norms import log_norm
 from gradlab.training import recorders
 from gradlab.training._coordinates import Coordinates, coordinate_check
 from gradlab.training._loop import (
@@ -15,7 +16,6 @@ from gradlab.training._loop import (
     State,
     Training,
     advance,
-    log_norm,
     start,
     train,
 )

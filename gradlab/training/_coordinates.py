@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from gradlab._norms import log_norm
 from gradlab.tracing import trace
-from gradlab.training._loop import Loss, Sampler, advance, log_norm, start
+from gradlab.training._loop import Loss, Sampler, advance, start
 
 
 class Coordinates(NamedTuple):

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from gradlab import _show
-from gradlab._norms import norm
+from gradlab._norms import log_norm
 from gradlab.tracing import Trace, trace
 from gradlab.training import _record
 from gradlab.training._checkpoint import Checkpoint
@@ -299,19 +299,6 @@ def _metrics(value: Array, grads: PyTree, aux: Any, functions: Any) -> dict[str,
         if name in aux:
             raise ValueError(f"record {name!r} has the name of a metric that the loss reports")
     return ours | {name: jnp.asarray(metric) for name, metric in aux.items()}
-
-
-def log_norm(tree: PyTree) -> Float[Array, ""]:
-    """ln‖x‖₂ over all leaves of a tree, in nats; right where squares would under- or overflow.
-
-    In float32 at least, whatever the leaves are. -inf where all entries are 0, NaN where one is.
-
-    >>> float(log_norm({"a": jnp.array([3e-30], "float32"), "b": jnp.array([4e-30], "float32")}))
-    ... # doctest: +ELLIPSIS
-    -67.468...
-    """
-    unit, squares = norm(tree)
-    return jnp.log(unit) + jnp.log(squares) / 2
 
 
 @partial(

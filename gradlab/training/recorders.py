@@ -56,7 +56,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
 from gradlab import spectrum
-from gradlab.training._loop import log_norm
+from gradlab._norms import log_norm
 
 __all__ = [
     "eigenvalues",
@@ -324,13 +324,13 @@ def participation_ratio(states: Function) -> Function:
     def function(params: PyTree) -> Array:
         h = _wide(states(params))
         h = h.reshape(-1, h.shape[-1])
-        least = 4 * jnp.finfo(h.dtype).eps * jnp.abs(h).max()
+        rounding = 4 * jnp.finfo(h.dtype).eps * jnp.abs(h).max()
         # Again, since the rounding of a mean is left of states that are all equal.
         for _ in range(2):
             h = h - h.mean(0, keepdims=True)
         # D is that of any multiple of the states: their squares stay in range.
         largest = jnp.abs(h).max()
-        h = h / jnp.where(largest > least, largest, jnp.nan)
+        h = h / jnp.where(largest > rounding, largest, jnp.nan)
         covariance = h.conj().T @ h
         return jnp.trace(covariance).real ** 2 / (jnp.abs(covariance) ** 2).sum()
 
