@@ -146,16 +146,10 @@ def quick(name: str, unit: str = "words") -> Recipe:
     )
 
 
-# What each field of a recipe may be: its type, the least and the most.
-_LIMITS: dict[str, tuple[type, float, float]] = {
+_LIMITS: _recipes.Limits = {
     "grams": (int, 1, 2),
     "tokens": (int, 1, 10**8),
     "length": (int, 1, 10**6),
-    "batch": (int, 1, 10**6),
-    "epochs": (int, 0, 10**6),
-    "rate": (float, 0, 1e38),
-    "clip": (float, 0, 1e30),
-    "decay": (float, 0, 1e6),
     "word_dropout": (float, 0, 1),
     "pair_dropout": (float, 0, 1),
 }
@@ -167,7 +161,6 @@ def check(recipe: Recipe) -> None:
     Raises:
         ValueError: with the field, and what it may be.
     """
-    for name, (kind, low, high) in _LIMITS.items():
-        _store.check_number(name, getattr(recipe, name), kind, low, high)
+    _recipes.check_numbers(recipe, _LIMITS)
     choose("unit", recipe.unit, UNITS)
     _store.check_options(recipe.options)

@@ -5,6 +5,7 @@ import csv
 import gzip
 import hashlib
 import heapq
+import itertools
 import lzma
 import re
 from collections import Counter, defaultdict
@@ -16,6 +17,7 @@ import numpy as np
 
 from gradlab._files import expand
 from gradlab._names import choose, shorten, show
+from gradlab.applications._tables import rows_of
 
 PADDING, OTHER, END = 0, 1, 2
 """The codes of no piece at all, of a character that the vocabulary lacks, and of a text's end."""
@@ -82,7 +84,7 @@ def part_of(text: str) -> str:
     >>> Counter(part_of(str(n)) for n in range(1000)).most_common()
     [('train', 912), ('validation', 45), ('test', 43)]
     """
-    place = hashlib.sha256(text.encode()).digest()[0] % 20
+    place = hashlib.sha256(normalize(text).encode()).digest()[0] % 20
     return {0: "test", 1: "validation"}.get(place, "train")
 
 
@@ -168,11 +170,11 @@ def read(paths: Sequence[str | Path], source: str = "en", target: str = "fr") ->
     if len(paths) != 1:
         raise ValueError(f"give one file of tab-separated pairs, or two files; got {len(paths)}")
     path = expand(paths[0])
-    rows = _rows(path)
+    rows = rows_of(path, lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{path}: there is no pair in it")
-    header = [name.strip().lower() for name in first]
+    header = [name.strip().lower() for name in first[1]]
     has_names = source in header and target in header
     if not has_names and (source in header or target in header):
         raise ValueError(
@@ -186,7 +188,7 @@ def read(paths: Sequence[str | Path], source: str = "en", target: str = "fr") ->
     columns = [header.index(source), header.index(target)] if has_names else [0, 1]
     split = header.index("split") if has_names and "split" in header else None
     pairs: list[tuple[str, str, str]] = []
-    for number, row in enumerate(rows if has_names else _again(first, rows), 1 + has_names):
+    for number, row in rows if has_names else itertools.chain([first], rows):
         if not any(cell.strip() for cell in row):
             continue
         where = f"{path}, line {number}"
@@ -195,19 +197,6 @@ def read(paths: Sequence[str | Path], source: str = "en", target: str = "fr") ->
         pair = [row[column] for column in columns]
         pairs.append((*_pair(pair, where), "" if split is None else _part(row[split], where)))
     return _pairs(pairs, str(path))
-
-
-def _rows(path: Path) -> Iterator[list[str]]:
-    rows = csv.reader(lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        yield from rows
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {rows.line_num}: {error}") from None
-
-
-def _again(first: list[str], rows: Iterable[list[str]]) -> Iterator[list[str]]:
-    yield first
-    yield from rows
 
 
 def _of_two(source: Path, target: Path) -> Pairs:
@@ -243,9 +232,7 @@ def _pairs(pairs: list[tuple[str, str, str]], name: str) -> Pairs:
     if not pairs:
         raise ValueError(f"{name}: there is no pair in it")
     sources, targets, parts = map(list, zip(*pairs, strict=True))
-    parts = [
-        part or part_of(normalize(source)) for part, source in zip(parts, sources, strict=True)
-    ]
+    parts = [part or part_of(source) for part, source in zip(parts, sources, strict=True)]
     return Pairs(sources, targets, parts, name)
 
 

@@ -81,15 +81,9 @@ def recipe(name: str, **changes: Any) -> Recipe:
     return _recipes.change(RECIPES, name, changes)
 
 
-# What each field of a recipe may be: its type, the least and the most.
-_LIMITS: dict[str, tuple[type, float, float]] = {
+_LIMITS: _recipes.Limits = {
     "pieces": (int, 1, 10**6),
     "length": (int, 1, 10**4),
-    "batch": (int, 1, 10**6),
-    "epochs": (int, 0, 10**6),
-    "rate": (float, 0, 1e38),
-    "clip": (float, 0, 1e30),
-    "decay": (float, 0, 1e6),
     "smoothing": (float, 0, 1),
     "beam": (int, 1, 1000),
 }
@@ -101,8 +95,7 @@ def check(recipe: Recipe) -> None:
     Raises:
         ValueError: with the field, and what it may be.
     """
-    for name, (kind, low, high) in _LIMITS.items():
-        _store.check_number(name, getattr(recipe, name), kind, low, high)
+    _recipes.check_numbers(recipe, _LIMITS)
     if not isinstance(recipe.reverse, bool):
         raise ValueError(f"reverse: {recipe.reverse!r} is neither true nor false")
     _store.check_options(recipe.options)

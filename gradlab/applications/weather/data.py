@@ -1,7 +1,6 @@
 """A series of values at equal distances in time, its parts, and windows of it."""
 
 import contextlib
-import csv
 import io
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from jaxtyping import Float
 
 from gradlab._files import expand
 from gradlab._names import choose, show
+from gradlab.applications._tables import rows_of
 from gradlab.tasks import temperature
 
 HOUR = 3600
@@ -114,16 +114,17 @@ def read(path: str | Path, time: str | None = None, value: str | None = None) ->
         OSError: for a file that cannot be read.
     """
     path = expand(path)
-    rows = _Rows(path)
-    header = [name.strip() for name in next(rows, [])]
+    rows = rows_of(path, io.StringIO(_text(path), newline=""))
+    _, names = next(rows, (0, []))
+    header = [name.strip() for name in names]
     if len(header) < 2 or any(map(_is_time, header)):
         raise ValueError(f"{path}: its first line must name a column of times and one of values")
     columns = [
         header.index(_column(path, header, name, place)) for place, name in enumerate((time, value))
     ]
     times, values = [], []
-    for row in rows:
-        where = f"{path}, line {rows.line_num}"
+    for line, row in rows:
+        where = f"{path}, line {line}"
         if not any(cell.strip() for cell in row):
             continue
         if len(row) <= max(columns):
@@ -134,27 +135,6 @@ def read(path: str | Path, time: str | None = None, value: str | None = None) ->
         times.append(at)
         values.append(_value(row[columns[1]], where))
     return _regular(times, values, header[columns[1]], path)
-
-
-class _Rows:
-    """The rows of a file of comma-separated columns, and the line of the last one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._rows = csv.reader(io.StringIO(_text(path), newline=""))
-
-    @property
-    def line_num(self) -> int:
-        return self._rows.line_num
-
-    def __iter__(self) -> "_Rows":
-        return self
-
-    def __next__(self) -> list[str]:
-        try:
-            return next(self._rows)
-        except csv.Error as error:
-            raise ValueError(f"{self._path}, line {self.line_num}: {error}") from None
 
 
 def _text(path: Path) -> str:

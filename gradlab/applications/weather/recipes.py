@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gradlab import cells
 from gradlab._names import choose
-from gradlab.applications import _recipes, _store
+from gradlab.applications import _recipes
 
 
 class Recipe(NamedTuple):
@@ -52,16 +52,10 @@ def recipe(name: str, **changes: object) -> Recipe:
     return _recipes.change(RECIPES, name, changes)
 
 
-# What each field may be: its type, the least and the most.
-_LIMITS: dict[str, tuple[type, float, float]] = {
+_LIMITS: _recipes.Limits = {
     "hidden": (int, 1, 10**5),
     "length": (int, 1, 10**6),
     "horizon": (int, 1, 10**6),
-    "batch": (int, 1, 10**6),
-    "epochs": (int, 0, 10**6),
-    "rate": (float, 0, 1e38),
-    "clip": (float, 0, 1e30),
-    "decay": (float, 0, 1e6),
 }
 
 
@@ -71,6 +65,5 @@ def check(recipe: Recipe) -> None:
     Raises:
         ValueError: with the field, and what it may be.
     """
-    for name, (kind, low, high) in _LIMITS.items():
-        _store.check_number(name, getattr(recipe, name), kind, low, high)
+    _recipes.check_numbers(recipe, _LIMITS)
     choose("cell", recipe.cell, cells.names())
