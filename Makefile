@@ -24,6 +24,8 @@ IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
+venv: $(STAMP) ## make the environment of all that follows, in .venv
+
 sweep: $(STAMP) ## measure the grid SPEC into OUT; a second call runs only what is missing
 	@$(BIN)/gradlab sweep $(SPEC) --out $(OUT)
 
@@ -54,8 +56,6 @@ EXPERIMENTS = temporal_order adding copying flossing flossed_order
 training: $(STAMP) ## what training was published to do, into results/training (EXPERIMENTS="adding")
 	@$(MAKE) --no-print-directory -j 2 $(addprefix train-,$(EXPERIMENTS))
 	@$(BIN)/python experiments/training.py
-
-venv: $(STAMP) ## make the environment of all that follows, in .venv
 
 train-%:
 	@if [ -f experiments/$*.py ]; then $(BIN)/python experiments/$*.py; \
