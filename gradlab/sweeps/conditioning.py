@@ -85,8 +85,8 @@ def _row(run: Run) -> dict[str, Any]:
         seeds, scalars = curves.arguments([run])
         init, shape = curves.init_of(run), curves.shape_of(run)
         params = curves.draw_of(init, shape)(seeds, scalars)[0]
-        xs = curves.inputs_of(run)(seeds[0])
-        params, scalars = jax.tree.map(lambda x: x[0], (params, scalars))
+        xs = curves.inputs_of(run)(seeds)
+        params, xs, scalars = jax.tree.map(lambda x: x[0], (params, xs, scalars))
         logs = _program(shape, lags, curves.init_for(shape, init))(params, xs, scalars)
     logs = np.asarray(logs, np.float64)
     with np.errstate(invalid="ignore"):

@@ -106,11 +106,13 @@ def test_log_norm_is_the_mean_over_sequences(weights, monkeypatch):
     run = alone("lstm", weights=weights, init="normal", gain=1.0)
     several = measure.curves([run._replace(batch=3)])
     draw = measure._inputs("gaussian", (), run.length, run.inputs, 3, "")
-    drawn = np.asarray(draw(np.uint32(0)))
+    drawn = np.asarray(draw(np.zeros(1, np.uint32)))[0]
     each = []
     for b in range(3):
         row = drawn[:, b]
-        monkeypatch.setattr(measure, "_inputs", lambda *_, row=row: lambda seed: row)
+        monkeypatch.setattr(
+            measure, "_inputs", lambda *_, row=row: lambda seeds: [row] * len(seeds)
+        )
         each.append(measure.curves([run]).log_norm[0])
     np.testing.assert_allclose(several.log_norm[0], np.mean(each, axis=0), atol=1e-5)
     assert np.ptp(each, axis=0).max() > 1e-3
@@ -118,7 +120,7 @@ def test_log_norm_is_the_mean_over_sequences(weights, monkeypatch):
 
 def test_a_sequence_does_not_depend_on_how_many_there_are():
     one, three, five = (
-        np.asarray(measure._inputs("gaussian", (), 4, 2, batch, "")(np.uint32(7)))
+        np.asarray(measure._inputs("gaussian", (), 4, 2, batch, "")(np.array([7], np.uint32)))[0]
         for batch in (1, 3, 5)
     )
     np.testing.assert_array_equal(one, three[:, 0])

@@ -18,7 +18,7 @@ def product_of(run):
     with curves.pin_settings():
         seeds, scalars = curves.arguments([run])
         params = curves.draw_of(curves.init_of(run), curves.shape_of(run))(seeds, scalars)[0]
-        xs = np.asarray(curves.inputs_of(run)(seeds[0]), np.float64)
+        xs = np.asarray(curves.inputs_of(run)(seeds)[0], np.float64)
     W, U, b = (np.asarray(params[name][0], np.float64) for name in ("recurrent", "input", "bias"))
     h, jacobians = np.zeros(run.hidden), []
     for x in xs:

@@ -178,14 +178,19 @@ def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
     first = runs[0]
     shape, init = shape_of(first), init_of(first)
     seeds, scalars = arguments(runs)
-    # Many runs share few seeds. NumPy arrays go to all devices without a program.
-    sequences = {seed: np.asarray(inputs_of(first)(seed)) for seed in dict.fromkeys(seeds)}
-    xs = np.stack([sequences[seed] for seed in seeds])
+    # NumPy arrays go to all devices without a program.
+    xs = np.asarray(inputs_of(first)(seeds)) if first.batch == 1 else _batches(first, seeds)
     if first.weights == "tied":
         params = jax.tree.map(np.asarray, draw_of(init, shape)(seeds, scalars)[0])
         program = tied_program(shape, first.batch, init_for(shape, init))
         return functools.partial(program, params, xs, seeds, scalars)
     return functools.partial(untied_program(init, shape, first.batch), seeds, scalars, xs)
+
+
+def _batches(run: Run, seeds: np.ndarray) -> np.ndarray:
+    """The inputs of each seed, a batch each: many runs share few seeds, so each is drawn once."""
+    drawn = {seed: np.asarray(inputs_of(run)(np.array([seed]))) for seed in dict.fromkeys(seeds)}
+    return np.concatenate([drawn[seed] for seed in seeds])
 
 
 def arguments(runs: Sequence[Run]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -220,7 +225,7 @@ def critical_options(run: Run) -> dict[str, Any]:
 
 
 def inputs_of(run: Run) -> Any:
-    """The compiled draw of a run's input sequences: seed -> xs."""
+    """The compiled draw of a run's input sequences: seeds -> xs, (seeds, ...)."""
     options = tuple(options_of(run, "input").items())
     return _inputs(run.input, options, run.length, run.inputs, run.batch, run.code)
 
@@ -309,7 +314,7 @@ def _inputs(
         keys = jnp.concatenate([key[None], others])
         return jax.vmap(lambda each: sample(each, length, features, jnp.float32), out_axes=1)(keys)
 
-    return jax.jit(draw, compiler_options=QUICK)
+    return jax.jit(jax.vmap(draw), compiler_options=QUICK)
 
 
 @functools.cache
