@@ -27,7 +27,7 @@ from gradlab.figures._lags import conditioning, entries, lags, memory, reach, se
 from gradlab.figures._neuron import neuron
 from gradlab.figures._numbers import axis_of, numbers
 from gradlab.figures._reading import reading
-from gradlab.figures._scaling import curvature, depth, width
+from gradlab.figures._scaling import curvature, depth, size_table, width
 from gradlab.figures._sentiment import sentiment
 from gradlab.figures._style import DECADES, FLOAT32, LABELS, MARKS, STYLE, headline, order, save
 from gradlab.figures._sweep import decay, inputs, length, phase, select
@@ -85,6 +85,8 @@ _log = logging.getLogger(__name__)
 # Figures of more runs than these, or of more rows of steps or curves, show the first seeds only:
 # no eye sees more, and memory stays bounded.
 RUNS, ROWS = 2**15, 2**22
+# Rows of panels in a figure of widths: further networks get another one.
+WIDTHS = 6
 # Runs from which on figures take longer than another process takes to start, and how many draw
 # then: each takes some 300 MB.
 PAYS, PROCESSES = 2000, 4
@@ -101,9 +103,9 @@ def draw(
 
     For each input decay, phase, length and, where there is a theory, theory, and a comparison of
     each other input with gaussian; for each task of a training sweep learning, success and
-    gradients. A PNG (200 dots per inch) of each, or the `formats` asked for: "png", "pdf". The
-    same frames give the same bytes. A figure that the runs cannot fill is skipped and the log says
-    why. Returns the paths written.
+    gradients, of a sweep of coordinates width. A PNG (200 dots per inch) of each, or the `formats`
+    asked for: "png", "pdf". The same frames give the same bytes. A figure that the runs cannot fill
+    is skipped and the log says why. Returns the paths written.
 
     Of a folder only what is drawn is read. One of more than 32,768 runs is drawn from as many of
     the first seeds of each point as stay below, and each figure says so; where one seed is too
@@ -119,10 +121,11 @@ def draw(
         source, note = _of_folder(folder)
         if source is None:
             return []
-    elif isinstance(results, frames.TrainingResults):
-        source = _Source(frames.TRAINING, results.runs, results.curves, lambda _: results.steps)
     else:
-        source = _Source(frames.GRADIENTS, results.runs, None, lambda _: results.steps)
+        curves = results.curves if isinstance(results, frames.TrainingResults) else None
+        usual = "gradients" if curves is None else "training"
+        schema = frames.schema_of({"kind": usual, **results.manifest})
+        source = _Source(schema, results.runs, curves, lambda _: results.steps)
     if source.runs.empty:
         raise ValueError("no runs to draw")
     if set(source.runs["status"]) == {"failed"}:
@@ -174,7 +177,7 @@ def _of_folder(folder: Folder) -> tuple[_Source | None, str | None]:
     parts = [part["seed"].to_numpy() for part in frames.blocks(folder, schema, "runs", ["seed"])]
     seeds, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]), return_counts=True)
     total = int(counts.sum())
-    trained = schema.kind == "training"
+    trained = "curves" in schema.others
     rows = frames.count(folder, "curves" if trained else "steps") if schema.others else 0
     most = min(RUNS, ROWS * total // max(rows, 1))
     where, ids, note = {}, None, None
@@ -242,6 +245,26 @@ def _of_training(source: _Source) -> dict[str, Callable[[], Figure]]:
     return figures
 
 
+def _of_coordinates(source: _Source) -> dict[str, Callable[[], Figure]]:
+    runs, curves = source.runs, source.curves
+    assert curves is not None  # a sweep of coordinates has them
+    figures: dict[str, Callable[[], Figure]] = {}
+
+    def one(task: str, names: list[str]) -> Figure:
+        rows = table[(table["task"] == task) & table["name"].isin(names)]
+        return width(rows)
+
+    table = size_table(runs, curves, source.steps(runs["run_id"]))
+    for task in order(table["task"]):
+        names = order(table.loc[table["task"] == task, "name"])
+        for place in range(0, len(names), WIDTHS):
+            end = f"-{place // WIDTHS + 1}" if place else ""
+            figures[f"width-{task}{end}"] = functools.partial(
+                one, task, names[place : place + WIDTHS]
+            )
+    return figures
+
+
 def _of_measurement(source: _Source) -> dict[str, Callable[[], Figure]]:
     """A figure for each number that a measurement of the user's own gives."""
     runs, schema = source.runs, source.schema
@@ -254,7 +277,11 @@ def _of_measurement(source: _Source) -> dict[str, Callable[[], Figure]]:
 
 
 # What is drawn of each kind of sweep.
-_KINDS = {"gradients": _of_gradients, "training": _of_training}
+_KINDS = {
+    "gradients": _of_gradients,
+    "training": _of_training,
+    "coordinates": _of_coordinates,
+}
 
 
 def __dir__() -> list[str]:

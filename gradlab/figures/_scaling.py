@@ -4,9 +4,19 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from gradlab import frames
 from gradlab.figures._lags import draw_map
 from gradlab.figures._lines import colours_of, draw_lines, need
-from gradlab.figures._style import LABELS, PREDICTED, STYLE, grid
+from gradlab.figures._style import (
+    LABELS,
+    PREDICTED,
+    STYLE,
+    grid,
+    order,
+    point_of,
+    product,
+    with_variants,
+)
 
 
 def curvature(
@@ -111,15 +121,16 @@ def depth(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-def width(frame: pd.DataFrame) -> Figure:
+def width(frame: pd.DataFrame | frames.TrainingResults) -> Figure:
     """Coordinate check: sizes per coordinate against width, before and during training.
 
     Where a parametrization lets a network of any width learn alike, the lines are level.
 
     Args:
-        frame: a row per width, training step, quantity and seed: `hidden`, `training_step`,
-            `quantity`, such as "state", a panel each; `log_size`, ln of the root mean square of its
-            coordinates, in nats. From `gl.training.coordinate_check`.
+        frame: what a sweep with `measurement = "coordinates"` left, or a row per width, training
+            step, quantity and seed: `hidden`, `training_step`, `quantity`, such as "state", a panel
+            each; `log_size`, ln of the root mean square of its coordinates, in nats; where there
+            are several networks, `name`, a row of panels each. From `gl.training.coordinate_check`.
 
     Returns:
         The figure: medians with the range of seeds, a colour for each training step; an exact zero
@@ -133,19 +144,52 @@ def width(frame: pd.DataFrame) -> Figure:
     >>> gl.figures.width(frame.assign(log_size=[-0.5, -0.6])).axes[0].get_ylabel()
     'ln of the size of a coordinate of\\nstate (nats)'
     """
+    if isinstance(frame, frames.TrainingResults):
+        frame = size_table(frame.runs, frame.curves, frame.steps)
     need(frame, ["hidden", "training_step", "quantity", "log_size"])
-    quantities = list(dict.fromkeys(frame["quantity"]))
+    frame = frame if "name" in frame else frame.assign(name="")
+    names, quantities = order(frame["name"]), order(frame["quantity"])
     colours = colours_of(sorted(frame["training_step"].unique()))
     with rc_context(STYLE):
-        fig, axes = grid(1, len(quantities), height=2.3)
-        for ax, quantity in zip(axes[0], quantities, strict=True):
-            rows = frame[frame["quantity"] == quantity].sort_values("training_step")
-            draw_lines(ax, rows, "hidden", "log_size", "training_step", markers=True,
-                       colours=colours, label="after {:g} updates")  # fmt: skip
+        fig, axes = grid(len(names), len(quantities), height=2.3)
+        for (i, name), (j, quantity) in product(names, quantities):
+            ax = axes[i, j]
+            rows = frame[(frame["quantity"] == quantity) & (frame["name"] == name)]
+            draw_lines(ax, rows.sort_values("training_step"), "hidden", "log_size", "training_step",
+                       markers=True, colours=colours, label="after {:g} updates")  # fmt: skip
             ax.set_xscale("log", base=2)
             widths = sorted(rows["hidden"].unique())
             ax.set_xticks(widths, [f"{n:g}" for n in widths])
             label = f"ln of the size of a coordinate of\n{quantity} (nats)"
             ax.set(xlabel=LABELS["hidden"], ylabel=label)
+        for ax, name in zip(axes[:, 0], names, strict=True):
+            ax.set_title(name, loc="left")
         axes[0, 0].legend()
     return fig
+
+
+def size_table(runs: pd.DataFrame, curves: pd.DataFrame, steps: pd.DataFrame) -> pd.DataFrame:
+    """The frames of a sweep of coordinates as `width` takes them, with the runs' task.
+
+    The adjoint is that of step 1. Rows are of the updates 0, 1, 2, 4, ... and the last. A run that
+    failed has NaN.
+    """
+    axes = point_of(runs, frames.COORDINATES)
+    runs = with_variants(runs, [name for name in axes if name not in ("cell", "hidden")])
+    is_first = steps["lag"] == steps.groupby("run_id")["lag"].transform("max")
+    first = steps.loc[is_first, ["run_id", "training_step", "log_adjoint"]]
+    sizes = curves.merge(first, on=["run_id", "training_step"])
+    keys = ["run_id", "task", "variant", "hidden"]
+    table = runs[[*keys, "updates"]].merge(sizes, "left", "run_id")
+    step = table["training_step"].fillna(0).astype("int64")
+    table = table.assign(training_step=step)[
+        ((step & (step - 1)) == 0) | (step == table["updates"])
+    ]
+    quantities = {
+        "log_state": "the state",
+        "log_update": "the state's update",
+        "log_adjoint": "the first adjoint",
+    }
+    table = table.rename(columns={"variant": "name", **quantities})
+    keys = ["run_id", "task", "name", "hidden", "training_step"]
+    return table.melt(keys, list(quantities.values()), "quantity", "log_size")

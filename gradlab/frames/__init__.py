@@ -8,6 +8,7 @@ from gradlab.frames.axes import Axis
 from gradlab.frames.checks import check_frame
 from gradlab.frames.comparison import compare
 from gradlab.frames.conditioning import CONDITIONING
+from gradlab.frames.coordinates import COORDINATES
 from gradlab.frames.gradients import (
     AUDITS,
     GRADIENTS,
@@ -62,6 +63,7 @@ __all__ = [
     "Axis",
     "CHECK",
     "CONDITIONING",
+    "COORDINATES",
     "CURVES",
     "Column",
     "Columns",
@@ -109,7 +111,7 @@ __all__ = [
 ]
 
 RUNS, STEPS = GRADIENTS.frames.values()
-TRAINED, CURVES, TRAINING_STEPS = TRAINING.frames.values()
+TRAINED, CURVES, TRAINING_STEPS, _ = TRAINING.frames.values()
 AXES, TRAINED_AXES = GRADIENTS.point, TRAINING.point
 
 

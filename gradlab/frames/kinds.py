@@ -8,12 +8,15 @@ from typing import Any
 from gradlab import _names
 from gradlab.frames.axes import Axis, Json
 from gradlab.frames.conditioning import CONDITIONING
+from gradlab.frames.coordinates import COORDINATES
 from gradlab.frames.gradients import GRADIENTS
 from gradlab.frames.schema import REASON, Column, Columns, Schema
 from gradlab.frames.statistics import summarize_all
 from gradlab.frames.training import TRAINING
 
-KINDS: dict[str, Schema] = {schema.kind: schema for schema in (GRADIENTS, TRAINING, CONDITIONING)}
+KINDS: dict[str, Schema] = {
+    schema.kind: schema for schema in (GRADIENTS, TRAINING, CONDITIONING, COORDINATES)
+}
 """The schemas of what gradlab itself measures."""
 
 STATUS = Column("str", "", "ok, or failed (not measured)", True)

@@ -120,7 +120,7 @@ def read(
     results: Any = schema.TrainingResults if "curves" in tables else schema.Results
     # A measurement may have no steps.
     tables.setdefault("steps", schema.coerce([], {"run_id": schema.RUN_ID}, "steps"))
-    return results(*tables.values(), manifest)
+    return results(**tables, manifest=manifest)
 
 
 def _refuse_misspelt(folder: Folder, about: Schema, where: Mapping[str, Any], names: Names) -> None:
@@ -222,6 +222,8 @@ def blocks(
         conditions.append(pc.field("run_id").isin(among))
     rows = functools.reduce(operator.and_, conditions) if conditions else None
     name = f"{frame}.parquet"
+    if frame in about.optional and _is_older(folder, name):
+        return
     with _open_verified(folder, name) as file:
         with _damage_in(folder, name):
             parquet = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, "r"))
@@ -339,6 +341,11 @@ def _sums_of(folder: Folder) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         sums if isinstance(sums := manifest.get(name), dict) else {} for name in ("blocks", "files")
     )
     return blocks, files
+
+
+def _is_older(folder: Folder, name: str) -> bool:
+    """Whether a folder is from before there was such a file; one that lost it has its sum."""
+    return not any(name in sums for sums in _sums_of(folder)) and not folder.exists(name)
 
 
 @contextlib.contextmanager

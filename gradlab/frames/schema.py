@@ -62,6 +62,8 @@ class Schema(NamedTuple):
         summarize: (runs, schema) -> a row per point, with statistics over the seeds.
         is_open: whether rows may bring columns of numbers that are not declared.
         version: a number that goes up when a run measures something else under the same names.
+        optional: frames that are younger than others: a folder may lack them, and their columns are
+            no part of a run's name. The runs that fill them differ by an axis.
     """
 
     kind: str
@@ -71,6 +73,7 @@ class Schema(NamedTuple):
     summarize: Callable[[pd.DataFrame, Schema], pd.DataFrame]
     is_open: bool = False
     version: int = 0
+    optional: Mapping[str, Columns] = {}
 
     def including(self, runs: pd.DataFrame) -> Schema:
         """The schema with an axis for each column of runs that it does not know, before the seed.
@@ -114,8 +117,13 @@ class Schema(NamedTuple):
     @property
     def frames(self) -> dict[str, Columns]:
         """The columns of every frame; runs comes first."""
-        others = {name: {"run_id": RUN_ID, **fields} for name, fields in self.others.items()}
-        return {"runs": self.runs, **others}
+        tables = {name: {"run_id": RUN_ID, **fields} for name, fields in self.tables.items()}
+        return {"runs": self.runs, **tables}
+
+    @property
+    def tables(self) -> dict[str, Columns]:
+        """The columns of the frames other than runs, but for `run_id`."""
+        return {**self.others, **self.optional}
 
     @property
     def point(self) -> tuple[str, ...]:
@@ -231,12 +239,16 @@ class Results(NamedTuple):
 
 
 class TrainingResults(NamedTuple):
-    """What a training sweep left behind: three frames and the manifest."""
+    """What a training sweep left behind: its frames and the manifest.
+
+    `records` has what the axis `record` asked for: no rows where it is not used.
+    """
 
     runs: pd.DataFrame
     curves: pd.DataFrame
     steps: pd.DataFrame
     manifest: dict[str, Any]
+    records: pd.DataFrame = pd.DataFrame()
 
     def __repr__(self) -> str:
         return _text("TrainingResults", self._asdict())

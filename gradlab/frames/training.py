@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pydantic
 
+from gradlab._names import choose
 from gradlab.frames import gradients, tolerances
 from gradlab.frames.axes import Axis, Count, Number, Scale, Size
 from gradlab.frames.schema import (
     PRECISION,
     REASON,
+    RECORDS,
     Column,
     Columns,
     Records,
@@ -27,6 +29,30 @@ def _horizon(value: float) -> float:
     if 0 < value < 2:
         raise ValueError(f"T_max must be at least 2, or 0 for none, got {value}")
     return value
+
+
+RECORDERS = (
+    "eigenvalues",
+    "fixed_point_eigenvalues",
+    "hessian_eigenvalues",
+    "jacobian_eigenvalues",
+    "log_gradient_norms",
+    "log_norms",
+    "lyapunov",
+    "participation_ratio",
+    "singular_values",
+    "spectral_radius",
+    "time_constants",
+)
+"""The functions of `gradlab.training.recorders` that the axis `record` can name."""
+
+
+def _recorder_names(value: str | None) -> str | None:
+    """The names in their order, each once, so that equal requests are one run; None for none."""
+    names = sorted({*(value or "").split()})
+    for name in names:
+        choose("recorder", name, RECORDERS)
+    return " ".join(names) or None
 
 
 def _task_option(
@@ -155,6 +181,15 @@ AXES = (
         8,
         optional=True,
     ),
+    Axis(
+        "record",
+        "str",
+        "",
+        "recorders, split by spaces, that each evaluation calls; missing without any",
+        Annotated[str | None, pydantic.AfterValidator(_recorder_names)],
+        None,
+        optional=True,
+    ),
     gradients.SEED,
 )
 
@@ -254,6 +289,7 @@ TRAINING = Schema(
     {"curves": CURVES, "steps": STEPS},
     lambda runs, _: trained_summary(runs),
     version=4,
+    optional={"records": RECORDS},
 )
 
 

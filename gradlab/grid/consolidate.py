@@ -94,7 +94,7 @@ def consolidate(
             for rows in _sort_rows(folder, names, schema, index):
                 runs = rows.select(schemas["runs"].names)
                 for table, name in zip(tables, schemas, strict=True):
-                    table.add(runs if name == "runs" else _unfold(rows, name, schema.others[name]))
+                    table.add(runs if name == "runs" else _unfold(rows, name, schema.tables[name]))
                 points.add(runs, index.points[start : start + len(rows)])
                 start += len(rows)
             for table in tables:
@@ -114,7 +114,7 @@ def chunk_schema(schema: Schema) -> pa.Schema:
     runs = frames.arrow_schema(schema.runs)
     lists = [
         pa.field(f"{frame}.{field.name}", pa.list_(field.type))
-        for frame, fields in schema.others.items()
+        for frame, fields in schema.tables.items()
         for field in frames.arrow_schema(fields)
     ]
     return pa.schema([*runs, *lists], runs.metadata)

@@ -129,8 +129,10 @@ def run_type(measurement: Measurement) -> Any:
     identity = repr((schema.kind, schema.version, *(columns if schema.version else ())))
     version = hashlib.sha256(identity.encode()).hexdigest()[:8]
     off = {axis.name: axis.default for axis in schema.axes if axis.switch}
-    # Options of builders, which only some sweeps have: their names tell them apart.
-    own = {axis.name for axis in KINDS[schema.kind].axes} if schema.kind in KINDS else {*names}
+    # Options of builders, which only some sweeps have: their names tell them apart. So do those of
+    # axes that a run may do without: runs from before there was such an axis keep their names.
+    kind = KINDS.get(schema.kind)
+    own = {axis.name for axis in kind.axes if axis.default is not None} if kind else {*names}
     more = sorted({*names} - own)
     plain = [a.name for a in schema.axes if a.program and not a.switch]
 

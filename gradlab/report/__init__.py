@@ -117,7 +117,7 @@ def page(
         failed = runs[runs["status"] == "failed"]
     complete = runs[runs["status"] != "failed"]
     names = schema.point
-    subject = {"training": "task", "gradients": "input"}.get(schema.kind)
+    subject = {"gradients": "input"}.get(schema.kind, "task" if "task" in runs else None)
     subjects = {str(value): None for value in runs[subject].dropna()} if subject else {}
     script = _source("sort.js")
     environment = jinja2.Environment(
@@ -257,7 +257,12 @@ def _spec(spec: Any) -> str:
     """The spec as a file that `gradlab sweep` reads; as JSON where TOML has no word for it."""
     if not isinstance(spec, Mapping):
         return "" if spec is None else str(spec)
-    rest = {key: value for key, value in spec.items() if key not in ("zip", "blocks", "when")}
+    # TOML has no null: an axis that is not set is left out, and one value that sets nothing is "".
+    rest = {
+        key: ["" if each is None else each for each in value] if isinstance(value, list) else value
+        for key, value in spec.items()
+        if key not in ("zip", "blocks", "when") and value != [None]
+    }
     tables = {
         "axes": {key: value for key, value in rest.items() if isinstance(value, list)},
         "fixed": {key: value for key, value in rest.items() if not isinstance(value, list)},

@@ -77,4 +77,12 @@ CAPTIONS = {
         "above it; a panel per cell and remedy, the first seed of each, the longest sequences. "
         "Exact zeros are black, norms that are not finite grey. Task: {subject}.",
     ),
+    "width": Caption(
+        "Coordinates over width",
+        "The size of a coordinate, ln of the root mean square in nats, against width: of the "
+        "states, of how far they moved since before training, and of the adjoint at the first "
+        "step. A row of panels per network, a colour for each number of updates: median and "
+        "range over all seeds; an exact zero leaves a gap. Level lines say that networks of all "
+        "widths learn alike. Task: {subject}.",
+    ),
 }

@@ -1,7 +1,8 @@
 """Sweeps: what gradlab measures, on the engine of `gradlab.grid`.
 
-Two measurements are gradlab's own: `gradients`, networks as they are initialized, and `training`,
-networks as they learn. `measurement` makes any function one; `options` says which axes a run has,
+Four measurements are gradlab's own: `gradients`, networks as they are initialized, `conditioning`
+of them, `training`, networks as they learn, and `coordinates`, their sizes over width.
+`measurement` makes any function one; `options` says which axes a run has,
 and `plugins` imports the code that a spec names.
 """
 

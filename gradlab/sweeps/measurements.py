@@ -17,13 +17,14 @@ from gradlab._registry import Registry
 from gradlab.frames import KINDS, Axis, open_schema
 from gradlab.frames.axes import REQUIRED, Seed, plain
 from gradlab.grid import Axes, Cost, Measurement, Run, Tell
-from gradlab.sweeps import conditioning, gradients, options, plugins, training
+from gradlab.sweeps import conditioning, coordinates, gradients, options, plugins, training
 
 REGISTRY: Registry[Callable[..., Any]] = Registry("measurement")
 OWN = {
     "gradients": gradients.measurement,
     "training": training.measurement,
     "conditioning": conditioning.measurement,
+    "coordinates": coordinates.measurement,
 }
 _SEED = "seed"
 

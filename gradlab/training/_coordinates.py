@@ -67,11 +67,12 @@ def coordinate_check(
         has_aux: whether the loss also reports a dict.
 
     Returns:
-        `Coordinates`. An exact zero is -inf; NaN where a state or an adjoint is not finite.
+        `Coordinates`. An exact zero is -inf; NaN where a state or an adjoint is not finite, and
+        from the first update on that is not.
 
     Raises:
-        ValueError: for fewer than one update, and for states that are no array whose leading axis
-            is as long as the scan.
+        ValueError: for fewer than one update, and for states that are no real array whose leading
+            axis is as long as the scan.
 
     >>> import gradlab as gl
     >>> def states(w, xs):
@@ -93,6 +94,8 @@ def coordinate_check(
     first = states(params, probe)
     if not isinstance(first, jax.Array):
         raise ValueError(f"states must return one array, h_1..h_T, got a {type(first).__name__}")
+    if not jnp.issubdtype(first.dtype, jnp.floating):
+        raise ValueError(f"states must be real numbers, got {first.dtype}")
 
     def measure(params: PyTree) -> Coordinates:
         h = states(params, probe)
@@ -107,7 +110,9 @@ def coordinate_check(
         return Coordinates(log_norm(h) - root, log_norm(h - first) - root, adjoint - each)
 
     def update(state: Any, _: None) -> tuple[Any, Coordinates]:
-        row = measure(state.params)
+        # After an update that is not finite the parameters stay as they were before it.
+        bad = state.first_nonfinite_step > 0
+        row = jax.tree.map(lambda size: jnp.where(bad, jnp.nan, size), measure(state.params))
         return advance(loss, sample, optimizer, state, 1, has_aux=has_aux)[0], row
 
     @jax.jit

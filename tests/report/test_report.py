@@ -311,8 +311,16 @@ def test_every_figure_that_is_drawn_has_a_caption(results):
     drawn = [*figures._of_gradients(sweep(seeds=1, lengths=(10,)))]
     runs = pd.DataFrame({"task": ["adding"]})
     drawn += figures._of_training(frames.TrainingResults(runs, runs, runs, {}))
+    run = {"run_id": "a", "task": "adding", "cell": "gru", "hidden": 4, "updates": 0}
+    of_width = pd.DataFrame([run]).reindex(columns=list(frames.COORDINATES.runs))
+    curves, steps = (
+        pd.DataFrame([{"run_id": "a", "training_step": 0, **rest}])
+        for rest in ({"log_state": 0.0, "log_update": 0.0}, {"lag": 0, "log_adjoint": 0.0})
+    )
+    source = figures._Source(frames.COORDINATES, of_width, curves, lambda _: steps)
+    drawn += figures._of_coordinates(source)
     kinds = {name.partition("-")[0] for name in drawn}
-    assert kinds == set(report.CAPTIONS) and len(kinds) == 8
+    assert kinds == set(report.CAPTIONS) and len(kinds) == 9
 
 
 @pytest.mark.parametrize(

@@ -66,3 +66,30 @@ def test_what_cannot_be_checked_is_refused():
         gl.training.coordinate_check(
             loss, lambda w, xs: states(w, xs)[1:], *arguments, updates=1, key=jax.random.key(0)
         )
+
+
+def test_sizes_are_nan_from_an_update_on_that_is_not_finite():
+    def failing(w, xs):
+        return loss(w, xs[:-1]) / xs[-1, 0]
+
+    def last_zero(key, step):
+        # The second update divides by 0.
+        return jnp.concatenate([sample(key, step), jnp.full((1, N), 1.0 - (step == 1))])
+
+    found = gl.training.coordinate_check(
+        failing, lambda w, xs: states(w, xs[:-1]), jnp.asarray(W), last_zero, optax.sgd(RATE),
+        updates=3, key=jax.random.key(4),
+    )  # fmt: skip
+    for sizes in found:
+        assert np.isnan(sizes).reshape(4, -1).all(1).tolist() == [False, False, True, True]
+
+
+def test_complex_states_are_refused():
+    def turned(w, xs):
+        return jax.lax.scan(lambda h, x: (1j * (h + x),) * 2, jnp.zeros(N, complex), xs)[1]
+
+    with pytest.raises(ValueError, match="states must be real numbers, got complex128"):
+        gl.training.coordinate_check(
+            lambda w, xs: jnp.sum(jnp.abs(turned(w, xs)[-1])), turned, jnp.asarray(W), sample,
+            optax.sgd(RATE), updates=1, key=jax.random.key(0),
+        )  # fmt: skip

@@ -2,10 +2,11 @@
 
 A run trains a network of the cell on the task, one batch of fresh sequences per update, and ends
 where the task is solved. Every `evaluate_every` updates it is evaluated on `evaluation` fresh
-sequences (or on all that the task holds out), and traced (`programs`). Its row (`rows`) says
-whether and when it solved the task, and how gradients decayed before and after; `cost` says what
-that takes. The remedies are axes that are off at their default, see `gradlab.remedies`. The axes
-and the columns are declared in `gradlab.frames.training`.
+sequences (or on all that the task holds out), and traced (`programs`), and what its axis `record`
+names is recorded (`recorders`). Its row (`rows`) says whether and when it solved the task, and how
+gradients decayed before and after; `cost` says what that takes. The remedies are axes that are off
+at their default, see `gradlab.remedies`. The axes and the columns are declared in
+`gradlab.frames.training`.
 """
 
 from __future__ import annotations
@@ -47,8 +48,14 @@ def check(plan: Plan) -> None:
     every = plan.programs().values()
     kinds = itertools.chain.from_iterable(_kinds(plan, grids) for grids in every)
     # The rows of what is not built here will say why they failed.
+    records = set()
     for run in itertools.islice(kinds, MOST_BUILDS):
         programs.build(run, programs.task_of(run), programs.scalars_of(run))
+        # This takes longer, and the same recorders refuse the same cells.
+        key = (run.task, run.cell, run.record, *programs.strengths(run))
+        if run.record and key not in records:
+            records.add(key)
+            cost.check_record(run)
 
 
 def _kinds(plan: Plan, grids: list[Axes]) -> Iterator[AnyRun]:

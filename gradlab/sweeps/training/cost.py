@@ -16,11 +16,15 @@ from gradlab.sweeps.options import options_of
 from gradlab.sweeps.training.programs import (
     build,
     compile_programs,
+    compile_record,
     kind_of,
     scalars_of,
     strengths,
     task_of,
 )
+
+# Bytes on the disk of an entry that was recorded, in its chunk and in the frame, measured.
+RECORD_BYTES = 14.0
 
 
 def calls(run: Run, count: int) -> list[Call]:
@@ -32,11 +36,32 @@ def calls(run: Run, count: int) -> list[Call]:
     states = jax.eval_shape(programs.start, seeds, scalars)
     times = run.updates // run.evaluate_every
     rest = bytes_of(states) - bytes_of(states.params)
-    return [
+    all_calls = [
         Call(programs.start, (seeds, scalars)),
         Call(programs.evaluate, (seeds, states.params, scalars), rest, times + 1),
         Call(programs.advance, (goes_on, states, scalars), 0, times),
     ]
+    if run.record:
+        record = compile_record(kind_of(run), run.record)
+        all_calls.append(Call(record, (seeds, states.params, scalars), rest, times + 1))
+    return all_calls
+
+
+def record_call(run: Run) -> Call:
+    """What evaluates the recorders of a run that has some."""
+    with pin_settings():
+        return calls(run, 1)[-1]
+
+
+def check_record(run: Run) -> None:
+    """Evaluate the recorders of a run without numbers.
+
+    Raises:
+        ValueError: where one of them is not for a network like this one.
+    """
+    call = record_call(run)
+    with pin_settings():
+        jax.eval_shape(call.function, *call.args)
 
 
 def flops(run: Run) -> float:
@@ -46,7 +71,8 @@ def flops(run: Run) -> float:
     sequence, F once more for the gradient of the parameters; an evaluation T F for each of its own,
     and T (F + B) for each that is traced. The readout is left out where it reads one step of T.
     A remedy's share is near to what its traced program takes: within a factor of 1.3 for gradlab's
-    own. What a remedy of the user's own adds is not known.
+    own. What a remedy of the user's own adds is not known, and of a record the matrix products are
+    counted, not the factorizations.
 
     >>> from gradlab.sweeps import parse
     >>> from gradlab.grid import Plan
@@ -75,13 +101,15 @@ def flops(run: Run) -> float:
     updates = run.updates * (update + (floss if "flossing" in remedies else 0))
     times = 1 + run.updates // run.evaluate_every
     evaluation = run.evaluation * forward + run.batch * (forward + backward)
-    return updates + run.preflossing * floss + times * task.length * evaluation
+    record = cost.arithmetic([record_call(run)]) if run.record else 0
+    return updates + run.preflossing * floss + times * task.length * evaluation + record
 
 
 def work(run: Run) -> tuple[Any, float]:
     """What the arithmetic of a run is about proportional to, and the runs that this is true of."""
     steps = float(run.updates) * run.batch * (run.length or 1)
-    return (run.task, run.cell, tuple(strengths(run))), steps * run.hidden * run.hidden
+    names = run.task, run.cell, run.record, *strengths(run)
+    return names, steps * run.hidden * run.hidden
 
 
 def min_bytes(run: Run) -> int:
@@ -108,13 +136,24 @@ def _most(run: Run, number: int) -> int:
     return 1 if jax.default_backend() == "cpu" else number
 
 
+def bytes_on_disk(run: Run, count: int) -> int:
+    """Bytes that so many runs like this one leave on the disk."""
+    size = disk_bytes(run.length, count)
+    if not run.record:
+        return size
+    call = record_call(run)
+    with pin_settings():
+        values = jax.tree.leaves(jax.eval_shape(call.function, *call.args))
+    return size + int(RECORD_BYTES * count * call.times * sum(leaf.size for leaf in values))
+
+
 COST = Cost(
     flops=flops,
     work=work,
     needed=min_bytes,
     peak=peak,
-    written=lambda run, count: disk_bytes(run.length, count),
+    written=bytes_on_disk,
     most=_most,
     per_chunk=lambda run, size: size,
-    compiled=kind_of,
+    compiled=lambda run: (kind_of(run), run.record),
 )

@@ -1,4 +1,4 @@
-"""The compiled programs of a training: its start, some updates, and an evaluation."""
+"""The compiled programs of a training: its start, some updates, an evaluation and a record."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gradlab import cells, initializers, remedies, tasks, tracing, training
 from gradlab.grid import Run
 from gradlab.sweeps.gradients.curves import key_for
 from gradlab.sweeps.options import length_option, options_of, to_plain
+from gradlab.sweeps.training import recorders
 
 # The learning rate of what comes before the training, where its own optimizer is not asked.
 FLOSSING_RATE = 1e-3
@@ -42,7 +43,7 @@ def scalars_of(run: Run) -> dict[str, float]:
 def kind_of(run: Run) -> Run:
     """The run with placeholders for its program's arguments: equal for runs that share it."""
     zeros = {name: 0.0 for name in ARGUMENTS if getattr(run, name) is not None}
-    return run._replace(**zeros, **dict.fromkeys(strengths(run), 0.5), seed=0)
+    return run._replace(**zeros, **dict.fromkeys(strengths(run), 0.5), record=None, seed=0)
 
 
 def task_of(run: Run) -> tasks.Task:
@@ -72,7 +73,8 @@ def build(
         draws["activation"] = run.activation
     draws |= to_plain(options_of(run, "cell").items())
     cell = cells.make(run.cell, inputs=task.inputs, hidden=run.hidden, **draws)
-    axes = {name: value for name, value in run._asdict().items() if name not in ("seed", "code")}
+    others = ("seed", "code", "record")
+    axes = {name: value for name, value in run._asdict().items() if name not in others}
     pairs = [(name, remedies.make(name, scalars[name], **axes)) for name in strengths(run)]
     for _, remedy in pairs:
         cell = remedy.cell(cell) if remedy.cell else cell
@@ -90,18 +92,18 @@ class Programs(NamedTuple):
     evaluate: Any
 
 
+def _each(function: Any) -> Any:
+    """The compiled function over replicas."""
+    # On a CPU, replicas run as fast one after another, and those that have ended cost nothing.
+    if jax.default_backend() != "cpu":
+        return jax.jit(jax.vmap(function))
+    return jax.jit(lambda *args: jax.lax.map(lambda row: function(*row), args))
+
+
 @functools.cache
 def compile_programs(run: Run) -> Programs:
     """Jit the programs of the runs of a kind; see `kind_of`."""
     task = task_of(run)
-    # On a CPU, replicas run as fast one after another, and those that have ended cost nothing.
-    side_by_side = jax.default_backend() != "cpu"
-
-    def each(function: Any) -> Any:
-        if side_by_side:
-            return jax.jit(jax.vmap(function))
-        return jax.jit(lambda *args: jax.lax.map(lambda row: function(*row), args))
-
     build_run = functools.partial(build, run, task)
 
     def start(seed: jax.Array, scalars: dict[str, jax.Array]) -> training.State:
@@ -138,14 +140,42 @@ def compile_programs(run: Run) -> Programs:
     ) -> tuple[jax.Array, ...]:
         _, net, _, _ = build_run(scalars)
         loss = tasks.batch_loss(net, task)
-        key = key_for(seed, f"evaluation {run.task}")
+        key = _evaluation_key(run, seed)
         if task.held_out is not None:
             fresh = task.held_out(jnp.float32)
         else:
             fresh = tasks.batch_sampler(task, run.evaluation, jnp.float32)(key, 0)
         value, aux = loss(params, fresh)
-        batch = tasks.batch_sampler(task, run.batch, jnp.float32)(key, 1)
+        batch = _traced_batch(run, task, key)
         out = tracing.trace(loss, argnums=(), has_aux=True)(params, batch)
         return value, aux["error"], out.scans[0].log_norm
 
-    return Programs(each(start), each(advance), each(evaluate))
+    return Programs(_each(start), _each(advance), _each(evaluate))
+
+
+@functools.cache
+def compile_record(run: Run, names: str) -> Any:
+    """Jit what runs of a kind record: (seeds, params, scalars) -> a pytree for each name.
+
+    It is a program of its own, so that it changes no bit of what the others compute.
+    """
+    task = task_of(run)
+
+    def record(seed: jax.Array, params: Any, scalars: dict[str, jax.Array]) -> dict[str, Any]:
+        cell, net, _, _ = build(run, task, scalars)
+        whole = tasks.network(cell, task.outputs, task.every_step)
+        loss, whole_loss = (tasks.batch_loss(each, task) for each in (net, whole))
+        batch = _traced_batch(run, task, _evaluation_key(run, seed))
+        functions = recorders.build(names, recorders.Subject(cell, loss, whole_loss, batch))
+        return {name: function(params) for name, function in functions.items()}
+
+    return _each(record)
+
+
+def _evaluation_key(run: Run, seed: jax.Array) -> jax.Array:
+    return key_for(seed, f"evaluation {run.task}")
+
+
+def _traced_batch(run: Run, task: tasks.Task, key: jax.Array) -> Any:
+    """The batch that an evaluation traces, the same one every time."""
+    return tasks.batch_sampler(task, run.batch, jnp.float32)(key, 1)

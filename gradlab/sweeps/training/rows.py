@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,7 +14,13 @@ from gradlab import decay, frames, tasks
 from gradlab._memory import device_name
 from gradlab.grid import Run, Tell
 from gradlab.sweeps.gradients.curves import PRECISION, pin_settings
-from gradlab.sweeps.training.programs import compile_programs, kind_of, scalars_of, task_of
+from gradlab.sweeps.training.programs import (
+    compile_programs,
+    compile_record,
+    kind_of,
+    scalars_of,
+    task_of,
+)
 
 
 class Point(NamedTuple):
@@ -22,6 +30,7 @@ class Point(NamedTuple):
     loss: float
     error: float
     log_norm: np.ndarray
+    record: dict[str, Any]
 
 
 def label(run: Run) -> str:
@@ -56,13 +65,19 @@ def train(batch: Sequence[Run], tell: Tell) -> list[dict[str, Any]]:
         for update in range(0, first.updates + 1, first.evaluate_every):
             evaluation = programs.evaluate(seeds, states.params, scalars)
             losses, errors, curves = (np.asarray(x, np.float64) for x in evaluation)
+            record = {}
+            if first.record:
+                record = compile_record(kind_of(first), first.record)(seeds, states.params, scalars)
+                record = jax.tree.map(np.asarray, record)
             bad = np.asarray(states.first_nonfinite_step)
             for i in np.flatnonzero(~is_done):
                 # Training stops before a nonfinite update. If that was the first one since the last
                 # evaluation, the parameters are the same: add no second point.
                 updates = bad[i] - 1 if bad[i] else update
                 if not points[i] or updates > points[i][-1].updates:
-                    points[i].append(Point(int(updates), losses[i], errors[i], curves[i]))
+                    values = jax.tree.map(lambda leaf, i=i: leaf[i], record)
+                    point = Point(int(updates), losses[i], errors[i], curves[i], values)
+                    points[i].append(point)
                 is_done[i] = errors[i] <= task.solved or bad[i] > 0
             if is_done.all() or update + first.evaluate_every > first.updates:
                 break
@@ -78,7 +93,7 @@ def _row(task: tasks.Task, points: list[Point], bad: int) -> dict[str, Any]:
     lags = frames.lags(task.length)
     rates = decay.rate(np.stack([points[0].log_norm, last.log_norm]))[0]
     updates = np.array([point.updates for point in points])
-    return {
+    return _records(points, updates) | {
         "precision": PRECISION,
         "status": "nonfinite" if bad else "solved" if solved else "unsolved",
         "solved_step": last.updates if solved and not bad else None,
@@ -107,6 +122,15 @@ def _row(task: tasks.Task, points: list[Point], bad: int) -> dict[str, Any]:
             ),
         },
     }
+
+
+def _records(points: list[Point], updates: np.ndarray) -> dict[str, Any]:
+    """The rows of what was recorded; nothing where nothing was to be."""
+    if not points[0].record:
+        return {}
+    values = jax.tree.map(lambda *leaves: np.stack(leaves), *[point.record for point in points])
+    rows = frames.records(types.SimpleNamespace(record_steps=updates, records=values))
+    return {"records": {name: rows[name].tolist() for name in rows}}
 
 
 def _finite(log_norm: np.ndarray) -> np.ndarray:
