@@ -267,7 +267,7 @@ def bits(count: int, seed: int, place: Path) -> list[Row]:
 
 
 def disks(count: int, seed: int, place: Path) -> list[Row]:
-    """Let every write, fsync and rename of a sweep fail in turn; it must go on afterwards."""
+    """Let every write, fsync and rename of a sweep fail, and the power go; it goes on after."""
     from gradlab import figures
 
     figures.draw, plain = fuzzed.draw_a_dot, figures.draw
@@ -279,6 +279,8 @@ def disks(count: int, seed: int, place: Path) -> list[Row]:
         )
         tally["refused"] = counts["cases"] - counts["unclear"]
         rows.append(_row(f"each {kind} fails", counts["cases"], tally))
+    counts = fuzzed.lose_power(Path(tempfile.mkdtemp(dir=place)))
+    rows.append(_row("power lost at each fsync", counts["cases"], collections.Counter(counts)))
     figures.draw = plain
     return rows
 

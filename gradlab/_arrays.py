@@ -41,7 +41,7 @@ def write(path: str | Path, about: Mapping[str, Any], arrays: Mapping[str, np.nd
     metadata = {"about": text, "sum": _sum(text, plain)}
     content = safetensors.numpy.save(plain, metadata)
     path = _files.expand(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _files.make_folder(path.parent)
     _files.write(path, lambda file: file.write(content))
 
 

@@ -31,14 +31,26 @@ def write(path: str | Path, fill: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        # fsync the directory, or a crash may lose the rename.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, so that they outlast a loss of power."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        _sync(each.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Bring the names of a folder to the disk: without it a crash may lose a new one."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
@@ -170,7 +182,7 @@ class Folder:
         """Give the file the content that `fill` writes, whole or not at all."""
         if self.local is not None:
             path = self.local / name
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write(path, fill)
             return
         with tempfile.NamedTemporaryFile() as file:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from gradlab._files import Folder
+from gradlab._files import Folder, make_folder
 
 # Seconds between two signs of life of a sweep that holds a remote folder.
 BEAT = 5.0
@@ -33,7 +33,7 @@ def hold(folder: Folder) -> Iterator[None]:
 def _hold_local(folder: Folder, path: Path) -> Iterator[None]:
     lock = filelock.FileLock(path / ".lock")
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         # `is_held` takes the lock for a moment.
         lock.acquire(timeout=0.5, poll_interval=0.05)
     except filelock.Timeout:

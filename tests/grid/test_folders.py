@@ -40,6 +40,12 @@ def test_a_full_disk_loses_nothing(tmp_path, kind, step):
     assert found.pop("cases") >= 2 and set(found.values()) == {0}, found
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks the system for a path")
+def test_what_was_synced_is_enough_to_go_on(tmp_path):
+    found = fuzzed.lose_power(tmp_path, step=4)
+    assert found.pop("cases") >= 4 and set(found.values()) == {0}, found
+
+
 def test_a_finished_folder_that_cannot_be_written_is_complete(copy, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")

@@ -387,3 +387,93 @@ def fail_everywhere(kind: str, place: Path, step: int = 1) -> dict[str, int]:
         found["different"] += wanted != [(folder / name).read_bytes() for name in FRAMES]
         found["left"] += len([*folder.rglob("*.tmp")])
     return found
+
+
+class PowerLoss(BaseException):
+    """The end of a process whose machine has no power any more."""
+
+
+class Disk:
+    """What is left of a folder when the power goes: what was synced, and no more.
+
+    A file has the content that it had when it was synced last, or none; a folder the names that it
+    had when it was synced last.
+    """
+
+    def __init__(self, root: Path, last: int) -> None:
+        self.root, self.left = root, last
+        self.files: dict[int, bytes] = {}
+        self.folders: dict[int, dict[str, int]] = {}
+        self.open: list[int] = []  # a number of a file that is open is not given to another
+
+    def number(self, path: Path) -> int:
+        self.open.append(os.open(path, os.O_RDONLY))
+        return os.fstat(self.open[-1]).st_ino
+
+    def sync(self, descriptor: int) -> None:
+        """In place of os.fsync; the last one still succeeds."""
+        if not self.left:
+            raise PowerLoss
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if not path.is_relative_to(self.root):
+            return
+        self.left -= 1
+        if path.is_dir():
+            entries = {entry: self.number(entry) for entry in path.iterdir()}
+            self.folders[self.number(path)] = {each.name: n for each, n in entries.items()}
+            for entry, number in entries.items():
+                if entry.is_dir():
+                    self.folders.setdefault(number, {})
+        else:
+            self.files[self.number(path)] = path.read_bytes()
+        if not self.left:
+            raise PowerLoss
+
+    def restore(self, place: Path) -> None:
+        """Write down what is left."""
+        self._restore(self.number(self.root), place)
+        for descriptor in self.open:
+            os.close(descriptor)
+
+    def _restore(self, number: int, place: Path) -> None:
+        place.mkdir()
+        for name, child in self.folders.get(number, {}).items():
+            if child in self.files:
+                (place / name).write_bytes(self.files[child])
+            elif child in self.folders:
+                self._restore(child, place / name)
+            else:
+                (place / name).touch()
+
+
+def lose_power(place: Path, step: int = 1) -> dict[str, int]:
+    """Take the power away after each fsync of a sweep in turn, then end it on what is left.
+
+    Counts frames that differ, and chunks that were finished and are lost: but for one, in which the
+    power went.
+    """
+    import gradlab as gl
+
+    gl.sweep(SWEPT, place / "whole")
+    wanted = [(place / "whole" / name).read_bytes() for name in FRAMES]
+    found = {"cases": 0, "different": 0, "lost": 0}
+    plain = os.fsync
+    for number in range(1, 10_000, step):
+        live, after = place / f"live-{number}", place / f"after-{number}"
+        live.mkdir()
+        disk = Disk(live, number)
+        os.fsync = disk.sync
+        try:
+            gl.sweep(SWEPT, live)
+            break
+        except PowerLoss:
+            pass
+        finally:
+            os.fsync = plain
+        disk.restore(after)
+        chunks = [{path.name for path in each.glob("chunks/*.parquet")} for each in (live, after)]
+        found["lost"] += max(0, len(chunks[0] - chunks[1]) - 1)
+        gl.sweep(SWEPT, after)
+        found["cases"] += 1
+        found["different"] += wanted != [(after / name).read_bytes() for name in FRAMES]
+    return found
