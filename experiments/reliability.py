@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HELPERS = ROOT / "tests" / "helpers"
 sys.path.insert(0, str(HELPERS))
 
+import faulty  # noqa: E402
 import fuzzed  # noqa: E402  (beside the tests, which draw a few of the same cases)
 
 OUT = ROOT / "results" / "bench"
@@ -37,6 +38,8 @@ CASES = {"specs": 10_000, "files": 5000, "bits": 2000, "disks": 1, "kills": 1000
 COLUMNS = ["what", "cases", "refused", "rows lost", "rows different", "tracebacks", "other"]
 COLUMNS += ["seconds", "seed"]
 Row = dict[str, Any]
+# Sweeps on a store that fails.
+STORES = 50
 # Specs that one process is asked about: what it has compiled is its memory too.
 TOGETHER = 40
 
@@ -281,6 +284,12 @@ def disks(count: int, seed: int, place: Path) -> list[Row]:
         rows.append(_row(f"each {kind} fails", counts["cases"], tally))
     counts = fuzzed.lose_power(Path(tempfile.mkdtemp(dir=place)))
     rows.append(_row("power lost at each fsync", counts["cases"], collections.Counter(counts)))
+    faults = sum(
+        (faulty.sweep_in_spite(seed + i, place / f"faulty-{i}") for i in range(STORES)),
+        collections.Counter(),
+    )
+    faults["other"] = faults["unclear"] + faults["left"]
+    rows.append(_row("stores that fail and lag", faults["cases"], faults))
     figures.draw = plain
     return rows
 

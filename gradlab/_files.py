@@ -65,6 +65,10 @@ def expand(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{path}: there is no such user whose home ~ could be") from None
 
 
+class ReadError(OSError):
+    """What is behind an address gave no answer: its files may be as they were."""
+
+
 class Folder:
     """A folder of files, on this machine or behind an fsspec address such as s3://bucket/sweep.
 
@@ -133,7 +137,7 @@ class Folder:
             except (FileNotFoundError, NotADirectoryError):
                 return []
         place = self._path(below) if below else self._root
-        with self._errors():
+        with self._errors(ReadError):
             self._fs.invalidate_cache()
             if not self._fs.isdir(place):
                 return []
@@ -145,20 +149,24 @@ class Folder:
         return sorted(pair for pair in pairs if pair[0] and (pair[1] or pair[0] != own))
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Make an `OSError` of whatever a library behind an address raises."""
+    def _errors(self, kind: type[OSError] = OSError) -> Iterator[None]:
+        """Make an error of the kind of whatever a library behind an address raises."""
         try:
             yield
-        except (OSError, ValueError, ImportError):
+        except (FileNotFoundError, ReadError, ValueError, ImportError):
             raise
+        except OSError as error:
+            if kind is OSError:
+                raise
+            raise kind(f"cannot read {self.address}: {error.strerror or error}") from error
         except Exception as error:
-            raise OSError(f"{self.address}: {type(error).__name__}: {error}") from error
+            raise kind(f"{self.address}: {type(error).__name__}: {error}") from error
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of that name."""
         if self.local is not None:
             return (self.local / name).is_file()
-        with self._errors():
+        with self._errors(ReadError):
             self._fs.invalidate_cache()
             return self._fs.isfile(self._path(name))
 
@@ -170,12 +178,14 @@ class Folder:
         """
         if self.local is not None:
             return (self.local / name).open("rb")
-        with self._errors():
+        with self._errors(ReadError):
             return self._fs.open(self._path(name), "rb")
 
     def read(self, name: str) -> bytes:
         """The file's content."""
-        with self._errors(), self.open(name) as file:
+        if self.local is not None:
+            return (self.local / name).read_bytes()
+        with self._errors(ReadError), self.open(name) as file:
             return file.read()
 
     def write(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
@@ -202,8 +212,12 @@ class Folder:
         if self.local is not None:
             (self.local / name).unlink(missing_ok=True)
             return
-        with contextlib.suppress(FileNotFoundError), self._errors():
-            self._fs.rm_file(self._path(name))
+        try:
+            with contextlib.suppress(FileNotFoundError), self._errors():
+                self._fs.rm_file(self._path(name))
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"cannot remove {self.address}/{name}: {reason}") from error
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

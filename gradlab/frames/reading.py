@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from gradlab import _manifest, _names, _sums
-from gradlab._files import Folder
+from gradlab._files import Folder, ReadError
 from gradlab._manifest import FORMAT as FORMAT
 from gradlab.frames import schema
 from gradlab.frames.kinds import schema_of
@@ -353,6 +353,8 @@ def _damage_in(folder: Folder, name: str) -> Iterator[None]:
     """Name the file in the error where it cannot be read."""
     try:
         yield
+    except ReadError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _manifest.damage_error(folder, name, error) from None
 

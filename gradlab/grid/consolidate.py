@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gradlab import _sums, frames
-from gradlab._files import Folder
+from gradlab._files import Folder, ReadError
 from gradlab.frames import Schema
 
 # Bytes of rows that may wait for earlier ones; more are put aside.
@@ -273,6 +273,8 @@ def _readable(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
         yield pq.ParquetFile(pa.BufferReader(content))
     except FileNotFoundError:
         raise ValueError(f"{folder}/{name} is missing") from None
+    except ReadError:
+        raise
     except (pa.ArrowException, OSError, _sums.DamageError) as error:
         raise ValueError(f"{folder}/{name} is damaged: {str(error).splitlines()[0]}") from None
 

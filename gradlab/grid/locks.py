@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -22,15 +22,19 @@ class Unwritable(ValueError):
     """A folder that cannot be held, as nothing can be written into it."""
 
 
-@contextlib.contextmanager
-def hold(folder: Folder) -> Iterator[None]:
-    """Hold the folder alone."""
-    with _hold_local(folder, folder.local) if folder.local else _hold_remote(folder):
-        yield
+# Raises ValueError where another sweep has taken the folder meanwhile.
+Check = Callable[[], None]
 
 
 @contextlib.contextmanager
-def _hold_local(folder: Folder, path: Path) -> Iterator[None]:
+def hold(folder: Folder) -> Iterator[Check]:
+    """Hold the folder alone; what it gives is to be called before each write."""
+    with _hold_local(folder, folder.local) if folder.local else _hold_remote(folder) as check:
+        yield check
+
+
+@contextlib.contextmanager
+def _hold_local(folder: Folder, path: Path) -> Iterator[Check]:
     lock = filelock.FileLock(path / ".lock")
     try:
         make_folder(path)
@@ -41,13 +45,13 @@ def _hold_local(folder: Folder, path: Path) -> Iterator[None]:
     except OSError as error:
         raise Unwritable(f"cannot write to {folder}: {error.strerror or error}") from None
     try:
-        yield
+        yield lambda: None  # the system keeps the lock while its process stands still
     finally:
         lock.release()
 
 
 @contextlib.contextmanager
-def _hold_remote(folder: Folder) -> Iterator[None]:
+def _hold_remote(folder: Folder) -> Iterator[Check]:
     """Hold a folder that has no locks by a file that changes as long as its holder lives."""
     holder, lock = uuid.uuid4().hex, ".lock"
 
@@ -78,13 +82,24 @@ def _hold_remote(folder: Folder) -> Iterator[None]:
         while not stop.wait(BEAT):
             # A backend that is away for a moment, with whatever error of its own, may come back.
             with contextlib.suppress(Exception):
-                renew(count)
+                if is_mine():
+                    renew(count)
             count += 1
+
+    def check() -> None:
+        if is_mine():
+            return
+        time.sleep(BEAT / 2)  # some stores show for a moment what was there before
+        if not is_mine():
+            raise ValueError(
+                f"another sweep took {folder} while this one stood still; what was finished is "
+                "kept, and the same command goes on once the other has ended"
+            )
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
-        yield
+        yield check
     finally:
         stop.set()
         thread.join()

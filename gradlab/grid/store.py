@@ -26,7 +26,7 @@ from gradlab import _manifest, _names, _sums
 from gradlab._files import Folder
 from gradlab.frames import FORMAT, KINDS, Schema, describe
 from gradlab.grid import consolidate
-from gradlab.grid.locks import Unwritable, hold
+from gradlab.grid.locks import Check, Unwritable, hold
 from gradlab.grid.manifest import content_of
 from gradlab.grid.measurement import code_in
 from gradlab.grid.plan import Plan
@@ -114,8 +114,9 @@ def read_facts(file: pq.ParquetFile, folder: Any = "this folder") -> dict[str, A
 class Store:
     """One folder of results, held by one sweep at a time (`with open_store(...) as store`)."""
 
-    def __init__(self, folder: Folder, plan: Plan) -> None:
+    def __init__(self, folder: Folder, plan: Plan, check_hold: Check = lambda: None) -> None:
         self.folder = folder
+        self._check_hold = check_hold
         self.measurement = plan.measurement
         self.schema = plan.measurement.schema
         self._code = self.measurement.code(plan.values())
@@ -163,6 +164,7 @@ class Store:
 
     def consolidate(self) -> dict[str, collections.Counter[str]]:
         """Write the frames and the summary from the chunks; see `consolidate`."""
+        self._check_hold()
         self.schema, counts = consolidate.consolidate(self.folder, self.chunks, self.schema)
         self.blocks = {}
         for name in self.outputs:
@@ -218,6 +220,7 @@ class Store:
 
     def _write(self, name: str, content: bytes) -> None:
         with writing(self.folder):
+            self._check_hold()
             self.folder.put(name, content)
 
 
@@ -260,7 +263,7 @@ def open_store(address: str | Path, plan: Plan) -> Iterator[Store]:
     manifest = _manifest.find(folder)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(hold(folder))
+            check_hold = stack.enter_context(hold(folder))
         except Unwritable:
             # On a read-only disk, all the runs of the plan may be there already.
             store = Store(folder, plan)
@@ -269,7 +272,7 @@ def open_store(address: str | Path, plan: Plan) -> Iterator[Store]:
             _refuse_others(store, manifest, plan)
             yield store
             return
-        store = Store(folder, plan)
+        store = Store(folder, plan, check_hold)
         _refuse_others(store, manifest, plan)
         for name in store.damaged:
             folder.remove(name)

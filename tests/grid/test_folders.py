@@ -7,6 +7,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import faulty
 import filelock
 import fuzzed
 import pytest
@@ -44,6 +45,12 @@ def test_a_full_disk_loses_nothing(tmp_path, kind, step):
 def test_what_was_synced_is_enough_to_go_on(tmp_path):
     found = fuzzed.lose_power(tmp_path, step=4)
     assert found.pop("cases") >= 4 and set(found.values()) == {0}, found
+
+
+def test_a_store_that_fails_and_lags_has_the_same_frames_in_the_end(tmp_path):
+    found = faulty.sweep_in_spite(1, tmp_path / "whole")
+    assert found.pop("refused") >= 2 and found.pop("cases") == 1
+    assert set(found.values()) == {0}, found
 
 
 def test_a_finished_folder_that_cannot_be_written_is_complete(copy, monkeypatch):

@@ -644,6 +644,32 @@ def test_a_second_sweep_of_an_address_is_refused_and_a_dead_one_is_not(remote, m
     assert threading.active_count() < 20
 
 
+def test_a_sweep_that_stood_still_does_not_write_over_another(remote, monkeypatch, whole):
+    monkeypatch.setattr(locks, "BEAT", 0.05)
+    main, still, plain = threading.main_thread(), set(), _files.Folder.put
+
+    def put(folder, name, content):
+        if name != ".lock" or threading.current_thread() not in still:
+            plain(folder, name, content)
+
+    monkeypatch.setattr(_files.Folder, "put", put)
+
+    def stand_still(runs, *rest):
+        # The first sweep's sign of life stops, as all of it would; the second runs here meanwhile.
+        still.update(set(threading.enumerate()) - {main})
+        measure_by(monkeypatch, rows)
+        assert sweeps.sweep(SPEC, remote).computed == RUNS
+        return rows(runs, *rest)
+
+    measure_by(monkeypatch, stand_still)
+    with pytest.raises(ValueError, match="another sweep took memory://sweeps/out while this one"):
+        sweeps.sweep(SPEC, remote)
+    folder = _files.Folder(remote)
+    assert sweeps.sweep(SPEC, remote).computed == 0
+    frames = [folder.read(name) for name in ("runs.parquet", "steps.parquet", "summary.csv")]
+    assert frames == frames_of(whole)
+
+
 def test_of_two_sweeps_that_begin_together_one_holds_an_address(remote, monkeypatch):
     monkeypatch.setattr(locks, "BEAT", 0.4)
     held, refused, gate = [], [], threading.Barrier(2)
