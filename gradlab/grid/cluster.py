@@ -13,6 +13,7 @@ import itertools
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from typing import Any
@@ -24,6 +25,9 @@ from gradlab.grid.work import Chunk, Part, compute, failed_part, try_fit
 
 # Seconds to wait for a scheduler that does not answer, and between two looks at one that did.
 PATIENCE, LOOK = 10, 1.0
+# Seconds without a sign of life after which a worker is named; dask's own limit, the scheduler's
+# worker-ttl, is 5 minutes unless it is set otherwise.
+SILENCE = 60.0
 _DIED = "KilledWorker: each worker that measured it died, as they do where memory runs out"
 _DEPENDS_ON = ("gradlab", "jax", "jaxlib", "numpy")
 
@@ -93,13 +97,19 @@ def _deaf() -> Any:
 
 
 class _Workers:
-    """Counts a client's workers, and says where some went, or there have been none for a while."""
+    """Counts a client's workers, and says which are gone or silent, or that there are none."""
 
     def __init__(self, client: Any) -> None:
         self.client, self.idle, self.warned = client, 0.0, False
         self.addresses: set[str] = set()
+        # By address, the scheduler's time of the last sign of life and ours when we first saw it.
+        self.signs: dict[str, tuple[float, float]] = {}
+        self.silent: set[str] = set()
+        self.looked = time.monotonic()
 
     def count(self) -> int:
+        if time.monotonic() - self.looked > SILENCE / 6:
+            self._name_silent()
         addresses = set(self.client.nthreads())
         number = len(addresses)
         for address in sorted(self.addresses - addresses):
@@ -110,6 +120,21 @@ class _Workers:
             self.warned = True
             print("no workers at the scheduler; waiting for some", file=sys.stderr)
         return number
+
+    def _name_silent(self) -> None:
+        self.looked = now = time.monotonic()
+        for address, worker in self.client.scheduler_info()["workers"].items():
+            sign = worker["last_seen"]
+            if self.signs.get(address, (None, now))[0] != sign:
+                self.signs[address] = sign, now
+                self.silent.discard(address)
+            elif now - self.signs[address][1] > SILENCE and address not in self.silent:
+                self.silent.add(address)
+                print(
+                    f"the worker {address} has given no sign of life for {SILENCE:.0f} s; what it "
+                    "measures waits until it goes on, or until the scheduler's worker-ttl is over",
+                    file=sys.stderr,
+                )
 
 
 def fit_remotely(

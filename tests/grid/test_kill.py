@@ -67,6 +67,30 @@ class Mortal:
         return future
 
 
+class Silent:
+    """A client with two workers, of which one gave its last sign of life long ago."""
+
+    beats = 0
+
+    def nthreads(self):
+        return {"tcp://one": 1, "tcp://other": 1}
+
+    def scheduler_info(self):
+        self.beats += 1
+        return {
+            "workers": {"tcp://one": {"last_seen": self.beats}, "tcp://other": {"last_seen": 7}}
+        }
+
+
+def test_a_worker_that_is_silent_is_named_once(monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "SILENCE", 0.0)
+    workers = cluster._Workers(Silent())
+    for _ in range(9):
+        assert workers.count() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("the worker tcp://other has given no sign of life for 0 s")
+
+
 def test_a_run_that_kills_its_workers_fails_alone(monkeypatch):
     monkeypatch.setattr(cluster, "_pack", lambda *call: (call[0], call[1:]))
     monkeypatch.setattr(distributed, "wait", lambda *_, **__: None)
