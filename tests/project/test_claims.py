@@ -437,6 +437,7 @@ CLAIMS = {
     "README.md": MAIN,
     "results/sentiment/README.md": SENTIMENT,
     "results/training/README.md": TRAINING,
+    "results/neuron/README.md": [],
     "results/order/README.md": [],
     "results/translation/README.md": TRANSLATION,
     "results/weather/README.md": WEATHER,
@@ -475,6 +476,11 @@ UNSOURCED = {
     },
     "results/translation/README.md": {
         "BLEU 47.88, chrF 65.60": "of a run whose model is not in the table",
+    },
+    "results/neuron/README.md": {
+        "over 1, 10 and 100 steps": "the default of gl.figures.neuron",
+        "with weight 1": "likewise",
+        "z = 0": "where the slope of tanh is largest",
     },
     "results/order/README.md": {
         "width 32, 1,000 updates": "constants of experiments/word_order.py",
