@@ -88,6 +88,8 @@ def numbers() -> None:
     languages = "en", "pt"
     pairs = translation.numbers(*languages)
     print(pairs.describe(), flush=True)
+    seconds = pd.read_csv(OUT / "numbers.csv")["cpu_seconds"].sum()
+    print(f"{len(NUMBERS)} models; the committed run took {seconds / 60:.0f} minutes of one core")
     reference = dict(zip(pairs.sources, pairs.targets, strict=True))
     drawn = next(s for s in pairs.part("test").sources if len(s) >= LETTERS)
     rows, panels = [], {"at initialization": {}, "after training": {}}

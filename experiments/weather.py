@@ -51,6 +51,8 @@ def main() -> None:
     series = weather.read(args.data) if args.data else weather.seattle()
     out = OUT if args.data is None else ROOT / "build" / "weather"
     print(series.describe())
+    about = "about 3 minutes of one core for a year of hours"
+    print(f"{len(weather.RECIPES)} models, {about}", flush=True)
     # Each value of the part is forecast, the first from what was before it.
     test = series.part("test", before=weather.RECIPES["gru"].length)
     began = time.monotonic()
