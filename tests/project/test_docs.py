@@ -34,6 +34,13 @@ def test_every_public_module_has_a_page_of_the_reference(build):
     assert public | {"gradlab"} <= {*build["MODULES"]}
 
 
+def test_the_build_misses_no_name_that_has_its_entry(build):
+    pages = {*build["MODULES"]}
+    entries = {f"{page}.{name}" for page in pages for name, *_ in build["names"](page)} | pages
+    assert build["missing"](entries) == []
+    assert build["missing"](entries - {"gradlab.decay.rate"}) == ["gradlab.decay.rate"]
+
+
 def test_every_public_name_stands_on_its_page(build):
     for module in build["MODULES"]:
         shown = {name for name, *_ in build["names"](module)}
