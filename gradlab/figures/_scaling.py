@@ -164,7 +164,8 @@ def width(frame: pd.DataFrame | frames.TrainingResults) -> Figure:
             ax.set(xlabel=LABELS["hidden"], ylabel=label)
         for ax, name in zip(axes[:, 0], names, strict=True):
             ax.set_title(name, loc="left")
-        axes[0, 0].legend()
+        handles, _ = axes[0, 0].get_legend_handles_labels()
+        fig.legend(handles=handles, loc="outside right upper")
     return fig
 
 

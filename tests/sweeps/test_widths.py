@@ -135,7 +135,7 @@ def test_every_network_has_its_panels_and_a_failed_run_is_noted(tmp_path, monkey
     fig = gl.figures.width(results)
     assert [ax.get_title(loc="left") for ax in fig.axes[::3]] == cells
     first = fig.axes[0]
-    labels = [text.get_text() for text in first.get_legend().get_texts()]
+    labels = [text.get_text() for text in fig.legends[0].get_texts()]
     assert labels == [f"after {u} updates" for u in (0, 1, 2, 4, 8, 9)]
     assert len({matplotlib.colors.to_hex(line.get_color()) for line in first.lines}) == 6
     assert any("1 of 2 values are NaN" in text.get_text().replace("\n", " ")
