@@ -7,7 +7,7 @@ place=${1:-$(mktemp -d)}
 cp "$here"/lab.py "$here"/*.toml "$place"
 cd "$place"
 
-echo "== three sweeps"
+echo "== a training, and a measurement"
 gradlab sweep training.toml --out training
 gradlab sweep states.toml --out states
 
@@ -16,7 +16,6 @@ gradlab sweep gradients.toml --out gradients --workers 2 &
 until compgen -G "gradients/chunks/*.parquet" >/dev/null; do sleep 0.2; done
 kill -9 $! && wait $! 2>/dev/null || true
 gradlab sweep gradients.toml --out gradients --workers 2
-gradlab status gradients
 
 echo "== one line of the cell edited"
 sed -i 's/^KEEP = 0.9/KEEP = 0.5/' lab.py

@@ -10,21 +10,31 @@ import gradlab as gl
 from gradlab import figures
 from gradlab.figures import _beside
 
-SPEC = {"axes": {"init": ["normal", "orthogonal"], "gain": [0.5, 2.0], "seeds": 2},
-        "fixed": {"cell": "elman", "length": 8, "hidden": 4, "inputs": 2}}  # fmt: skip
+SPEC = {
+    "axes": {"gain": [0.5, 2.0], "seeds": 2},
+    "fixed": {"cell": "elman", "init": "normal", "length": 8, "hidden": 4, "inputs": 2},
+}
+RUNS = 4
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    """A sweep's, with a setting of the user's that no figure overrides."""
     out = tmp_path_factory.mktemp("swept")
-    gl.sweep(SPEC, out)
-    return out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw", lambda *_, **__: [])
+        gl.sweep(SPEC, out)
+    with mpl.rc_context({"axes.facecolor": "lightyellow"}):
+        yield out
 
 
 @pytest.fixture(scope="module")
 def usual(folder, tmp_path_factory):
-    paths = figures.draw(folder, tmp_path_factory.mktemp("usual"), processes=1)
-    return {path.name: path.read_bytes() for path in paths}
+    """What is drawn of few runs, which start no process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_beside.subprocess, "Popen", None)
+        patch.setattr(figures, "cores", lambda: 2)
+        return content(figures.draw(folder, tmp_path_factory.mktemp("usual")))
 
 
 def content(paths):
@@ -44,37 +54,48 @@ def started(monkeypatch):
     return helpers
 
 
-def test_another_process_draws_the_same_bytes(folder, tmp_path, monkeypatch, started):
-    """With a setting of the user's that no figure overrides."""
-    monkeypatch.setitem(mpl.rcParams, "axes.facecolor", "lightyellow")
-    alone = figures.draw(folder, tmp_path / "alone", processes=1)
-    assert not started
+@pytest.fixture
+def saved(monkeypatch):
+    """The names of the figures that this process makes, which it does not write."""
+    names = []
+
+    def save(fig, stem, formats):
+        names.append(f"{stem.name}.png")
+        return [stem.with_suffix(".png")]
+
+    monkeypatch.setattr(figures, "save", save)
+    return names
+
+
+def test_another_process_draws_the_same_bytes(folder, usual, tmp_path, monkeypatch, started):
     plain, here = figures.save, []
 
     def save(fig, stem, formats):
         # This process draws its first figure once the other one has drawn all that are left.
         end = time.monotonic() + 120
-        while len(list((tmp_path / "both").glob("*.png"))) < len(alone) - 1:
+        while len(list(tmp_path.glob("*.png"))) < len(usual) - 1:
             assert time.monotonic() < end, "the other process drew nothing"
             time.sleep(0.05)
         here.append(stem.name)
         return plain(fig, stem, formats)
 
     monkeypatch.setattr(figures, "save", save)
-    both = figures.draw(folder, tmp_path / "both", processes=2)
+    both = figures.draw(folder, tmp_path, processes=2)
     assert len(here) == 1 and [helper.poll() is not None for helper in started] == [True]
-    assert [path.name for path in both] == [path.name for path in alone]
-    assert content(both) == content(alone)
+    assert [path.name for path in both] == [*usual]
+    assert content(both) == usual
 
 
 @pytest.mark.parametrize(
     "program", ["raise SystemExit(1)", "import sys; sys.stdin.readline(); print('no', flush=True)"]
 )
 def test_what_another_process_cannot_draw_is_drawn_here(
-    folder, usual, tmp_path, monkeypatch, program
+    folder, usual, tmp_path, monkeypatch, program, started, saved
 ):
     monkeypatch.setattr(_beside, "PROGRAM", program)
-    assert content(figures.draw(folder, tmp_path, processes=3)) == usual
+    paths = figures.draw(folder, tmp_path, processes=3)
+    assert len(started) == 2 and [path.name for path in paths] == [*usual]
+    assert sorted(saved) == sorted(usual)
 
 
 def test_a_stop_ends_the_other_processes(folder, tmp_path, started):
@@ -87,10 +108,14 @@ def test_a_stop_ends_the_other_processes(folder, tmp_path, started):
     assert len(started) == 2 and all(helper.poll() is not None for helper in started)
 
 
-def test_few_runs_start_no_process_and_many_do(folder, tmp_path, monkeypatch, started, usual):
+def test_few_runs_start_no_process_and_many_do(
+    folder, usual, tmp_path, monkeypatch, started, saved
+):
+    """That few start none, `usual` sees."""
     monkeypatch.setattr(figures, "cores", lambda: 2)
-    assert content(figures.draw(folder, tmp_path / "few")) == usual
-    assert not started
-    monkeypatch.setattr(figures, "PAYS", 8)
-    assert content(figures.draw(folder, tmp_path / "many")) == usual
-    assert len(started) == 1
+    monkeypatch.setattr(_beside, "PROGRAM", "raise SystemExit(1)")
+    for most, processes, count in ((RUNS + 1, None, 0), (RUNS, 1, 0), (RUNS, None, 1)):
+        monkeypatch.setattr(figures, "PAYS", most)
+        started.clear(), saved.clear()
+        figures.draw(folder, tmp_path, processes=processes)
+        assert len(started) == count and sorted(saved) == sorted(usual)

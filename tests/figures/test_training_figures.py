@@ -270,6 +270,7 @@ def test_a_task_without_a_length_is_drawn():
 
 def test_draw_writes_the_same_bytes_again(tmp_path):
     table = runs()
+    table = table[table.length == 5].reset_index(drop=True)
     results = frames.TrainingResults(table, curves(table), steps(table), {})
     first = {p.name: p.read_bytes() for p in figures.draw(results, tmp_path / "a")}
     again = {p.name: p.read_bytes() for p in figures.draw(results, tmp_path / "b")}

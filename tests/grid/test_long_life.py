@@ -15,7 +15,7 @@ import gradlab as gl
 from gradlab import figures
 
 # `make test-long` makes 300 sweeps and 2,000 traces.
-SWEEPS, TRACES = (300, 2000) if "GRADLAB_LONG" in os.environ else (3, 15)
+SWEEPS, TRACES = (300, 2000) if "GRADLAB_LONG" in os.environ else (3, 6)
 GROWTH = 0.01  # of the memory, after warm-up, where there are many
 
 

@@ -35,8 +35,12 @@ RUNS = 24  # lru has no biases
 
 @pytest.fixture(autouse=True)
 def made_up(monkeypatch):
-    """Log-norms that follow from the coordinates, in no time; chunks of four, no figures."""
+    """Log-norms that follow from the coordinates, in no time; chunks of four, no figures.
+
+    Nor is a program compiled for the memory that it would take.
+    """
     monkeypatch.setattr(figures, "draw", lambda *_, **__: [])
+    monkeypatch.setattr(cost, "COST", cost.COST._replace(peak=lambda *_: 0))
     size_of(monkeypatch, 4)
     measure_by(monkeypatch, rows)
 
@@ -507,6 +511,7 @@ def test_an_estimate_asks_few_programs_for_their_memory(monkeypatch):
 
 def test_a_run_above_the_memory_that_is_given_has_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(sizes, "size_of", lambda *_: 1)
+    monkeypatch.setattr(cost, "COST", cost.COST._replace(peak=cost.peak))
     spec, ours = SPEC | {"cell": "min_gru"}, tmp_path / "out"
     longest = list(Plan(sweeps.parse(spec)))[-1]
     need = cost.peak(longest, 1)

@@ -14,9 +14,8 @@ from gradlab.grid import cluster, sizes
 from gradlab.sweeps.gradients import cost
 
 SPEC = {
-    "axes": {"gain": [0.5, 1.0, 2.5], "seeds": 8},
-    "zip": [{"cell": ["elman", "gru"], "length": [30, 200]}],
-    "fixed": {"init": "normal", "hidden": 8, "inputs": 3},
+    "axes": {"gain": [0.5, 1.0, 2.5], "length": [30, 200], "seeds": 8},
+    "fixed": {"cell": "elman", "init": "normal", "hidden": 8, "inputs": 3},
 }
 
 

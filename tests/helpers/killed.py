@@ -20,9 +20,9 @@ from gradlab.grid.store import decode
 from gradlab.sweeps.gradients import cost
 
 SPEC = {
-    "axes": {"gain": [0.5, 1.0, 2.5], "seeds": 16},
-    "zip": [{"cell": ["elman", "gru"], "init": ["normal", "orthogonal"], "length": [30, 200]}],
-    "fixed": {"hidden": 8, "inputs": 3},
+    "axes": {"gain": [0.5, 1.0, 2.5], "seeds": 8},
+    "zip": [{"init": ["normal", "orthogonal"], "length": [30, 200]}],
+    "fixed": {"cell": "elman", "hidden": 8, "inputs": 3},
 }
 CHUNK = 4
 ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -65,7 +65,8 @@ def main(place: Path, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     start = time.monotonic()
     assert os.waitpid(child(place / "alone", place / "alone.log"), 0)[1] == 0
-    usual = time.monotonic() - start
+    # Without what took to compile, which the others read back.
+    usual = 0.7 * (time.monotonic() - start)
     killed, repeats_allowed, log = 0, [], place / "killed.log"
     while True:
         before = len(begun(log))

@@ -1,10 +1,12 @@
 """Every code block of the README runs, and the README stays short.
 
-Python blocks run each in a fresh interpreter. Commands run in order in one folder, except that
+Python blocks run each in a fresh interpreter. Commands run in order in one folder, those of
+`gradlab` in this process, as imports take seconds (tests/cli starts one of their own), except that
 `make` is only asked what it would run, and a sweep other than the quick one is checked against
 the command line's own help. Commands that fetch from the network are not run.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -15,6 +17,7 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
+import command
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -44,12 +47,18 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout
 
 
+def gradlab(*arguments: str, cwd: Path) -> str:
+    with contextlib.chdir(cwd):
+        done = command.gradlab(*arguments)
+    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
 def run_gradlab(arguments: list[str], cwd: Path) -> None:
-    gradlab = (sys.executable, "-m", "gradlab.cli")
     if not arguments or any(word in a for a in arguments for word in LIGHT):
-        run(*gradlab, *(arguments or ["--help"]), cwd=cwd)
+        gradlab(*(arguments or ["--help"]), cwd=cwd)
         return
-    known = run(*gradlab, arguments[0], "--help", cwd=cwd)
+    known = gradlab(arguments[0], "--help", cwd=cwd)
     for option in (a.partition("=")[0] for a in arguments if a.startswith("--")):
         assert option in known, f"gradlab {arguments[0]} has no option {option}"
     for spec in (a for a in arguments if a.endswith(".toml")):
@@ -70,7 +79,7 @@ def run_command(line: str, cwd: Path) -> None:
         return
     program, *arguments = shlex.split(line, comments=True)
     if arguments[:1] == ["init"]:
-        run(sys.executable, "-m", "gradlab.cli", *arguments, cwd=cwd)
+        gradlab(*arguments, cwd=cwd)
         return
     program = program.removeprefix(".venv/bin/")  # where make puts it
     assert program in ("make", "gradlab"), f"the README runs an unknown program: {program}"

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -342,14 +343,19 @@ def test_the_walk_of_the_readme(tmp_path):
         timeout=900,
     )
     assert done.returncode == 0, done.stderr
+    resumed, edited = done.stdout.split("== killed")[1].split("== one line")
+    # What the killed one had written is not measured again.
+    (measured,) = re.findall(r"(\d+) of 24 runs measured now, the others before", resumed)
+    assert int(measured) < 24 and "24/24 runs" in done.stderr
     # Of 24 runs those of the edited cell alone.
-    assert "12 of 24 runs measured now, the others before" in done.stdout
-    assert "24 of 24 runs done (100%), 0 failed, 0 missing" in done.stdout
+    assert "12 of 24 runs measured now, the others before" in edited
+    status = sweeps.status(tmp_path / "gradients")
+    assert (status.done, status.failed, status.missing) == (24, 0, 0)
     found = gl.read(tmp_path / "gradients").runs
     rates = found.groupby("cell")["rate"].median()
     assert set(found["status"]) == {"ok"} and rates["faded"] < rates["elman"] - 0.2
     assert set(gl.read(tmp_path / "training").runs["decay"]) == {0.0, 1e-3}
-    assert len(gl.read(tmp_path / "states").steps) == 12 * 50
+    assert len(gl.read(tmp_path / "states").steps) == 4 * 50
 
 
 def define_with_option(owner, option):

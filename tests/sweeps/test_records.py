@@ -26,6 +26,13 @@ SPEC = {
     "hidden": 4, "evaluate_every": 2, "evaluation": 20,
 }  # fmt: skip
 FRAMES = ("runs.parquet", "curves.parquet", "steps.parquet", "records.parquet")
+DRAW = gl.figures.draw
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """One test draws those of a sweep that records."""
+    monkeypatch.setattr(gl.figures, "draw", lambda *_, **__: [])
 
 
 def test_all_ready_recorders_but_the_states_have_a_name():
@@ -51,7 +58,13 @@ def train(names):
     loss = gl.tasks.batch_loss(net, task)
     seed = jnp.uint32(1)
     sample = gl.tasks.batch_sampler(task, 3, jnp.float32)
-    xs, targets = batch = sample(key_for(seed, "evaluation adding"), 1)
+    params, batch = jax.jit(
+        lambda: (
+            net.init(key_for(seed, "params gru 4"), jnp.float32),
+            sample(key_for(seed, "evaluation adding"), 1),
+        )
+    )()
+    xs, _ = batch
 
     def step(params, state, x):
         return cell.step(params["cell"], state, x)
@@ -82,8 +95,8 @@ def train(names):
     }
     record = {name: record[name] for name in names}
     return gl.train(
-        loss, net.init(key_for(seed, "params gru 4"), jnp.float32), sample, optax.adam(0.02),
-        steps=4, key=key_for(seed, "batches adding"), has_aux=True, record=record, record_every=2,
+        loss, params, sample, optax.adam(0.02), steps=4, key=key_for(seed, "batches adding"),
+        has_aux=True, record=record, record_every=2,
     )  # fmt: skip
 
 
@@ -122,6 +135,7 @@ def test_matrices_of_the_last_parameters_in_numpy(tmp_path):
     weight = np.asarray(training.params["readout"]["weight"], np.float64)
     norm = np.log(np.linalg.norm(weight))
     assert last.value["log_norms.readout.weight"] == pytest.approx(norm, abs=1e-5)
+    assert len(DRAW(tmp_path, tmp_path / "figures")) == 3
 
 
 def test_a_record_changes_no_other_number(tmp_path):
@@ -142,7 +156,7 @@ def test_a_record_changes_no_other_number(tmp_path):
 
 
 def test_a_window_cuts_the_gradient_and_not_the_curvature(tmp_path):
-    spec = SPEC | {"window": [0, 2], "updates": 1, "evaluate_every": 1, "hidden": 3}
+    spec = SPEC | {"window": [0, 2], "updates": 1, "evaluate_every": 1, "cell": "elman"}
     spec |= {"record": "hessian_eigenvalues log_gradient_norms"}
     results = gl.sweep(spec, tmp_path / "out").results
     table = results.records.merge(results.runs[["run_id", "window"]], on="run_id")

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import filelock
+import fuzzed
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,12 +46,11 @@ DRAW = figures.draw
 
 @pytest.fixture(scope="module", autouse=True)
 def one_figure():
-    """Sweeps draw one figure here: tests of the store draw again and again."""
+    """Sweeps draw one dot here: tests of the store draw again and again."""
 
     def draw(results, folder, **_):
         folder.mkdir(exist_ok=True)
-        runs = frames.read_frame(results, frames.GRADIENTS, "runs")
-        return figures.save(figures.phase(runs), folder / "phase-gaussian")
+        return fuzzed.draw_a_dot(results, folder)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "draw", draw)
@@ -573,7 +573,7 @@ def test_everything_is_written_and_read_back(tiny):
     assert list(results.runs.columns) == list(frames.RUNS)
     assert results.manifest["status"] == "complete"
     assert all(Path(path).exists() for path in report.paths)
-    assert (folder / "figures" / "phase-gaussian.png").exists()
+    assert (folder / "figures" / "dot.png").exists()
     audited = results.runs[results.runs["init"] == "orthogonal"]
     np.testing.assert_allclose(audited["spectral_radius"], audited["gain"], rtol=1e-5)
     assert (audited["orthogonality_error"] < 1e-5).all()

@@ -28,7 +28,9 @@ def network(hidden):
     task = gl.tasks.make("adding", length=LENGTH)
     recurrent = gl.initializers.orthogonal(gain=1.5)
     cell = gl.cells.make("elman", inputs=2, hidden=hidden, recurrent=recurrent)
-    with pin_settings():
+
+    @jax.jit
+    def draw():
         params = gl.tasks.network(cell, 1).init(
             key_for(jnp.uint32(0), f"params elman {hidden}"), jnp.float32
         )
@@ -36,7 +38,10 @@ def network(hidden):
         sample = gl.tasks.batch_sampler(task, BATCH, jnp.float32)
         batches = [sample(probe, 0)]
         batches += [sample(jax.random.fold_in(key, u), u) for u in range(UPDATES)]
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, batches))
+        return params, batches
+
+    with pin_settings():
+        return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), draw())
 
 
 def by_hand(params, batch):
@@ -142,11 +147,13 @@ def test_every_network_has_its_panels_and_a_failed_run_is_noted(tmp_path, monkey
                for text in first.texts)  # fmt: skip
     assert fig.axes[2].lines[0].get_ydata().tolist()[1] == -80.0
     monkeypatch.setattr(gl.figures, "WIDTHS", 2)
+    monkeypatch.setattr(gl.figures, "save", lambda fig, stem, formats: [stem.with_suffix(".png")])
     names = [path.name for path in gl.figures.draw(results, tmp_path)]
     assert names == ["width-adding.png", "width-adding-2.png"]
 
 
-def test_a_training_that_is_not_finite_has_no_sizes_from_there(tmp_path):
+def test_a_training_that_is_not_finite_has_no_sizes_from_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(gl.figures, "draw", lambda *_, **__: [])
     spec = SPEC | {"hidden": 3, "learning_rate": 1e38, "updates": 3}
     results = gl.sweep(spec, tmp_path).results
     assert results.runs["status"].tolist() == ["nonfinite"]

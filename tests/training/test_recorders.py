@@ -199,7 +199,7 @@ def test_all_of_them_are_recorded_and_sent_to_a_file(tmp_path):
 
     draw = gl.tasks.batch_sampler(task, 4)
     loss = gl.tasks.batch_loss(net, task)
-    batch = draw(jax.random.key(3), 0)
+    params, batch = jax.jit(lambda: (net.init(jax.random.key(0)), draw(jax.random.key(3), 0)))()
     record = {
         "eigenvalues": recorders.eigenvalues(matrices),
         "radius": recorders.spectral_radius(matrices),
@@ -215,7 +215,7 @@ def test_all_of_them_are_recorded_and_sent_to_a_file(tmp_path):
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         run = gl.train(
-            loss, net.init(jax.random.key(0)), draw, optax.adam(1e-2), steps=5,
+            loss, params, draw, optax.adam(1e-2), steps=5,
             key=jax.random.key(1), has_aux=True, record=record, record_every=2,
             on_record=lambda step, values: rows.writerow([step, values["participation"]]),
         )  # fmt: skip
