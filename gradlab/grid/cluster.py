@@ -105,10 +105,10 @@ class _Workers:
         # By address, the scheduler's time of the last sign of life and ours when we first saw it.
         self.signs: dict[str, tuple[float, float]] = {}
         self.silent: set[str] = set()
-        self.looked = time.monotonic()
+        self.last_look = time.monotonic()
 
     def count(self) -> int:
-        if time.monotonic() - self.looked > SILENCE / 6:
+        if time.monotonic() - self.last_look > SILENCE / 6:
             self._name_silent()
         addresses = set(self.client.nthreads())
         number = len(addresses)
@@ -122,7 +122,7 @@ class _Workers:
         return number
 
     def _name_silent(self) -> None:
-        self.looked = now = time.monotonic()
+        self.last_look = now = time.monotonic()
         for address, worker in self.client.scheduler_info()["workers"].items():
             sign = worker["last_seen"]
             if self.signs.get(address, (None, now))[0] != sign:

@@ -189,8 +189,9 @@ def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
 
 def _batches(run: Run, seeds: np.ndarray) -> np.ndarray:
     """The inputs of each seed, a batch each: many runs share few seeds, so each is drawn once."""
-    drawn = {seed: np.asarray(inputs_of(run)(np.array([seed]))) for seed in dict.fromkeys(seeds)}
-    return np.concatenate([drawn[seed] for seed in seeds])
+    draw = inputs_of(run)
+    batches = {seed: np.asarray(draw(np.array([seed]))) for seed in dict.fromkeys(seeds)}
+    return np.concatenate([batches[seed] for seed in seeds])
 
 
 def arguments(runs: Sequence[Run]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
