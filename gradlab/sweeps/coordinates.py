@@ -26,6 +26,7 @@ from gradlab.sweeps import cost, options, training
 from gradlab.sweeps.gradients.curves import PRECISION, key_for, pin_settings
 from gradlab.sweeps.training import cost as training_cost
 from gradlab.sweeps.training import programs, recorders
+from gradlab.sweeps.training.rows import place_of_steps
 from gradlab.training import Coordinates, coordinate_check
 
 # What a run of `training` has beside: it is evaluated after each update, on its batch.
@@ -138,8 +139,8 @@ def _measure(to_training: Any, runs: Sequence[Run], size: int, tell: Tell) -> li
 def _row(run: Run) -> dict[str, Any]:
     scalars = {name: jnp.float32(value) for name, value in programs.scalars_of(run).items()}
     with pin_settings():
-        found = _program(programs.kind_of(run))(jnp.uint32(run.seed), scalars)
-    state, update, adjoint = (np.asarray(sizes, np.float64) for sizes in found)
+        coordinates = _program(programs.kind_of(run))(jnp.uint32(run.seed), scalars)
+    state, update, adjoint = (np.asarray(sizes, np.float64) for sizes in coordinates)
     updates, length = np.arange(run.updates + 1), adjoint.shape[1]
     lags = frames.lags(length)
     bad = any(np.isnan(sizes).any() for sizes in (state, update, adjoint))
@@ -149,11 +150,8 @@ def _row(run: Run) -> dict[str, Any]:
         "log_update": update[-1],
         "log_adjoint": adjoint[-1, 0],
         "curves": {"training_step": updates, "log_state": state, "log_update": update},
-        # Every lag before training, then after the first update.
         "steps": {
-            "training_step": np.repeat(updates, len(lags)),
-            "step": np.tile(length - lags, len(updates)),
-            "lag": np.tile(lags, len(updates)),
+            **place_of_steps(updates, length),
             "log_adjoint": adjoint[:, length - 1 - lags].ravel(),
         },
     }

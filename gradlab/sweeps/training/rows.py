@@ -112,15 +112,22 @@ def _row(task: tasks.Task, points: list[Point], bad: int) -> dict[str, Any]:
             "loss": [point.loss for point in points],
             "error": [point.error for point in points],
         },
-        # Every lag of the first evaluation, then of the second.
         "steps": {
-            "training_step": np.repeat(updates, len(lags)),
-            "step": np.tile(task.length - lags, len(points)),
-            "lag": np.tile(lags, len(points)),
+            **place_of_steps(updates, task.length),
             "log_norm": np.concatenate(
                 [_finite(point.log_norm)[task.length - 1 - lags] for point in points]
             ),
         },
+    }
+
+
+def place_of_steps(updates: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    """The columns of `steps` that say where: every lag at the first point, then at the second."""
+    lags = frames.lags(length)
+    return {
+        "training_step": np.repeat(updates, len(lags)),
+        "step": np.tile(length - lags, len(updates)),
+        "lag": np.tile(lags, len(updates)),
     }
 
 
