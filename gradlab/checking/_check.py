@@ -174,13 +174,14 @@ def check(
     The first term is the rounding on the way: ε is the machine epsilon of the narrowest float in
     which `plain` computes, ε_h that of the floats that its recurrences carry from step to step, and
     T the number of their steps, whose errors add up as independent ones. The second is how much
-    the model magnifies it: four runs of `plain` on arguments that are disturbed by ε, with
-    independent signs r_k (whole numbers stay, since they may be flags). Neither ε is below that of
-    the arguments, or of float32. Where `fast` computes in narrower floats than `plain` does, it
-    parts. Adjoints are compared by norm and direction, in the log domain: a difference at
-    e^-5000 is seen. Products of matrices run in the precision of their operands (no TF32). A
-    gradient of three or more axes is that of a stack, as of layers: the above holds for each entry
-    of the first axis, lest a large one hides the others, and the one furthest apart is shown.
+    the model magnifies it: four runs of `plain` with its arguments, and the arrays that it closes
+    over, disturbed by ε, with independent signs r_k (whole numbers stay, since they may be flags).
+    Neither ε is below that of the arguments, or of float32. Where `fast` computes in narrower
+    floats than `plain` does, it parts. Adjoints are compared by norm and direction, in the log
+    domain: a difference at e^-5000 is seen. Products of matrices run in the precision of their
+    operands (no TF32). A gradient of three or more axes is that of a stack, as of layers: the above
+    holds for each entry of the first axis, lest a large one hides the others, and the one furthest
+    apart is shown.
 
     Recurrences are paired by length, by the sizes of the leaves of their state, and by how well
     they fit. The fast form may be a parallel scan, with or without the state before the first step
@@ -246,8 +247,12 @@ def check(
             epsilon = floor = 0.0
             if rtol is None:
                 epsilon, floor = _rounding.epsilons(plain, args, kwargs)
-                eta, draws = _rounding.disturb_args(args, kwargs, epsilon)
-                noise = [run_plain(*near_args, **near_kwargs) for near_args, near_kwargs in draws]
+                near, constants = _rounding.open_form(plain, args, kwargs)
+                run_near = run_plain
+                if constants:
+                    run_near = runner("plain", near, argnums, False, batch_axis)
+                eta, draws = _rounding.disturb_args(args, {**kwargs, **constants}, epsilon)
+                noise = [run_near(*near_args, **near_kwargs) for near_args, near_kwargs in draws]
             else:
                 eta = 1.0
         lengths = [len(each.steps) for each in (*right.recurrences, *other.recurrences)]

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradlab.tracing._constants import lift_constants
+
 SAFETY = 4
 DRAWS = 4
 # Arithmetic in a wider float than this one's is not asked of a fast form.
@@ -34,8 +36,18 @@ def epsilons(form: Callable[..., Any], args: Any, kwargs: Any) -> tuple[float, f
 
     A narrow float in which numbers only come or go does not count: to sum them in it is a fault.
     """
+    value, arrays = _of_arrays(form, args, kwargs)
+    program = jax.make_jaxpr(value)(*arrays)
+    leaves = jax.tree.leaves((args, kwargs))
+    own = [float(jnp.finfo(jnp.result_type(x)).eps) for x in leaves if is_float(x)]
+    floor = min([*own, SINGLE])
+    return max([floor, *_find_epsilons(program.jaxpr)]), floor
+
+
+def _of_arrays(form: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
+    """The loss as a function of those leaves of the arguments that are numbers, and these."""
     leaves, tree = jax.tree.flatten((args, kwargs))
-    places = [i for i, x in enumerate(leaves) if isinstance(x, np.ndarray | np.generic | jax.Array)]
+    places = _places(leaves)
 
     def value(*arrays: Any) -> Any:
         rest = iter(arrays)
@@ -43,10 +55,30 @@ def epsilons(form: Callable[..., Any], args: Any, kwargs: Any) -> tuple[float, f
                                                  for i, x in enumerate(leaves)])  # fmt: skip
         return jnp.asarray(jax.tree.leaves(form(*args, **kwargs))[0])
 
-    program = jax.make_jaxpr(value)(*(leaves[i] for i in places))
-    own = [float(jnp.finfo(jnp.result_type(x)).eps) for x in leaves if is_float(x)]
-    floor = min([*own, SINGLE])
-    return max([floor, *_find_epsilons(program.jaxpr)]), floor
+    return value, [leaves[i] for i in places]
+
+
+def _places(leaves: list[Any]) -> list[int]:
+    kinds = np.ndarray | np.generic | jax.Array
+    return [i for i, x in enumerate(leaves) if isinstance(x, kinds) or is_float(x)]
+
+
+CLOSED_OVER = "the arrays that the form closes over"
+
+
+def open_form(
+    form: Callable[..., Any], args: Any, kwargs: Any
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The loss of a form with the arrays that it closes over as a keyword, and these, if any."""
+    value, numbers = _of_arrays(form, args, kwargs)
+    arrays, call = lift_constants(value, *numbers)
+
+    def loss(*args: Any, **kwargs: Any) -> Any:
+        arrays = kwargs.pop(CLOSED_OVER)
+        leaves = jax.tree.leaves((args, kwargs))
+        return call(arrays, *(leaves[i] for i in _places(leaves)))
+
+    return loss, {CLOSED_OVER: arrays} if arrays else {}
 
 
 def _find_epsilons(jaxpr: Any) -> Iterator[float]:

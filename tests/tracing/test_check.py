@@ -143,6 +143,25 @@ def test_what_rounding_may_change_altogether_is_named():
     assert rows[(rows.quantity == "state") & (rows.step < 10)].agrees.all()
 
 
+@pytest.mark.parametrize("around", [lambda form: form, jax.jit], ids=["plain", "jit"])
+def test_decays_that_a_form_closes_over_are_rounded_too(around):
+    """The next float after a is a to rounding, of which 2,000 steps make 2,000 times as much."""
+    decays = jnp.linspace(0.9985, 0.9995, 16, dtype=jnp.float32)
+
+    def form(a):
+        def loss(start):
+            return jnp.sum(jax.lax.scan(lambda h, _: (a * h, None), start, length=2000)[0])
+
+        return around(loss)
+
+    plain, fast = form(decays), form(jnp.nextafter(decays, jnp.ones_like(decays)))
+    start = jnp.ones(16, jnp.float32)
+    report = gl.check(fast, plain)(start)
+    assert report.ok and not report.skipped, report
+    assert not gl.check(lambda start: 1.01 * fast(start), plain)(start).ok
+    assert not gl.check(form(decays * 0.99999), plain)(start).ok
+
+
 def test_narrow_arguments_do_not_excuse_narrow_sums():
     """Arithmetic counts, not the type in which numbers come."""
 
