@@ -150,7 +150,7 @@ class _Builder:
         for i, eqn in enumerate(jaxpr.eqns):
             self._add(eqn, env)
             if i in groups:
-                self._mark(groups[i], env)
+                self._mark(jaxpr.eqns, groups[i], env)
         return [_value(atom, env) for atom in jaxpr.outvars]
 
     def _add(self, eqn: Any, env: dict[Any, int | Lit]) -> None:
@@ -169,10 +169,18 @@ class _Builder:
             self.nodes.append(Node(eqn, ins, tuple(results), self.call))
         env.update(zip(eqn.outvars, results, strict=True))
 
-    def _mark(self, group: _parallel.Group, env: dict[Any, int | Lit]) -> None:
+    def _mark(self, eqns: Sequence[Any], group: _parallel.Group, env: dict[Any, int | Lit]) -> None:
         """Let the states of a parallel scan pass through a node that stands for its recurrence."""
+        first = eqns[group.start]
         if group.form is None:
-            self.nodes.append(Node(_Marker(PARALLEL, group.first, None), (), ()))
+            read = dict.fromkeys(
+                atom
+                for eqn in eqns[group.start : group.end + 1]
+                for atom in eqn.invars
+                if not isinstance(atom, core.Literal)
+            )
+            marker = _Marker(PARALLEL, first, group.call, None, tuple(read))
+            self.nodes.append(Node(marker, tuple(_value(atom, env) for atom in read), ()))
             return
         form = group.form
         inner = _Builder(self.groups)
@@ -194,7 +202,7 @@ class _Builder:
         operands = (*form.consts, *form.elems, *form.outs)
         ins = tuple(_value(atom, env) for atom in operands)
         outs = [self.slot(atom.aval) for atom in form.outs]
-        self.nodes.append(Node(_Marker(PARALLEL, group.first, parts), ins, tuple(outs)))
+        self.nodes.append(Node(_Marker(PARALLEL, first, group.call, parts), ins, tuple(outs)))
         env.update(zip(form.outs, outs, strict=True))
 
 
@@ -238,13 +246,22 @@ PARALLEL = "associative_scan"
 class _Marker(_PythonCall):
     """What stands for an equation where several equations are one thing."""
 
-    invars = outvars = ()
+    outvars = ()
 
-    def __init__(self, kind: str, first: Any, parts: ParallelParts | None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        first: Any,
+        call: tuple[tuple[str, int, str], ...],
+        parts: ParallelParts | None,
+        invars: tuple[Any, ...] = (),
+    ) -> None:
         states = len(parts.leaves) if parts else 0
         super().__init__(lambda values, _: values[len(values) - states :])
         self.primitive = types.SimpleNamespace(name=kind)
         self.parts = parts
+        self.invars = invars
+        self.call = call
         self.source_info = first.source_info
         self.ctx = first.ctx
 
@@ -481,6 +498,15 @@ def jaxprs(params: dict[str, Any]) -> Iterator[Any]:
     for param in jax.tree.leaves(list(params.values()), is_leaf=is_jaxpr):
         if is_jaxpr(param):
             yield _open(param)[0]
+
+
+def holds_loop(params: dict[str, Any]) -> bool:
+    """Whether the programs that an equation's parameters hold run a scan or a while_loop."""
+    return any(
+        eqn.primitive.name in ("scan", "while") or holds_loop(eqn.params)
+        for body in jaxprs(params)
+        for eqn in body.eqns
+    )
 
 
 def rebuild_jaxpr(
@@ -797,7 +823,8 @@ def where(node: Node) -> str:
     """
     if not hasattr(node.eqn, "source_info"):
         return ""
-    frames = list(_parallel.frames(node.eqn))
+    is_marker = isinstance(node.eqn, _Marker)
+    frames = list(node.eqn.call if is_marker else _parallel.frames(node.eqn))
     own = [frame for frame in frames if _is_users(frame[0], frame[2])]
     own += [frame for frame in frames if frame[0].startswith(_MODELS)]
     if not own:

@@ -12,7 +12,8 @@ above: both have to agree. At the deepest level f combines single elements. Thos
 step out_t = f(out_{t-1}, elem_t) of the recurrence.
 
 The program is read, and JAX is not touched: so it does not matter under which name the function was
-imported, whether `jit` traced the model earlier, or which library made the call.
+imported, whether `jit` traced the model earlier, which library made the call, or whether the
+function is a library's copy of JAX's under another name.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class Form(NamedTuple):
 class Group(NamedTuple):
     """The equations of one parallel scan; `form` is None where they are not linked as expected."""
 
-    first: Any
-    end: int  # the index of the last one
+    start: int  # the index of the first of its recursion
+    end: int  # of the last one
+    call: tuple[tuple[str, int, str], ...]  # the frames around it
     form: Form | None
 
 
@@ -73,18 +75,30 @@ def find(eqns: Sequence[Any]) -> list[Group]:
     groups = []
     i = 0
     while i < len(eqns):
-        if _is_pair_slice(eqns[i]) and _level(eqns[i])[0] == 1:
-            group = _group(eqns, i)
-            groups.append(group)
-            i = group.end
+        owner = _owner(eqns[i]) if _is_pair_slice(eqns[i]) else None
+        if owner is not None and _level(eqns[i], owner)[0] == 1:
+            group = _group(eqns, i, owner)
+            if group is not None:
+                groups.append(group)
+                i = group.end
         i += 1
     return groups
 
 
 _NAME = "associative_scan"
+# The recursion is a function inside the parallel scan's own.
+_RECURSION = ".<locals>._scan"
 
 
-def _level(eqn: Any) -> tuple[int, int]:
+def _owner(eqn: Any) -> str | None:
+    """The name of the function whose recursion made an equation; None where there is none."""
+    for _, _, function in frames(eqn):
+        if function.endswith(_RECURSION):
+            return function.removesuffix(_RECURSION)
+    return None
+
+
+def _level(eqn: Any, owner: str) -> tuple[int, int]:
     """How deep in the recursion an equation stands, and how many parallel scans are around it.
 
     0 is the function itself, before and after the recursion; -1 is no part of its own equations.
@@ -92,13 +106,13 @@ def _level(eqn: Any) -> tuple[int, int]:
     depth, level, calls = 0, -1, 0
     inside = False  # a call of f
     for _, _, function in frames(eqn):
-        if function == _NAME or function.endswith("." + _NAME):
+        if function == owner:
             if not calls:
                 level = -1 if inside else depth
             calls += 1
-        elif not calls and function.endswith(f"{_NAME}.<locals>.combine"):
+        elif not calls and function == f"{owner}.<locals>.combine":
             inside = True
-        elif not calls and function.endswith(f"{_NAME}.<locals>._scan"):
+        elif not calls and function == owner + _RECURSION:
             depth += 1
     return level, calls
 
@@ -114,30 +128,41 @@ class _NoMatch(Exception):
     """The equations are not linked as a parallel scan's are."""
 
 
-def _group(eqns: Sequence[Any], start: int) -> Group:
-    _, calls = _level(eqns[start])
-    reader = _Reader(eqns, start, calls)
+def _group(eqns: Sequence[Any], start: int, owner: str) -> Group | None:
+    """The parallel scan that begins here; None for a function of another kind."""
+    _, calls = _level(eqns[start], owner)
+    reader = _Reader(eqns, start, owner, calls)
     try:
         form, end = reader.form()
-        return Group(eqns[start], end, form)
+        return Group(start, end, _call(eqns[start], owner), form)
     except _NoMatch:
         # Skip what belongs to the same call, so that it is reported once.
-        end = start
+        end, deepest = start, 1
         for i in range(start, len(eqns)):
-            level, around = _level(eqns[i])
+            level, around = _level(eqns[i], owner)
             if around < calls:
                 break
             if level >= 0:
-                end = i
-        return Group(eqns[start], end, None)
+                end, deepest = i, max(deepest, level)
+        # Anybody's function may hold one of that name; only a parallel scan's calls itself.
+        is_parallel = deepest > 1 or owner.rpartition(".")[2] == _NAME
+        return Group(start, end, _call(eqns[start], owner), None) if is_parallel else None
+
+
+def _call(eqn: Any, owner: str) -> tuple[tuple[str, int, str], ...]:
+    """The frames around the parallel scan of an equation, from its call outwards."""
+    around = list(frames(eqn))
+    first = next(i for i, (_, _, function) in enumerate(around) if function == owner)
+    return tuple(around[first + 1 :])
 
 
 class _Reader:
     """Reads the equations of one parallel scan in their order, and checks how they are linked."""
 
-    def __init__(self, eqns: Sequence[Any], start: int, calls: int) -> None:
+    def __init__(self, eqns: Sequence[Any], start: int, owner: str, calls: int) -> None:
         self.eqns = eqns
         self.start = self.i = start
+        self.owner = owner
         self.calls = calls
         self.step: tuple[Any, ...] = ()
         self.left: list[Any] = []
@@ -239,6 +264,9 @@ class _Reader:
                 self.new, self.new_dims = map(list, zip(*third, strict=True))
         return outs
 
+    def _is_at(self, eqn: Any, depth: int) -> bool:
+        return _level(eqn, self.owner) == (depth, self.calls)
+
     def _next(self) -> str:
         check(self.i < len(self.eqns))
         return self.eqns[self.i].primitive.name
@@ -263,13 +291,16 @@ class _Reader:
         check(sum(starts) == start and set(strides) <= {1, stride})
         if axis is not None:
             check(starts[axis] == start and (not strides or strides[axis] == stride))
-        check(_level(eqn) == (depth, self.calls))
+        check(self._is_at(eqn, depth))
         return eqn.outvars[0]
 
     def _skip(self, depth: int) -> tuple[Any, ...]:
         """Pass over the equations of f, up to the next of this level."""
         start = self.i
-        while self._next() != "slice" or _level(self.eqns[self.i]) != (depth, self.calls):
+        while self._next() != "slice" or _level(self.eqns[self.i], self.owner) != (
+            depth,
+            self.calls,
+        ):
             self.i += 1
         return tuple(self.eqns[start : self.i])
 
@@ -297,7 +328,9 @@ class _Reader:
         """What an element is the reverse of, where equation i turned it around for the scan."""
         if i < 0 or self.eqns[i].primitive.name != "rev" or self.eqns[i].outvars[0] is not atom:
             return None
-        return self.eqns[i].invars[0] if _level(self.eqns[i]) == (0, self.calls) else None
+        return (
+            self.eqns[i].invars[0] if _level(self.eqns[i], self.owner) == (0, self.calls) else None
+        )
 
 
 def check(condition: bool) -> None:

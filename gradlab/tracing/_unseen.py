@@ -27,7 +27,9 @@ _KERNELS = frozenset(
 )
 # They have no derivative, so nothing goes back through them but by a rule around them.
 _CALLBACKS = frozenset(("pure_callback", "io_callback"))
-_CANDIDATES = frozenset((*_CUMULATIVE, *_KERNELS, *_CALLBACKS, _jaxpr.PARALLEL))
+# Reverse mode solves the transposed equations in place of going back through the solver.
+_SOLVE = "custom_linear_solve"
+_CANDIDATES = frozenset((*_CUMULATIVE, *_KERNELS, *_CALLBACKS, _SOLVE, _jaxpr.PARALLEL))
 _WRITES = frozenset(("scatter", "dynamic_update_slice"))
 _NOWHERE = "an unknown line"
 _WITH_RULE = frozenset(("custom_jvp_call", "custom_vjp_call"))
@@ -60,13 +62,16 @@ def _find(
         place = _jaxpr.where(node) or outer
         place = outer if place.startswith("jax.") and outer != _NOWHERE else place
         if node.kind == _jaxpr.PARALLEL and node.eqn.parts is None:
-            yield _link_message(place)
+            if any(changes.of(node)):
+                yield _link_message(place)
         elif holds_ref and any(changes.of(node)):
             yield ref_message(place)
         elif any(changes.of(node)) and any(map(_jaxpr.is_float, _results(node))):
             yield from _name(node, place, ruled)
             if closed:
-                yield _loop_message(place)
+                yield _loop_message(f"while_loop inside the custom derivative at {place}")
+            if node.kind == _SOLVE and _jaxpr.holds_loop(node.params):
+                yield _loop_message(f"loop of the linear solver at {place}")
             if node.kind == "scan":
                 yield from _name_buffers(walk.flat(node), place)
         for inner in inside:
@@ -121,11 +126,11 @@ def _name_buffers(scan: _jaxpr.ScanParts, place: str) -> Iterator[str]:
             )
 
 
-def _loop_message(place: str) -> str:
+def _loop_message(loop: str) -> str:
     return (
-        f"the while_loop inside the custom derivative at {place} is not recorded: its gradients "
-        "are those of its own backward rule, and its steps have no other; mark what goes in and "
-        "comes out with gl.tap, or write the recurrence as lax.scan"
+        f"the {loop} is not recorded: its gradients are those of its own backward rule, and its "
+        "steps have no other; mark what goes in and comes out with gl.tap, or write the recurrence "
+        "as lax.scan"
     )
 
 
@@ -140,8 +145,9 @@ def ref_message(place: str) -> str:
 def _link_message(place: str) -> str:
     return (
         f"the associative_scan at {place} is not recorded, since its equations are not linked as "
-        "usual, as inside jax.jvp or jax.grad: write it as lax.scan, or mark its elements with "
-        "gl.tap (for h_t = a_t h_{t-1} + b_t the adjoint of b_t is that of h_t)"
+        "usual, as inside jax.jvp or jax.grad: write it as lax.scan; or, outside of a derivative, "
+        "mark its elements with gl.tap (for h_t = a_t h_{t-1} + b_t the adjoint of b_t is that of "
+        "h_t)"
     )
 
 

@@ -5,6 +5,8 @@ of the loss by the zero of step t is the adjoint.
 """
 
 import functools
+import inspect
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -357,6 +359,40 @@ def test_integers_are_no_state():
     def loss(b):
         counts = associative_scan(jnp.add, jnp.arange(T))
         return jnp.sum(associative_scan(jnp.add, b) * counts[:, None])
+
+    assert len(gl.trace(loss)(B).scans) == 1
+
+
+def copy_of_jax(name):
+    """JAX's function as a library has it that copied it under another name."""
+    source = inspect.getsource(associative_scan).replace("def associative_scan", f"def {name}")
+    home = dict(vars(sys.modules[associative_scan.__module__]))
+    exec(compile(source, "a_library.py", "exec"), home)
+    return home[name]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_copy_under_another_name_is_recorded_beside_the_original(reverse):
+    scans = {"copy": copy_of_jax("blelloch"), "original": associative_scan}
+
+    def loss(b, *names):
+        for name in names:
+            b = scans[name](combine, (A, b), reverse=reverse)[1]
+        return jnp.sum(jnp.tanh(b) ** 2)
+
+    want = gl.trace(lambda b: loss(b, "original", "original"))(B)
+    out = gl.trace(lambda b: loss(b, "copy", "original"))(B)
+    for own, other in zip(out.scans, want.scans, strict=True):
+        np.testing.assert_allclose(own.log_norm, other.log_norm, atol=1e-6)
+        assert own.name.startswith("test_parallel.py")
+
+
+def test_a_function_that_is_no_parallel_scan_may_have_the_name_of_its_recursion():
+    def loss(b):
+        def _scan(x):
+            return x[::2] * 2
+
+        return jnp.sum(associative_scan(combine, (A, b))[1]) + jnp.sum(_scan(b))
 
     assert len(gl.trace(loss)(B).scans) == 1
 

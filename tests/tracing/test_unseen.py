@@ -76,6 +76,19 @@ def pushed(x):
     return jax.jvp(scan, (x,), (jnp.ones_like(x),))[1]
 
 
+def solved_in_order(x):
+    """(1 - shift / 2) h = x as a linear solve, whose solver is the recurrence of h."""
+
+    def solve(_, x, reverse=False):
+        return jax.lax.scan(lambda h, x: (x + 0.5 * h,) * 2, x[0] * 0, x, reverse=reverse)[1]
+
+    def matvec(h):
+        return h - 0.5 * jnp.concatenate([h[:1] * 0, h[:-1]])
+
+    back = functools.partial(solve, reverse=True)
+    return jax.lax.custom_linear_solve(matvec, x, solve, back)
+
+
 def exported(x):
     """A compiled program from elsewhere, with the recurrence inside."""
 
@@ -87,6 +100,7 @@ def exported(x):
 
 UNSEEN = {
     "associative_scan in jvp": pushed,
+    "solver": solved_in_order,
     "cumsum": jax.lax.cumsum,
     "cumsum of jnp": jnp.cumsum,  # which is compiled, and may keep another caller's line
     "cumprod": jax.lax.cumprod,
@@ -150,7 +164,9 @@ def test_inside_a_step(name, around):
 def test_what_no_gradient_goes_through_is_not_named():
     def loss(w, xs):
         times, order = jnp.cumsum(jnp.ones(5)), jnp.cumsum(jnp.argsort(w * xs))
-        return jnp.sum(recurrence(w, kernel(xs) + times + order) ** 2)
+        slopes = jax.grad(lambda xs: jnp.sum(jax.lax.associative_scan(jnp.multiply, xs)))(xs)
+        direct = jnp.linalg.solve(jnp.eye(5), w * xs)  # no loop, but for LAPACK's
+        return jnp.sum(recurrence(w, kernel(xs) + times + order + slopes + direct) ** 2)
 
     gl.trace(loss)(W, XS)
 
