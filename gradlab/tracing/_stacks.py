@@ -3,7 +3,8 @@
 The adjoint of a stack is the direct part alone: what later steps send back does not go through it.
 So a tap on a stack takes the total from the record of the scan (`link`), where each row of the tap
 is a row of that scan, arranged in another way. Where it is not, or where that cannot be seen, a
-message says that the tap has the direct part (`partial_taps`).
+message says that the tap has the direct part (`partial_taps`). So it does for a tap on one row of
+a stack, but for the last one, to which later steps send nothing back.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 
 from gradlab.tracing import _jaxpr
@@ -208,11 +210,16 @@ class _Frame:
 
 
 class _Value(NamedTuple):
-    """A value in a program, and which of its axes the tap goes along; None where not known."""
+    """A value in a program, and which of its axes the tap goes along; None where not known.
+
+    `picks` are pairs of an axis along which the tap has one row alone, and the index of the row;
+    None where that is not known beforehand.
+    """
 
     frame: _Frame
     ref: int | Lit
     axis: int | None
+    picks: frozenset[tuple[int, int | None]] = frozenset()
 
 
 def partial_taps(walk: Walker, program: Program) -> list[str]:
@@ -223,7 +230,7 @@ def partial_taps(walk: Walker, program: Program) -> list[str]:
 def _partial_taps(walk: Walker, frame: _Frame) -> Iterator[str]:
     for node in frame.program.nodes:
         if node.kind == _jaxpr.TAP:
-            if node.params["axis"] is not None and link(walk, frame.program, node) is None:
+            if link(walk, frame.program, node) is None:
                 marked = _Value(frame, node.ins[0], node.params["axis"])
                 makers = (_scan_of(walk, value) for value in _origins(walk, marked))
                 scans = [scan for scan in makers if scan is not None]
@@ -265,7 +272,7 @@ def _origins(walk: Walker, value: _Value) -> Iterator[_Value]:
 
 
 def _sources(walk: Walker, value: _Value) -> Iterator[_Value]:
-    frame, ref, axis = value
+    frame, ref, axis, picks = value
     if isinstance(ref, Lit):
         return
     node = frame.makers.get(ref)
@@ -274,22 +281,84 @@ def _sources(walk: Walker, value: _Value) -> Iterator[_Value]:
     elif node.kind in _STRUCTURAL:
         result = frame.program.avals[ref]
         for operand in _operands(frame.program, node, node.outs.index(ref)):
-            if not isinstance(operand, Lit):
+            if not isinstance(operand, Lit) and _jaxpr.is_float(frame.program.avals[operand]):
                 source = frame.program.avals[operand]
                 old = None if axis is None else _axis_before(node, source, result, axis)
-                yield _Value(frame, operand, old)
+                rows = _picks_before(value, node, operand)
+                if rows is not None:
+                    yield _Value(frame, operand, old, frozenset(rows.items()))
     elif node.kind == "scan":
         parts, i = walk.flat(node), node.outs.index(ref)
         (body,) = frame.enter(node, [parts.body])
         if i < parts.num_carry:
-            yield _Value(frame, node.ins[parts.num_consts + i], axis)
-            yield _Value(body, parts.body.outs[i], axis)
+            yield _Value(frame, node.ins[parts.num_consts + i], axis, picks)
+            yield _Value(body, parts.body.outs[i], axis, picks)
         elif axis != 0:  # which counts the steps
-            yield _Value(body, parts.body.outs[i], axis and axis - 1)
+            # What is last in one of these steps is not where more of them follow.
+            known = _is_last(value, 0, parts)
+            rows = {(pick - 1, i if known else None) for pick, i in picks if pick}
+            yield _Value(body, parts.body.outs[i], axis and axis - 1, frozenset(rows))
     else:
         # A function with a rule of its own that holds a loop is not recorded: others say so.
         for inner in frame.enter(node, walk.inside(node)):
-            yield _Value(inner, inner.program.outs[node.outs.index(ref)], axis)
+            yield _Value(inner, inner.program.outs[node.outs.index(ref)], axis, picks)
+
+
+def _is_last(value: _Value, axis: int, scan: Any) -> bool:
+    """Whether what a tap has of stacked states is the last one that their scan computes."""
+    return (axis, 0 if scan.reverse else scan.length - 1) in value.picks
+
+
+def _picks_before(value: _Value, node: Node, operand: int) -> dict[int, int | None] | None:
+    """`value.picks` in an operand of a structural equation; None for one that they do not read."""
+    program = value.frame.program
+    source, result = program.avals[operand], _aval(program, value.ref)
+    moved = {_axis_before(node, source, result, axis): i for axis, i in value.picks}
+    picks = {axis: i for axis, i in moved.items() if axis is not None}
+    if node.kind in ("slice", "dynamic_slice"):
+        if node.kind == "slice":
+            starts = list(node.params["start_indices"])
+            strides = node.params["strides"] or (1,) * source.ndim
+        else:
+            starts = [_constant(program, ref) for ref in node.ins[1:]]
+            strides = (1,) * source.ndim
+        for axis, (start, stride) in enumerate(zip(starts, strides, strict=True)):
+            if axis in picks or result.shape[axis] == 1 < source.shape[axis]:
+                i = picks.get(axis, 0)
+                picks[axis] = None if start is None or i is None else start + stride * i
+    elif node.kind == "gather":
+        numbers = node.params["dimension_numbers"]
+        axes, index = numbers.start_index_map, _constant(program, node.ins[1])
+        picks |= {axis: index if axes == (axis,) else None for axis in numbers.collapsed_slice_dims}
+    elif node.kind == "rev":
+        for axis in set(node.params["dimensions"]) & set(picks):
+            i = picks[axis]
+            picks[axis] = None if i is None else source.shape[axis] - 1 - i
+    elif node.kind == "concatenate":
+        axis = node.params["dimension"]
+        i, before = picks.get(axis), node.ins[: node.ins.index(operand)]
+        if i is not None:
+            i -= sum(_aval(program, ref).shape[axis] for ref in before)
+            if not 0 <= i < source.shape[axis]:
+                return None
+            picks[axis] = i
+    elif node.kind in ("pad", "dynamic_update_slice", "scatter"):
+        picks = dict.fromkeys(picks)
+    return picks
+
+
+def _aval(program: Program, ref: int | Lit) -> Any:
+    return jax.typeof(ref.value) if isinstance(ref, Lit) else program.avals[ref]
+
+
+def _constant(program: Program, ref: int | Lit) -> int | None:
+    """A whole number that the program computes from what is written in it; None for others."""
+    nodes = _jaxpr.dependencies(program.nodes, [ref], effects=False)
+    slots = [slot for node in nodes for slot in (*node.ins, *node.outs)]
+    if any(slot in program.ins or _aval(program, slot).size != 1 for slot in (*slots, ref)):
+        return None
+    with jax.ensure_compile_time_eval():
+        return int(_jaxpr.read(_jaxpr.run(nodes, {}), ref).item())
 
 
 def _operands(program: Program, node: Node, result: int) -> Sequence[int | Lit]:
@@ -309,34 +378,36 @@ def _operands(program: Program, node: Node, result: int) -> Sequence[int | Lit]:
 
 def _from_outside(walk: Walker, value: _Value) -> Iterator[_Value]:
     """What a program's input is outside of it."""
-    frame, ref, axis = value
+    frame, ref, axis, picks = value
     if frame.outer is None or frame.call is None or ref not in frame.program.ins:
         return
     i, call = frame.program.ins.index(ref), frame.call
     if call.kind == "cond":
-        yield _Value(frame.outer, call.ins[i + 1], axis)
+        yield _Value(frame.outer, call.ins[i + 1], axis, picks)
         return
     if call.kind == "scan":
         parts = walk.flat(call)
         if i >= parts.num_consts + parts.num_carry:
             axis = None if axis is None else axis + 1
+            picks = frozenset({(0, None), *((pick + 1, row) for pick, row in picks)})
         elif i >= parts.num_consts:
-            yield _Value(frame, frame.program.outs[i - parts.num_consts], axis)
-    yield _Value(frame.outer, call.ins[i], axis)
+            yield _Value(frame, frame.program.outs[i - parts.num_consts], axis, picks)
+    yield _Value(frame.outer, call.ins[i], axis, picks)
 
 
 def _scan_of(walk: Walker, value: _Value) -> Node | None:
-    """The recorded scan whose stacked states a value is, if it is."""
-    frame, ref, axis = value
+    """The recorded scan whose stacked states a value is, if later steps send something back."""
+    frame, ref, axis, _ = value
     node = frame.makers.get(ref) if not isinstance(ref, Lit) else None
-    if node is None:
+    if node is None or node.kind not in ("scan", _jaxpr.PARALLEL) or not walk.sites_of(node):
         return None
     i = node.outs.index(ref)
-    if node.kind == _jaxpr.PARALLEL and walk.sites_of(node):
-        return node if axis in (None, node.eqn.parts.layouts[i].axis) else None
-    if node.kind == "scan" and axis in (None, 0) and walk.sites_of(node):
-        return node if _stacks_carry(walk, walk.flat(node), i) else None
-    return None
+    if node.kind == _jaxpr.PARALLEL:
+        time, parts, is_state = node.eqn.parts.layouts[i].axis, node.eqn.parts, True
+    else:
+        time, parts = 0, walk.flat(node)
+        is_state = _stacks_carry(walk, parts, i)
+    return node if is_state and axis in (None, time) and not _is_last(value, time, parts) else None
 
 
 def _stacks_carry(walk: Walker, parts: Any, i: int) -> bool:

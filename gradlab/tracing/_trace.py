@@ -182,7 +182,8 @@ def tap(h: jax.Array, name: str, axis: int | None = None) -> jax.Array:
     that of b_t. The stack that `jax.lax.associative_scan` returns is known to be the states of a
     recurrence, and a tap on it records their total adjoint; also where its rows are sliced, cast
     or arranged in another way before, or come out of `jax.checkpoint`. `trace` warns of every other
-    tap along the steps of a traced scan's stacked states that it has the direct part only.
+    tap on a traced scan's stacked states, or on one of them, that it has the direct part only; but
+    for the last one, to which no later step sends anything back.
 
     Args:
         h: an array of floats; or the states h_1..h_T, stacked along `axis`.

@@ -313,3 +313,76 @@ def test_the_cast_that_a_tap_is_given_is_no_use_beside_it():
 
     with pytest.warns(UserWarning, match="adjoint of its result alone"):
         gl.trace(beside)(B)
+
+
+# How a tap without an axis reads the stack, and whether later steps send something back to that.
+ROWS = {
+    "the last": (lambda h: h[-1], False),
+    "another": (lambda h: h[2], True),
+    "the last, gathered": (lambda h: jnp.take(h, -1, axis=0), False),
+    "another, gathered": (lambda h: jnp.take(h, 2, axis=0), True),
+    "the last, by an array": (lambda h: h[jnp.int32(T - 1)], False),
+    "another, by an array": (lambda h: h[jnp.int32(1)], True),
+    "one that the states say": (lambda h: h[jnp.argmax(h[:, 0])], True),
+    "the last of the transpose": (lambda h: h.T[:, -1], False),
+    "another of the transpose": (lambda h: h.T[:, 1], True),
+    "the last behind others": (lambda h: jnp.concatenate([C[:1], h])[-1], False),
+    "another behind others": (lambda h: jnp.concatenate([C[:1], h])[2], True),
+    "one before the states": (lambda h: jnp.concatenate([C[:1], h])[0], False),
+    "the first of those turned": (lambda h: h[::-1][0], False),
+    "the last of those turned": (lambda h: h[::-1][-1], True),
+    "the last of some": (lambda h: h[2:][-1], False),
+    "some": (lambda h: h[-2:], True),
+    "all": (same, True),
+    "their mean": (lambda h: h.mean(0), False),
+    "two": (lambda h: jnp.concatenate([h[0], h[-1]]), True),
+    "an entry of the last": (lambda h: h[-1, 0], False),
+    "an entry of another": (lambda h: h[1, 0], True),
+    "the last in remat": (jax.checkpoint(lambda h: h[-1]), False),
+    "another in remat": (jax.checkpoint(lambda h: h[1]), True),
+}
+
+
+def in_chunks(a, b):
+    def outer(h, rows):
+        return lax.scan(lambda h, row: (row[0] * h + row[1],) * 2, h, rows)
+
+    chunks = (x[:6].reshape(3, 2, H) for x in (a, b))
+    return lax.scan(outer, jnp.zeros(H), tuple(chunks))[1]
+
+
+def in_reverse(a, b):
+    return lax.scan(lambda h, row: (row[0] * h + row[1],) * 2, jnp.zeros(H), (a, b), reverse=True)[
+        1
+    ]
+
+
+RUNS_OF_ROWS = {
+    **{
+        f"{name}, {way}": (run, *ROWS[name])
+        for name in ROWS
+        for way, run in (
+            ("parallel", parallel),
+            ("in order", in_order),
+            ("vmap", lambda a, b: jax.vmap(in_order)(*(jnp.stack([x, x]) for x in (a, b)))[1]),
+        )
+    },
+    "the first in reverse": (in_reverse, lambda h: h[0], False),
+    "the last in reverse": (in_reverse, lambda h: h[-1], True),
+    "the last of the last chunk": (in_chunks, lambda h: h[-1, -1], False),
+    "the last of another chunk": (in_chunks, lambda h: h[1, -1], True),
+}
+
+
+@pytest.mark.parametrize("form", RUNS_OF_ROWS)
+def test_a_row_of_a_stack_has_the_direct_part_and_says_so(form):
+    run, read, sends_back = RUNS_OF_ROWS[form]
+
+    def loss(b):
+        return jnp.sum(gl.tap(read(run(A, b)), "h") ** 2)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        jax.eval_shape(gl.trace(loss), B)
+    assert len(caught) == sends_back
+    assert all("records the direct part only" in str(each.message) for each in caught)
