@@ -27,6 +27,7 @@ from gradlab.figures._lags import conditioning, entries, lags, memory, reach, se
 from gradlab.figures._neuron import neuron
 from gradlab.figures._numbers import axis_of, numbers
 from gradlab.figures._reading import reading
+from gradlab.figures._records import record_table, records
 from gradlab.figures._scaling import curvature, depth, size_table, width
 from gradlab.figures._sentiment import sentiment
 from gradlab.figures._style import DECADES, FLOAT32, LABELS, MARKS, STYLE, headline, order, save
@@ -68,6 +69,7 @@ __all__ = [
     "phase",
     "reach",
     "reading",
+    "records",
     "save",
     "sensitivity",
     "sentiment",
@@ -85,8 +87,8 @@ _log = logging.getLogger(__name__)
 # Figures of more runs than these, or of more rows of steps or curves, show the first seeds only:
 # no eye sees more, and memory stays bounded.
 RUNS, ROWS = 2**15, 2**22
-# Rows of panels in a figure of widths: further networks get another one.
-WIDTHS = 6
+# Rows of panels in a figure, one for each network: further ones get another figure.
+NETWORKS = 6
 # Runs from which on figures take longer than another process takes to start, and how many draw
 # then: each takes some 300 MB.
 PAYS, PROCESSES = 2000, 4
@@ -102,10 +104,10 @@ def draw(
     """Draw every figure of `results` (frames, or a sweep's folder) into `out_dir`.
 
     For each input decay, phase, length and, where there is a theory, theory, and a comparison of
-    each other input with gaussian; for each task of a training sweep learning, success and
-    gradients, of a sweep of coordinates width. A PNG (200 dots per inch) of each, or the `formats`
-    asked for: "png", "pdf". The same frames give the same bytes. A figure that the runs cannot fill
-    is skipped and the log says why. Returns the paths written.
+    each other input with gaussian; for each task of a training sweep learning, success, gradients
+    and, where it records something, records; of a sweep of coordinates width. A PNG (200 dots per
+    inch) of each, or the `formats` asked for: "png", "pdf". The same frames give the same bytes. A
+    figure that the runs cannot fill is skipped and the log says why. Returns the paths written.
 
     Of a folder only what is drawn is read. One of more than 32,768 runs is drawn from as many of
     the first seeds of each point as stay below, and each figure says so; where one seed is too
@@ -122,10 +124,16 @@ def draw(
         if source is None:
             return []
     else:
-        curves = results.curves if isinstance(results, frames.TrainingResults) else None
-        usual = "gradients" if curves is None else "training"
+        trained = results if isinstance(results, frames.TrainingResults) else None
+        usual = "gradients" if trained is None else "training"
         schema = frames.schema_of({"kind": usual, **results.manifest})
-        source = _Source(schema, results.runs, curves, lambda _: results.steps)
+        source = _Source(
+            schema,
+            results.runs,
+            trained and trained.curves,
+            lambda _: results.steps,
+            trained and trained.records,
+        )
     if source.runs.empty:
         raise ValueError("no runs to draw")
     if set(source.runs["status"]) == {"failed"}:
@@ -169,6 +177,7 @@ class _Source(NamedTuple):
     runs: pd.DataFrame
     curves: pd.DataFrame | None
     steps: Callable[[pd.Series], pd.DataFrame]
+    records: pd.DataFrame | None = None
 
 
 def _of_folder(folder: Folder) -> tuple[_Source | None, str | None]:
@@ -178,7 +187,9 @@ def _of_folder(folder: Folder) -> tuple[_Source | None, str | None]:
     seeds, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]), return_counts=True)
     total = int(counts.sum())
     trained = "curves" in schema.others
-    rows = frames.count(folder, "curves" if trained else "steps") if schema.others else 0
+    drawn = ["curves", "records"] if trained else ["steps"] if schema.others else []
+    drawn = [name for name in drawn if folder.exists(f"{name}.parquet")]
+    rows = max((frames.count(folder, name) for name in drawn), default=0)
     most = min(RUNS, ROWS * total // max(rows, 1))
     where, ids, note = {}, None, None
     if total > most:
@@ -197,8 +208,11 @@ def _of_folder(folder: Folder) -> tuple[_Source | None, str | None]:
     table = frames.read_frame(folder, schema, "runs", where=where)
     if where:
         ids = table["run_id"]
-    curves = frames.read_frame(folder, schema, "curves", ids=ids) if trained else None
-    return _Source(schema, table, curves, lambda ids: _steps(folder, schema, ids)), note
+    curves, records = (
+        frames.read_frame(folder, schema, name, ids=ids) if name in schema.tables else None
+        for name in ("curves", "records")
+    )
+    return _Source(schema, table, curves, lambda ids: _steps(folder, schema, ids), records), note
 
 
 def _steps(folder: Folder, schema: frames.Schema, ids: pd.Series) -> pd.DataFrame:
@@ -238,30 +252,38 @@ def _of_training(source: _Source) -> dict[str, Callable[[], Figure]]:
         steps = source.steps(pick(runs, task)["run_id"])
         return gradients(runs, curves, steps, task=task)
 
+    rows = source.records
+    table = None if rows is None or rows.empty else record_table(runs, rows)
     for task in order(runs["task"]):
         figures[f"learning-{task}"] = lambda task=task: learning(runs, curves, task=task)
         figures[f"success-{task}"] = lambda task=task: success(runs, task=task)
         figures[f"gradients-{task}"] = lambda task=task: one_gradients(task)
+        if table is not None:
+            figures |= _by_rows("records", records, table, "variant", task)
+    return figures
+
+
+def _by_rows(
+    name: str, one: Callable[[pd.DataFrame], Figure], table: pd.DataFrame, column: str, task: str
+) -> dict[str, Callable[[], Figure]]:
+    """Figures of a task's table that have a row of panels for each value of a column."""
+    rows = table[table["task"] == task]
+    values = order(rows[column])
+    figures = {}
+    for place in range(0, len(values), NETWORKS):
+        end = f"-{place // NETWORKS + 1}" if place else ""
+        part = rows[rows[column].isin(values[place : place + NETWORKS])]
+        figures[f"{name}-{task}{end}"] = functools.partial(one, part)
     return figures
 
 
 def _of_coordinates(source: _Source) -> dict[str, Callable[[], Figure]]:
     runs, curves = source.runs, source.curves
     assert curves is not None  # a sweep of coordinates has them
-    figures: dict[str, Callable[[], Figure]] = {}
-
-    def one(task: str, names: list[str]) -> Figure:
-        rows = table[(table["task"] == task) & table["name"].isin(names)]
-        return width(rows)
-
     table = size_table(runs, curves, source.steps(runs["run_id"]))
+    figures: dict[str, Callable[[], Figure]] = {}
     for task in order(table["task"]):
-        names = order(table.loc[table["task"] == task, "name"])
-        for place in range(0, len(names), WIDTHS):
-            end = f"-{place // WIDTHS + 1}" if place else ""
-            figures[f"width-{task}{end}"] = functools.partial(
-                one, task, names[place : place + WIDTHS]
-            )
+        figures |= _by_rows("width", width, table, "name", task)
     return figures
 
 

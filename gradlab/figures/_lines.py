@@ -43,6 +43,7 @@ def draw_lines(
     colours: dict[Any, Any] | None = None,
     markers: bool = False,
     label: str = "{}",
+    band: bool = True,
     **style: Any,
 ) -> dict[Any, Any]:
     """Draw the median of `y` over `x` with the range of its seeds, a line per value of `hue`.
@@ -58,9 +59,9 @@ def draw_lines(
         table = frames.spread(rows[y], [rows[x]]).reset_index()
         tables.append(table.assign(line=k))
         curve = table.replace([-np.inf, np.inf], np.nan)
-        if (table["count"] > 1).any():
-            band = {"color": colours[value], "alpha": 0.2, "lw": 0}
-            ax.fill_between(curve[x], curve["low"], curve["high"], **band)
+        if band and (table["count"] > 1).any():
+            shade = {"color": colours[value], "alpha": 0.2, "lw": 0}
+            ax.fill_between(curve[x], curve["low"], curve["high"], **shade)
         if markers:
             style |= {"marker": MARKERS[k % len(MARKERS)], "ms": 3}
         text = None if value is None else label.format(value)

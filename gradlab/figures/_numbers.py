@@ -11,8 +11,9 @@ from gradlab.figures._style import DOUBLE, SINGLE, STYLE, Figure, note
 
 def axis_of(runs: pd.DataFrame, schema: frames.Schema) -> str | None:
     """The first axis of numbers with several values; None where there is none."""
-    numbers = [a.name for a in schema.axes if a.dtype in ("float64", "Int64") and a.name != "seed"]
-    return next((name for name in numbers if runs[name].nunique() > 1), None)
+    numbers = ("float64", "Int64", "int64")
+    names = [a.name for a in schema.axes if a.dtype in numbers and a.name != "seed"]
+    return next((name for name in names if runs[name].nunique() > 1), None)
 
 
 def numbers(runs: pd.DataFrame, schema: frames.Schema, name: str, axis: str) -> Figure:

@@ -77,6 +77,13 @@ CAPTIONS = {
         "above it; a panel per cell and remedy, the first seed of each, the longest sequences. "
         "Exact zeros are black, norms that are not finite grey. Task: {subject}.",
     ),
+    "records": Caption(
+        "What training recorded",
+        "What the axis record names, against training step in updates: a panel for each, a row of "
+        "panels per network, a line per leaf or entry (of a complex number its modulus): median "
+        "over all seeds, and their range where there are few lines. Dotted where something neither "
+        "grows nor shrinks. What is infinite is counted. Task: {subject}.",
+    ),
     "width": Caption(
         "Coordinates over width",
         "The size of a coordinate, ln of the root mean square in nats, against width: of the "

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.collections import QuadMesh
 
-from gradlab import figures
+from gradlab import figures, frames
 
 LAGS = np.arange(4)
 
@@ -159,7 +159,7 @@ def test_newton_marks_what_did_not_end():
 @pytest.mark.parametrize(
     "figure",
     ["sensitivity", "conditioning", "entries", "reach", "lags", "memory", "chaos", "exponents",
-     "newton", "curvature", "depth", "width"],
+     "newton", "curvature", "depth", "width", "records"],
 )  # fmt: skip
 def test_a_frame_of_other_columns_is_refused(figure):
     with pytest.raises(ValueError, match="the frame lacks .*; it has other"):
@@ -201,3 +201,67 @@ def test_width_has_a_panel_for_each_quantity():
     )
     for k, ax in enumerate(figures.width(frame).axes):
         np.testing.assert_array_equal(lines(ax)["after 2 updates"], [-2 - k] * 2)
+
+
+def recorded(name, values, index="", **columns):
+    """Rows of a record at two updates, one after the other for each entry."""
+    values, places = np.reshape(values, (-1, 2)), np.atleast_1d(index)
+    return pd.concat(
+        pd.DataFrame({"training_step": [0, 5], "name": name, "index": place, "value": row})
+        for place, row in zip(places, values, strict=True)
+    ).assign(**columns)
+
+
+def test_records_have_a_panel_each_and_a_line_per_leaf_or_entry():
+    frame = pd.concat(
+        [
+            recorded("spectral_radius", [0.9, 1.1]),
+            recorded("log_norms.cell.w", [1.0, 2.0]),
+            recorded("log_norms.cell.b", [-np.inf, -1.0]),
+            recorded("eigenvalues", [3.0, 0.0, 1.0, 0.0], ["0", "1"], imag=[4.0, 2.0, 0.0, 1.0]),
+            recorded("time_constants", [1.0, 100.0], "0"),
+        ]
+    )
+    frame = pd.concat([frame.assign(variant=name) for name in ("gru", "lstm")])
+    fig = figures.records(seeds(frame, "value", 0.0))
+    radius, norms, moduli, times = fig.axes[:4]
+    np.testing.assert_array_equal(radius.lines[0].get_ydata(), [0.9, 1.1])
+    np.testing.assert_array_equal(radius.lines[1].get_ydata(), [1, 1])  # where nothing grows
+    np.testing.assert_array_equal(lines(norms)["cell.w"], [1, 2])
+    np.testing.assert_array_equal(lines(norms)["cell.b"], [np.nan, -1])
+    assert norms.get_title(loc="right") == "2 of 8 infinite"
+    assert [text.get_text() for text in norms.get_legend().get_texts()] == ["cell.w", "cell.b"]
+    np.testing.assert_allclose(list(lines(moduli).values())[:2], [[5, 2], [1, 1]])
+    assert "λ" in moduli.get_ylabel() or "lambda" in moduli.get_ylabel()
+    assert (times.get_yscale(), radius.get_yscale()) == ("log", "linear")
+    assert [texts(ax) for ax in fig.axes[3::4]] == ["gru", "lstm"]
+
+
+def test_records_of_many_entries_have_a_scale_of_colours():
+    entries = [str(k) for k in range(12)]
+    frame = recorded("singular_values", np.arange(24.0), entries)
+    frame = pd.concat([frame, recorded("own", [0.0, np.nan], variant="elman")])
+    frame["variant"] = frame["variant"].fillna("gru")
+    fig = figures.records(frame)
+    panels = {(ax.get_ylabel(), i // 2): ax for i, ax in enumerate(fig.axes)}
+    many = next(ax for (label, _), ax in panels.items() if "singular" in label)
+    curves = [line for line in many.lines if len(line.get_xdata()) == 2][:12]
+    np.testing.assert_array_equal([c.get_ydata() for c in curves], np.arange(24.0).reshape(12, 2))
+    assert len({c.get_color() for c in curves}) == 12
+    empty = [ax for ax in fig.axes if not ax.lines]
+    assert [texts(ax) for ax in empty] in (
+        ["not recorded elman", "not recorded"], ["not recorded", "not recorded elman"],
+        ["not recorded gru", "not recorded"], ["not recorded", "not recorded gru"],
+    )  # fmt: skip
+    assert "1 of 1 values are NaN" in " ".join(map(texts, fig.axes))
+
+
+@pytest.mark.parametrize("axis", ["gain", "length", "hidden", "input_scale", "inputs"])
+def test_numbers_of_a_measurement_over_any_axis_that_varies_alone(axis):
+    schema = frames.KINDS["conditioning"]
+    rows = [{"run_id": k, "log_condition": k, axis: k + 1.0} for k in range(3)]
+    runs = pd.DataFrame(rows).reindex(columns=list(schema.runs))
+    drawn = figures._of_measurement(figures._Source(schema, runs, None, lambda _: runs))
+    ax = drawn["log_condition"]().axes[0]
+    assert ax.get_xlabel() == axis
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 0], [2, 1], [3, 2]])

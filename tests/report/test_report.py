@@ -309,9 +309,11 @@ def test_where_every_run_failed_the_page_still_stands(results):
 
 def test_every_figure_that_is_drawn_has_a_caption(results):
     drawn = [*figures._of_gradients(sweep(seeds=1, lengths=(10,)))]
-    runs = pd.DataFrame({"task": ["adding"]})
-    drawn += figures._of_training(frames.TrainingResults(runs, runs, runs, {}))
     run = {"run_id": "a", "task": "adding", "cell": "gru", "hidden": 4, "updates": 0}
+    runs = pd.DataFrame([run]).reindex(columns=list(frames.TRAINING.runs))
+    records = pd.DataFrame([{"run_id": "a", "training_step": 0, "name": "radius", "value": 1.0}])
+    source = figures._Source(frames.TRAINING, runs, runs, lambda _: runs, records)
+    drawn += figures._of_training(source)
     of_width = pd.DataFrame([run]).reindex(columns=list(frames.COORDINATES.runs))
     curves, steps = (
         pd.DataFrame([{"run_id": "a", "training_step": 0, **rest}])
@@ -320,7 +322,7 @@ def test_every_figure_that_is_drawn_has_a_caption(results):
     source = figures._Source(frames.COORDINATES, of_width, curves, lambda _: steps)
     drawn += figures._of_coordinates(source)
     kinds = {name.partition("-")[0] for name in drawn}
-    assert kinds == set(report.CAPTIONS) and len(kinds) == 9
+    assert kinds == set(report.CAPTIONS) and len(kinds) == 10
 
 
 @pytest.mark.parametrize(

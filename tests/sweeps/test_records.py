@@ -135,7 +135,12 @@ def test_matrices_of_the_last_parameters_in_numpy(tmp_path):
     weight = np.asarray(training.params["readout"]["weight"], np.float64)
     norm = np.log(np.linalg.norm(weight))
     assert last.value["log_norms.readout.weight"] == pytest.approx(norm, abs=1e-5)
-    assert len(DRAW(tmp_path, tmp_path / "figures")) == 3
+    names = [path.stem for path in DRAW(tmp_path, tmp_path / "figures")]
+    assert names[-1] == "records-adding" and len(names) == 4
+    # Drawn from the results as from the folder.
+    panels = gl.figures.records(results).axes
+    radius = next(ax for ax in panels if "radius" in ax.get_ylabel())
+    np.testing.assert_allclose([line.get_ydata()[-1] for line in radius.lines[:3]], radii, 1e-4)
 
 
 def test_a_record_changes_no_other_number(tmp_path):

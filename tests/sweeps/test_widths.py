@@ -146,7 +146,7 @@ def test_every_network_has_its_panels_and_a_failed_run_is_noted(tmp_path, monkey
     assert any("1 of 2 values are NaN" in text.get_text().replace("\n", " ")
                for text in first.texts)  # fmt: skip
     assert fig.axes[2].lines[0].get_ydata().tolist()[1] == -80.0
-    monkeypatch.setattr(gl.figures, "WIDTHS", 2)
+    monkeypatch.setattr(gl.figures, "NETWORKS", 2)
     monkeypatch.setattr(gl.figures, "save", lambda fig, stem, formats: [stem.with_suffix(".png")])
     names = [path.name for path in gl.figures.draw(results, tmp_path)]
     assert names == ["width-adding.png", "width-adding-2.png"]
