@@ -111,11 +111,12 @@ lint: $(STAMP) ## ruff, pyright and the import contracts
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## tables of what it costs (ARGS="sweep starts cost parallel torch long compile spectrum training")
+bench: $(STAMP) ## tables of what it costs (ARGS="sweep starts cost parallel torch long compile spectrum training", or gpu where one is)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python $(PIP) torch==2.13.0
-	@$(if $(filter-out sweep starts,$(or $(ARGS),all)),$(BIN)/python experiments/bench.py $(filter-out sweep starts,$(ARGS)))
+	@$(if $(filter-out sweep starts gpu,$(or $(ARGS),all)),$(BIN)/python experiments/bench.py $(filter-out sweep starts gpu,$(ARGS)))
 	@$(if $(filter sweep,$(or $(ARGS),sweep)),$(BIN)/python experiments/bench_sweep.py)
 	@$(if $(filter starts,$(or $(ARGS),starts)),$(BIN)/python experiments/bench_starts.py)
+	@$(if $(filter gpu,$(ARGS)),$(BIN)/python experiments/bench_gpu.py)
 
 clean: ## remove the environments and caches, keep the results
 	rm -rf .venv .venv-latest .venv-docs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
