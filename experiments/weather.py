@@ -20,7 +20,6 @@ from gradlab import figures, weather
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "weather"
 SEEDS = (0,)
-WEEK = 7 * 24
 
 
 def run(name: str, series: weather.Series, seed: int) -> tuple[weather.Forecaster, ...]:
@@ -70,7 +69,7 @@ def main() -> None:
                 reach += [reaches(each, test, each is after) for each in (before, after)]
                 week.append(one_week(after, test))
     frame, far, days = pd.concat(errors), pd.concat(reach), pd.concat(week)
-    write(frame, far, days, out, series.unit)
+    write(frame, far, days, out, series)
     print(f"{time.monotonic() - began:.0f} s")
 
 
@@ -86,21 +85,22 @@ def reaches(forecaster: weather.Forecaster, test: weather.Series, trained: bool)
 
 
 def one_week(forecaster: weather.Forecaster, test: weather.Series) -> pd.DataFrame:
-    """The first week of the test part that the longest forecast reaches, at two horizons."""
+    """Seven periods of the test part, the first that both horizons reach."""
     forecasts, (first, last) = weather.forecasts(forecaster, test), (1, forecaster.recipe.horizon)
+    count = min(7 * test.period, len(forecasts["truth"]) - last + 1)
     parts = []
     for horizon in (first, last):
         # Row i forecasts step length + i + horizon - 1: the same hours for both horizons.
-        rows = slice(last - horizon, last - horizon + WEEK)
+        rows = slice(last - horizon, last - horizon + count)
         column = {"truth": forecasts["truth"][rows, horizon - 1].round(3)}
         column["forecast"] = forecasts[forecaster.recipe.cell][rows, horizon - 1].round(3)
-        facts = {"model": forecaster.recipe.cell, "horizon": horizon, "hour": np.arange(WEEK)}
+        facts = {"model": forecaster.recipe.cell, "horizon": horizon, "hour": np.arange(count)}
         parts.append(pd.DataFrame(facts | column))
     return pd.concat(parts)
 
 
 def write(
-    errors: pd.DataFrame, reach: pd.DataFrame, week: pd.DataFrame, out: Path, unit: str
+    errors: pd.DataFrame, reach: pd.DataFrame, week: pd.DataFrame, out: Path, series: weather.Series
 ) -> None:
     """The frames as CSV, the errors of three horizons as Markdown, and the figure."""
     out.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,9 @@ def write(
     reach.to_csv(out / "reach.csv", index=False)
     most = int(errors["horizon"].max())
     shown = [1, most // 4, most]
-    lines = [f"| error in {unit}, mean of seeds | {' | '.join(f'{h} ahead' for h in shown)} |"]
+    lines = [
+        f"| error in {series.unit}, mean of seeds | {' | '.join(f'{h} ahead' for h in shown)} |"
+    ]
     lines.append("| --- " * (1 + len(shown)) + "|")
     for model, rows in errors.groupby("model", sort=False):
         means = rows.groupby("horizon")["rmse"].mean()
@@ -120,7 +122,8 @@ def write(
     order = ["gru", "lstm", "elman"]
     week = week.sort_values("model", key=lambda column: column.map(order.index), kind="stable")
     week.to_csv(out / "week.csv", index=False)
-    figures.save(figures.weather(week, errors, reach, unit), out / "weather")
+    fig = figures.weather(week, errors, reach, series.unit, period=series.period)
+    figures.save(fig, out / "weather")
 
 
 if __name__ == "__main__":

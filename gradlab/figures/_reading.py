@@ -228,6 +228,8 @@ def _adjoint(ax: Axes, log_norm: np.ndarray) -> None:
             ax.plot(t[there], np.full(there.sum(), foot), color="C3", label=label, **mark(status))
     ax.set_ylim(bottom=foot)
     ax.yaxis.set_major_locator(MaxNLocator(4))
+    if not finite.any():
+        ax.set_yticks([])  # there is no number to tell
     ax.set_ylabel("adjoint\n" + LABELS["log_norm"])
     if not finite.all():
         _legend(ax)

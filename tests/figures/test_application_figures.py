@@ -83,6 +83,19 @@ def test_forecasts_errors_and_reach_are_those_of_the_frames():
     ]  # fmt: skip
 
 
+def test_a_series_of_days_is_marked_by_weeks():
+    week, errors, reach = frames()
+    fig = gl.figures.weather(week, errors, reach, "°F", period=7)
+    _, one, _, above, below = fig.axes
+    assert below.get_xlabel() == "steps"
+    assert above.get_xticks().tolist() == [0, 7, 14, 21, 28, 35, 42]
+    assert one.get_xticks().tolist() == [0, 7, 14, 21, 28, 35, 42, 49]
+    marks = {line.get_xdata()[0] for line in one.get_lines() if len(line.get_xdata()) == 2}
+    assert {7, 49} <= marks and 24 not in marks
+    above = gl.figures.weather(week, errors, reach, "°F", period=1).axes[3]
+    assert len(above.get_xticks()) <= 11
+
+
 def test_a_lag_without_a_gradient_is_a_gap():
     week, errors, reach = frames()
     dead = (reach["lag"] > 30) & (reach["model"] == "elman")
