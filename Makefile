@@ -15,6 +15,8 @@ STAMP := .venv/installed-$(shell { echo '$(CURDIR)'; cat pyproject.toml requirem
 DOCS = .venv-docs/bin
 DOCS_STAMP := .venv-docs/installed-$(shell { echo '$(CURDIR)'; cat pyproject.toml requirements.txt docs/requirements.txt; } | cksum | cut -d' ' -f1)
 # Python compiles a module when it is first imported: half of pip's time went into all the others.
+# So it has to keep what it compiled, or each process compiles all of it again, for 13 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 PIP = -m pip install -qq --disable-pip-version-check --no-compile
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
@@ -120,7 +122,7 @@ bench: $(STAMP) ## tables of what it costs (ARGS="sweep starts cost parallel tor
 
 clean: ## remove the environments and caches, keep the results
 	rm -rf .venv .venv-latest .venv-docs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find gradlab tests -name __pycache__ -prune -exec rm -rf {} +
+	find gradlab tests docs experiments -name __pycache__ -prune -exec rm -rf {} +
 
 define MAKE_VENV
 	@$(PYTHON) -c '$(IN_RANGE)' 2>/dev/null || { \
