@@ -1,6 +1,7 @@
 """Build the site into build/docs: write the reference's pages, run Sphinx, check the result."""
 
 import ast
+import html
 import importlib
 import itertools
 import os
@@ -160,6 +161,23 @@ def describe_thumbnails() -> None:
         path.write_text(thumbnail.sub(r'<img alt="\4" \1>\2\3\4<', text), encoding="utf-8")
 
 
+def lost_pictures() -> list[str]:
+    """Pictures that a page describes, or a script of the gallery draws, and its page lacks."""
+    lost = []
+    for path in sorted(HERE.rglob("*.md")):
+        page = OUT / path.relative_to(HERE).with_suffix(".html")
+        shown = html.unescape(page.read_text("utf-8")) if page.exists() else ""
+        texts = re.findall(r"^    alt: (.+)$", path.read_text("utf-8"), re.MULTILINE)
+        alts = [text.strip('"') for text in texts]
+        lost += [f"{path.name}: {alt}" for alt in alts if f'alt="{alt}"' not in shown]
+    drawing = re.compile(r"^\w+ = (?:gl\.figures\.\w+|Figure)\(", re.MULTILINE)
+    for path in sorted((HERE / "gallery").glob("*/plot_*.py")):
+        page = OUT / "gallery" / "auto" / path.parent.name / f"{path.stem}.html"
+        shown = re.findall(f"<img [^>]*/sphx_glr_{path.stem}_[0-9]", page.read_text("utf-8"))
+        lost += [] if len(shown) == len(drawing.findall(path.read_text("utf-8"))) else [path.name]
+    return lost
+
+
 def check_papers() -> list[str]:
     """What the paper map names and what does not exist."""
     text = (HERE / "papers.md").read_text(encoding="utf-8")
@@ -203,6 +221,9 @@ def main() -> int:
     describe_thumbnails()
     if lost := missing(documented()):
         print("public names that the reference lacks:", *lost, sep="\n  ", file=sys.stderr)
+        return 1
+    if lost := lost_pictures():
+        print("pictures that the site lacks:", *lost, sep="\n  ", file=sys.stderr)
         return 1
     print(f"the site is in {OUT.relative_to(ROOT)}: open {OUT / 'index.html'}")
     return 0

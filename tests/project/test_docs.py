@@ -24,6 +24,31 @@ def build():
     return runpy.run_path(str(DOCS / "build.py"), run_name="docs_build")
 
 
+@pytest.mark.parametrize(
+    ("shown", "lost"),
+    [
+        ('<img alt="One &amp; two"/><img src="x/sphx_glr_plot_a_001.png"/>', []),
+        ('<img src="x/sphx_glr_plot_a_001.png"/>', ["page.md: One & two"]),
+        ('<img alt="One &amp; two"/>', ["plot_a.py"]),
+    ],
+)
+def test_the_build_misses_a_picture_that_was_not_drawn(build, tmp_path, shown, lost):
+    scripts, site = tmp_path / "gallery" / "figures", tmp_path / "site" / "gallery" / "auto"
+    for folder in (scripts, site / "figures"):
+        folder.mkdir(parents=True)
+    (tmp_path / "page.md").write_text('    alt: "One & two"\n', "utf-8")
+    (scripts / "plot_a.py").write_text("fig = gl.figures.neuron()\n", "utf-8")
+    for page in (tmp_path / "site" / "page.html", site / "figures" / "plot_a.html"):
+        page.write_text(shown, "utf-8")
+    places = build["lost_pictures"].__globals__
+    before = {name: places[name] for name in ("HERE", "OUT")}
+    places.update(HERE=tmp_path, OUT=tmp_path / "site")
+    try:
+        assert build["lost_pictures"]() == lost
+    finally:
+        places.update(before)
+
+
 def cells(path):
     return CELL.findall(path.read_text("utf-8"))
 
