@@ -1,16 +1,11 @@
 """The documentation site; `make docs` builds it through build.py."""
 
-import os
 import re
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-# The kernels of the pages, and what they compile, share one quiet setting.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("KERAS_BACKEND", "jax")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import gradlab  # noqa: E402
 
