@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 OUT = ROOT / "build" / "docs"
 COMPILED = ROOT / "build" / "docs-compiled"
+JUPYTER = ROOT / "build" / "docs-jupyter"
 
 # Every public module, in the order of the reference, with what it is for.
 MODULES = {
@@ -197,7 +198,7 @@ def check_papers() -> list[str]:
 def environment() -> dict[str, str]:
     """The variables of Sphinx, and of all that it starts."""
     usual = {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax", "OPENBLAS_NUM_THREADS": "1"}
-    variables = {**usual, **os.environ, "PYTHONPATH": str(ROOT)}
+    variables = {**usual, **os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_PATH": str(JUPYTER)}
     # Most of the time goes into compiling programs that run once: this takes a third of it.
     variables["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     # What compiles in a millisecond is kept too: to read it takes a third of that.
@@ -216,6 +217,8 @@ def environment() -> dict[str, str]:
 
 def main() -> int:
     """Build the site; a status other than 0 says that something is wrong."""
+    import kernels  # beside this file
+
     if lost := check_papers():
         print("names of the paper map that do not exist:", *lost, sep="\n  ", file=sys.stderr)
         return 1
@@ -229,9 +232,11 @@ def main() -> int:
     # Every page runs: nothing may come from an earlier build.
     # Within a build, a program that two pages run is compiled once.
     shutil.rmtree(COMPILED, ignore_errors=True)
-    status = subprocess.run(
-        [sys.executable, *command, "-E", *places, *sys.argv[1:]], env=environment()
-    ).returncode
+    kernels.write_spec(JUPYTER)
+    with kernels.serving(environment()) as variables:
+        status = subprocess.run(
+            [sys.executable, *command, "-E", *places, *sys.argv[1:]], env=variables
+        ).returncode
     if status:
         return status
     describe_thumbnails()

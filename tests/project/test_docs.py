@@ -1,8 +1,10 @@
 """The site's sources agree with the package; `make docs` runs them, these checks do not."""
 
 import ast
+import os
 import re
 import runpy
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -47,6 +49,49 @@ def test_the_build_misses_a_picture_that_was_not_drawn(build, tmp_path, shown, l
         assert build["lost_pictures"]() == lost
     finally:
         places.update(before)
+
+
+KERNEL = """
+import os, sys
+
+def launch_new_instance():
+    shared = "gradlab_shared" in sys.modules
+    print(os.getcwd(), os.environ["PAGE"], shared, *sys.argv[1:])
+    print("of the page", file=sys.stderr)
+    if "fail" in sys.argv:
+        raise ValueError("this kernel fails")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere kernels are not forked")
+def test_a_kernel_is_forked_as_jupyter_asks_for_it(tmp_path):
+    (tmp_path / "ipykernel").mkdir()
+    (tmp_path / "ipykernel" / "__init__.py").touch()
+    (tmp_path / "ipykernel" / "kernelapp.py").write_text(KERNEL)
+    (tmp_path / "gradlab_shared.py").touch()
+    (tmp_path / "page").mkdir()
+    program = str(DOCS / "kernels.py")
+    kernels = runpy.run_path(program, run_name="docs_kernels")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    with kernels["serving"](environment, ["gradlab_shared"]) as found:
+        good, bad = (
+            subprocess.run(
+                [sys.executable, program, *arguments],
+                env=found | {"PAGE": "mine"},
+                cwd=tmp_path / "page",
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            for arguments in (["-f", "file"], ["fail"])
+        )
+    folder, page, shared, *arguments = good.stdout.split()
+    assert Path(folder).samefile(tmp_path / "page")
+    assert (page, shared, arguments[:2]) == ("mine", "True", ["-f", "file"])
+    assert arguments[2].startswith("--IPKernelApp.parent_handle=")
+    assert (good.returncode, good.stderr) == (0, "of the page\n")
+    assert bad.returncode == 1
+    assert "this kernel fails" in bad.stderr
 
 
 def cells(path):
