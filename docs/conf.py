@@ -1,6 +1,7 @@
 """The documentation site; `make docs` builds it through build.py."""
 
 import importlib
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ sys.path.insert(0, str(HERE))
 import joblib  # noqa: E402
 import kernels  # noqa: E402
 from joblib.parallel import BACKENDS  # noqa: E402
+from sphinx.util.parallel import make_chunks  # noqa: E402
 
 import gradlab  # noqa: E402
 
@@ -142,7 +144,26 @@ def _escape_docstring(app, what, name, obj, options, lines):
         open_code ^= line.count("`") % 2 == 1
 
 
+def _deal(app, env, names):
+    """Share the pages with code out among the batches that Sphinx reads side by side.
+
+    By their names all of `howto` would come into one, for which one process works alone at the end.
+    """
+    cells = {
+        name: Path(env.doc2path(name)).read_text("utf-8").count("{code-cell}") for name in names
+    }
+    sizes = [len(batch) for batch in make_chunks(names, app.parallel)]
+    even = len(sizes) // app.parallel * app.parallel  # as many for each process
+    batches = [[] for _ in sizes]
+    for name in sorted(names, key=cells.get, reverse=True):
+        room = [i for i, size in enumerate(sizes) if len(batches[i]) < size]
+        room = [i for i in room if i < even and cells[name]] or room
+        batches[min(room, key=lambda i: sum(map(cells.get, batches[i])))].append(name)
+    names[:] = itertools.chain(*batches)
+
+
 def setup(app):
     """Sphinx calls this."""
+    app.connect("env-before-read-docs", _deal)
     # Before napoleon, whose priority is 500.
     app.connect("autodoc-process-docstring", _escape_docstring, priority=400)
