@@ -1,6 +1,5 @@
 """The documentation site; `make docs` builds it through build.py."""
 
-import importlib
 import itertools
 import re
 import sys
@@ -73,8 +72,7 @@ intersphinx_mapping = {
 # The gallery's scripts run in forks of this process. The workers that joblib would start otherwise
 # import all anew, and again whenever a script has left them 300 MB larger.
 if sys.platform == "linux":
-    for module in kernels.SHARED:
-        importlib.import_module(module)
+    kernels.load(kernels.SHARED)
     joblib.register_parallel_backend("loky", BACKENDS["multiprocessing"])
 
 sphinx_gallery_conf = {
