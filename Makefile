@@ -18,6 +18,13 @@ DOCS_STAMP := .venv-docs/installed-$(shell { echo '$(CURDIR)'; cat pyproject.tom
 # So it has to keep what it compiled, or each process compiles all of it again, for 13 seconds.
 unexport PYTHONDONTWRITEBYTECODE
 PIP = -m pip install -qq --disable-pip-version-check --no-compile
+# uv fetches and unpacks side by side, in a sixth of pip's processor time. It reads none of pip's
+# configuration: where packages come from is handed on. Where uv cannot, pip does it.
+UV = uv==0.13.9
+UV_INSTALL = pip install -q --native-tls --index-strategy unsafe-best-match
+PLACES = awk -F "'" '/[.]no-index=.(true|1|yes|on)/ { print "--no-index" } \
+    /[.](index-url|extra-index-url|find-links)=/ { gsub(/.*[.]|=/, "", $$1); gsub(/\\n/, " ", $$2); \
+    n = split($$2, place, " "); for (i = 1; i <= n; i++) print "--" $$1, place[i] }'
 IN_RANGE = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 .DEFAULT_GOAL := help
@@ -131,8 +138,10 @@ define MAKE_VENV
 	@echo 'making $(1) (once, a minute or two)'
 	@rm -rf $(1)
 	@$(PYTHON) -m venv $(1)
-	@$(1)/bin/python $(PIP) $(2)
-	@$(1)/bin/python $(PIP) --no-build-isolation --no-deps -e .
+	@{ $(1)/bin/python $(PIP) $(UV) && \
+	    $(1)/bin/uv $(UV_INSTALL) --python $(1)/bin/python $$($(1)/bin/python -m pip config list | $(PLACES)) $(2) && \
+	    $(1)/bin/uv $(UV_INSTALL) --python $(1)/bin/python --no-build-isolation --no-deps -e .; } 2>/dev/null || \
+	    { $(1)/bin/python $(PIP) $(2) && $(1)/bin/python $(PIP) --no-build-isolation --no-deps -e .; }
 	@touch $@
 endef
 
