@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from gradlab.spectrum._error import error_of_mean
-from gradlab.spectrum._scaled import WideFloat, log, multiply, split
+from gradlab.spectrum._scaled import WideFloat, log, multiply, ones, split
 from gradlab.spectrum._system import (
     check_count,
     check_steps,
@@ -151,7 +151,7 @@ def lyapunov(
 
     if xs is not None:
         xs = jax.tree.map(lambda leaf: leaf.reshape(-1, qr_every, *leaf.shape[1:]), xs)
-    growths = split(jnp.ones((batches + 1, k), system.start.dtype))
+    growths = ones((batches + 1, k), system.start.dtype)
     carry = (system.begin(draw_frame(system.start, k, key)), growths)
     (moving, growths), _ = jax.lax.scan(interval, carry, (jnp.asarray(rows), xs))
     first_nonfinite_step = moving[-1]

@@ -25,6 +25,11 @@ class WideFloat(NamedTuple):
     exponent: Array
 
 
+def ones(shape: int | tuple[int, ...], dtype: jnp.dtype) -> WideFloat:
+    """Where a product begins."""
+    return WideFloat(jnp.ones(shape, dtype), jnp.zeros(shape, jnp.int32))
+
+
 def split(x: Array) -> WideFloat:
     """x as a fraction and an exponent; the derivative goes through the fraction."""
     # The exponent's own bits: jnp.frexp would compile for a second.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradlab.spectrum._scaled import WideFloat, divide, log, multiply, split
+from gradlab.spectrum._scaled import WideFloat, divide, log, multiply, ones, split
 from gradlab.spectrum._system import (
     check_count,
     check_steps,
@@ -185,8 +185,7 @@ class _Product(NamedTuple):
 
 def _identity(frame: Array) -> _Product:
     n = len(frame)
-    ones = split(jnp.ones(n, frame.dtype))
-    return _Product(frame, ones, jnp.eye(n, dtype=frame.dtype), jnp.int32(0))
+    return _Product(frame, ones(n, frame.dtype), jnp.eye(n, dtype=frame.dtype), jnp.int32(0))
 
 
 def _times(columns: Array, product: _Product) -> _Product:
@@ -207,6 +206,7 @@ def _times(columns: Array, product: _Product) -> _Product:
     )
 
 
+@jax.jit
 def _log_values(product: _Product) -> Array:
     logs = _graded_singular_values(product.sizes, product.U)
     return jnp.where(jnp.arange(len(logs)) < len(logs) - product.zeros, logs, -jnp.inf)
