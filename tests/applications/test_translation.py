@@ -358,7 +358,9 @@ def toy(count=300, seed=0):
 
 
 OPTIONS = {"hidden": 24, "embedding": 16, "width": 16}
-TINY = translation.Recipe(OPTIONS, pieces=60, length=12, batch=16, epochs=80, rate=0.01)
+TINY = translation.Recipe(OPTIONS, pieces=60, length=12, batch=16, epochs=50, rate=0.01)
+# A level more is a program more in the one that trains.
+FEW_LEVELS = 2
 
 
 @pytest.fixture(scope="module")
@@ -367,8 +369,26 @@ def trained():
     seen = []
     pairs = toy()
     watch = lambda epoch, made, loss: seen.append((epoch, loss, made))  # noqa: E731
-    made = translation.train(TINY, pairs.part("train"), languages=("en", "ne"), watch=watch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learn, "LEVELS", FEW_LEVELS)
+        made = translation.train(TINY, pairs.part("train"), languages=("en", "ne"), watch=watch)
     return made, seen
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_levels_leave_less_padding_than_any_others_of_their_number(seed):
+    cuts = np.random.RandomState(seed).choice(
+        [3, 4, 6, 7, 9, 12], 40, p=[0.1, 0.2, 0.3, 0.2, 0.1, 0.1]
+    )
+    lengths = np.unique(cuts).tolist()
+
+    def steps(levels):
+        return sum(min(level for level in levels if level >= cut) for cut in cuts)
+
+    found = learn._levels(cuts).tolist()
+    assert found == sorted(found) and 1 < len(found) <= learn.LEVELS and found[-1] == lengths[-1]
+    some = itertools.combinations(lengths, len(found))
+    assert steps(found) == min(steps(levels) for levels in some if levels[-1] == lengths[-1])
 
 
 def test_toy_phrases_are_learnt(trained):
@@ -405,8 +425,14 @@ def test_a_translation_does_not_depend_on_its_neighbours(trained, monkeypatch):
 
 def test_a_loss_that_is_not_finite_ends_the_training():
     pairs = toy(40)
+    short = [i for i, text in enumerate(pairs.sources) if text.count(" ") == 1]
+    some = pairs._replace(
+        **{side: [getattr(pairs, side)[i] for i in short] for side in pairs._fields[:3]}
+    )
+    options = {"cell": "elman", "hidden": 3, "embedding": 2, "width": 2, "attention": False}
+    recipe = TINY._replace(options=options, pieces=90, rate=1e38, decay=1e6, epochs=20)
     with pytest.raises(ValueError, match=r"update \d+ gave a loss or weights without a value"):
-        translation.train(TINY._replace(rate=1e38, decay=1e6, epochs=20), pairs)
+        translation.train(recipe, some)
 
 
 def test_pairs_that_are_too_long_are_left_out():
@@ -543,7 +569,8 @@ def run(*arguments, **options):
     return CliRunner().invoke(command.app, list(map(str, arguments)), **options)
 
 
-def test_train_evaluate_predict(tmp_path, path):
+def test_train_evaluate_predict(tmp_path, path, monkeypatch):
+    monkeypatch.setattr(learn, "LEVELS", FEW_LEVELS)
     rows = "".join(f"{a}\t{b}\n" for a, b in zip(*toy(200)[:2], strict=True))
     (tmp_path / "toy.tsv").write_text(rows)
     model = tmp_path / "deep" / "toy.model"
