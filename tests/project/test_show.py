@@ -106,7 +106,10 @@ def test_a_training_and_a_failed_one():
 def report(tmp_path_factory):
     axes = {"cell": "elman", "init": "orthogonal", "gain": [0.5, 2.0], "length": 20, "hidden": 4}
     axes |= {"activation": "linear"}
-    return gl.sweep(axes, tmp_path_factory.mktemp("show"))
+    with pytest.MonkeyPatch.context() as patch:
+        # Nobody looks at the files.
+        patch.setattr(gl.figures, "save", lambda figure, stem, formats: [])
+        yield gl.sweep(axes, tmp_path_factory.mktemp("show"))
 
 
 def test_results_say_how_much_there_is_and_show_the_first_runs(report):
