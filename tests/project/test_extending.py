@@ -128,8 +128,14 @@ def noise(strength: Any) -> Remedy:
 
 PROGRAM = """
 import json, sys
+from pathlib import Path
 import gradlab as gl
 from gradlab import frames
+def save(figure, stem, formats):
+    path = Path(f"{stem}.png")
+    path.touch()
+    return [path]
+gl.figures.save = save  # only the names are looked at
 small = {"length": 6, "hidden": 4, "inputs": 2, "cell": ["lazy", "elman"], "init": "twos", "gain": 0.5}
 first = gl.sweep(small, sys.argv[1] + "/gradients")
 runs = first.results.runs
