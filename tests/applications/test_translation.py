@@ -176,7 +176,7 @@ def test_two_columns_and_two_files_are_the_same_pairs(tmp_path):
         (b"a\tb\nc\n", "line 2: 1 columns instead of 2"),
         (b"a\tb\nc\t\n", "line 2: one text of the pair is empty"),
         (b"a\tb\nc\t\xff\n", "line 2: not UTF-8"),
-        (b"en\tde\nc\td\n".replace(b"de", b"de\tx"), "unknown language of a.tsv 'fr'"),
+        (b"en\tde\nc\td\n".replace(b"de", b"de\tx"), "first line names 'en', 'de', 'x', and not"),
         (b"split\ten\tfr\nfirst\ta\tb\n", "line 2: split is 'first'; valid: train, validation"),
         (b"", "there is no pair in it"),
         (b"split\ten\tfr\n", "there is no pair in it"),
