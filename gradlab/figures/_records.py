@@ -19,6 +19,7 @@ from gradlab.figures._style import (
     STYLE,
     grid,
     margins,
+    name_tasks,
     order,
     point_of,
     with_variants,
@@ -48,7 +49,7 @@ def records(frame: pd.DataFrame | frames.TrainingResults) -> Figure:
     """What training recorded of the parameters (`record=`), over the updates, a panel for each.
 
     Args:
-        frame: what a sweep of training with the axis `record` left, of one task; or
+        frame: what a sweep of training with the axis `record` left; or
             `gl.frames.records(run)`: a row per update and entry, `training_step`, `name`, `index`,
             `value` and, of complex numbers, `imag`; further rows of one entry are its seeds, and
             where there are several networks, `variant` is a row of panels each.
@@ -67,7 +68,7 @@ def records(frame: pd.DataFrame | frames.TrainingResults) -> Figure:
     [1.0, 1.5]
     """
     if isinstance(frame, frames.TrainingResults):
-        frame = record_table(frame.runs, frame.records)
+        frame = name_tasks(record_table(frame.runs, frame.records), "variant")
     need(frame, ["training_step", "name", "index", "value"])
     frame = frame if "variant" in frame else frame.assign(variant="")
     parts, index = frame["name"].str.partition("."), frame["index"].astype("str")

@@ -12,6 +12,7 @@ from gradlab.figures._style import (
     PREDICTED,
     STYLE,
     grid,
+    name_tasks,
     order,
     point_of,
     product,
@@ -145,7 +146,7 @@ def width(frame: pd.DataFrame | frames.TrainingResults) -> Figure:
     'ln of the size of a coordinate of\\nstate (nats)'
     """
     if isinstance(frame, frames.TrainingResults):
-        frame = size_table(frame.runs, frame.curves, frame.steps)
+        frame = name_tasks(size_table(frame.runs, frame.curves, frame.steps), "name")
     need(frame, ["hidden", "training_step", "quantity", "log_size"])
     frame = frame if "name" in frame else frame.assign(name="")
     names, quantities = order(frame["name"]), order(frame["quantity"])

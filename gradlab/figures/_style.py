@@ -315,6 +315,13 @@ def with_variants(
     return runs.assign(variant=variant.astype("str"))
 
 
+def name_tasks(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The table with the task before each name of a network, where there are several tasks."""
+    if table["task"].nunique() < 2:
+        return table
+    return table.assign(**{column: table["task"].astype("str") + " " + table[column]})
+
+
 def product(
     rows: Sequence[Any], columns: Sequence[Any]
 ) -> list[tuple[tuple[int, Any], tuple[int, Any]]]:

@@ -265,3 +265,21 @@ def test_numbers_of_a_measurement_over_any_axis_that_varies_alone(axis):
     ax = drawn["log_condition"]().axes[0]
     assert ax.get_xlabel() == axis
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 0], [2, 1], [3, 2]])
+
+
+@pytest.mark.parametrize("figure", ["records", "width"])
+def test_networks_of_several_tasks_have_rows_of_their_own(figure):
+    tasks = ("adding", "copying")
+    rows = [
+        {"run_id": task, "task": task, "cell": "gru", "hidden": 4, "updates": 0} for task in tasks
+    ]
+    kind = {"records": frames.TRAINING, "width": frames.COORDINATES}[figure]
+    runs = pd.DataFrame(rows).reindex(columns=list(kind.runs))
+    at = pd.DataFrame({"run_id": tasks, "training_step": 0})
+    curves = at.assign(log_state=[1.0, 2.0], log_update=0.0)
+    steps = at.assign(lag=0, log_adjoint=0.0)
+    records = at.assign(name="radius", index="", value=[1.0, 2.0])
+    fig = getattr(figures, figure)(frames.TrainingResults(runs, curves, steps, {}, records))
+    columns = {"records": 1, "width": 3}[figure]
+    drawn = [ax.lines[0].get_ydata().tolist() for ax in fig.axes[::columns]]
+    assert drawn == [[1.0], [2.0]]
