@@ -207,6 +207,10 @@ CASES = {
 FILES = ("cells.py", "helpers.py", "more.py")
 
 
+def _of_lab():
+    return [name for name in sys.modules if name.partition(".")[0] == "lab"]
+
+
 @contextlib.contextmanager
 def package(folder, sources):
     """The package lab from these sources, imported afresh."""
@@ -214,7 +218,8 @@ def package(folder, sources):
     for name, source in zip(FILES, [*sources, "", ""], strict=False):
         (folder / "lab" / name).write_text(source + "\n")
     (folder / "lab" / "__init__.py").write_text("")
-    before = set(sys.modules)
+    # Another test may have left a module of that name.
+    before = {name: sys.modules.pop(name) for name in _of_lab()}
     sys.path.insert(0, str(folder))
     try:
         importlib.invalidate_caches()
@@ -222,9 +227,9 @@ def package(folder, sources):
         yield importlib.import_module("lab.cells")
     finally:
         sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            if name.partition(".")[0] == "lab":
-                del sys.modules[name]
+        for name in _of_lab():
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def digest(folder, sources, version=None):
