@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 import zlib
 from collections import defaultdict
@@ -48,6 +49,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 from gradlab.grid._compiled import processor  # noqa: E402  (after JAX has its options)
+
+# Python knows bytecode by the second and the size of its source, and tests write one again within
+# the second. What all tests import is there by now.
+sys.dont_write_bytecode = True
 
 # No test is timed: what a busy machine takes longer for is not wrong.
 hypothesis.settings.register_profile("untimed", deadline=None)
