@@ -169,15 +169,15 @@ def lost_pictures() -> list[str]:
     lost = []
     for path in sorted(HERE.rglob("*.md")):
         page = OUT / path.relative_to(HERE).with_suffix(".html")
-        shown = html.unescape(page.read_text("utf-8")) if page.exists() else ""
+        content = html.unescape(page.read_text("utf-8")) if page.exists() else ""
         texts = re.findall(r"^    alt: (.+)$", path.read_text("utf-8"), re.MULTILINE)
         alts = [text.strip('"') for text in texts]
-        lost += [f"{path.name}: {alt}" for alt in alts if f'alt="{alt}"' not in shown]
+        lost += [f"{path.name}: {alt}" for alt in alts if f'alt="{alt}"' not in content]
     drawing = re.compile(r"^\w+ = (?:gl\.figures\.\w+|Figure)\(", re.MULTILINE)
     for path in sorted((HERE / "gallery").glob("*/plot_*.py")):
         page = OUT / "gallery" / "auto" / path.parent.name / f"{path.stem}.html"
-        shown = re.findall(f"<img [^>]*/sphx_glr_{path.stem}_[0-9]", page.read_text("utf-8"))
-        lost += [] if len(shown) == len(drawing.findall(path.read_text("utf-8"))) else [path.name]
+        images = re.findall(f"<img [^>]*/sphx_glr_{path.stem}_[0-9]", page.read_text("utf-8"))
+        lost += [] if len(images) == len(drawing.findall(path.read_text("utf-8"))) else [path.name]
     return lost
 
 

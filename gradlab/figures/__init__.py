@@ -187,9 +187,9 @@ def _of_folder(folder: Folder) -> tuple[_Source | None, str | None]:
     seeds, counts = np.unique(np.concatenate([np.zeros(0, np.int64), *parts]), return_counts=True)
     total = int(counts.sum())
     trained = "curves" in schema.others
-    drawn = ["curves", "records"] if trained else ["steps"] if schema.others else []
-    drawn = [name for name in drawn if folder.exists(f"{name}.parquet")]
-    rows = max((frames.count(folder, name) for name in drawn), default=0)
+    tables = ["curves", "records"] if trained else ["steps"] if schema.others else []
+    tables = [name for name in tables if folder.exists(f"{name}.parquet")]
+    rows = max((frames.count(folder, name) for name in tables), default=0)
     most = min(RUNS, ROWS * total // max(rows, 1))
     where, ids, note = {}, None, None
     if total > most:

@@ -85,8 +85,8 @@ def records(frame: pd.DataFrame | frames.TrainingResults) -> Figure:
             for ax, variant in zip(column, variants, strict=True):
                 _draw_record(ax, rows[rows["variant"] == variant], name, colours)
             if len(entries) > 1:
-                shown = colours or {"first entry": _shade(0), "last entry": _shade(1)}
-                handles = [Line2D([], [], color=c, label=label) for label, c in shown.items()]
+                legend = colours or {"first entry": _shade(0), "last entry": _shade(1)}
+                handles = [Line2D([], [], color=c, label=label) for label, c in legend.items()]
                 # Above, since the lines fill the panels.
                 column[0].legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.04))
         margins(axes, variants, [""] * len(names))

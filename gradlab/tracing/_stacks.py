@@ -295,8 +295,8 @@ def _sources(walk: Walker, value: _Value) -> Iterator[_Value]:
             yield _Value(body, parts.body.outs[i], axis, picks)
         elif axis != 0:  # which counts the steps
             # What is last in one of these steps is not where more of them follow.
-            known = _is_last(value, 0, parts)
-            rows = {(pick - 1, i if known else None) for pick, i in picks if pick}
+            is_last = _is_last(value, 0, parts)
+            rows = {(pick - 1, row if is_last else None) for pick, row in picks if pick}
             yield _Value(body, parts.body.outs[i], axis and axis - 1, frozenset(rows))
     else:
         # A function with a rule of its own that holds a loop is not recorded: others say so.
@@ -313,8 +313,8 @@ def _picks_before(value: _Value, node: Node, operand: int) -> dict[int, int | No
     """`value.picks` in an operand of a structural equation; None for one that they do not read."""
     program = value.frame.program
     source, result = program.avals[operand], _aval(program, value.ref)
-    moved = {_axis_before(node, source, result, axis): i for axis, i in value.picks}
-    picks = {axis: i for axis, i in moved.items() if axis is not None}
+    places = {_axis_before(node, source, result, axis): i for axis, i in value.picks}
+    picks = {axis: i for axis, i in places.items() if axis is not None}
     if node.kind in ("slice", "dynamic_slice"):
         if node.kind == "slice":
             starts = list(node.params["start_indices"])
