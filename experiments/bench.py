@@ -72,15 +72,21 @@ class Table(NamedTuple):
 def cell_model(name: str):
     """A cell of gradlab; all inputs are projected in one product before the scan."""
     cell = gl.cells.make(name, inputs=INPUTS, hidden=WIDTH)
+    return batch_loss(cell), cell.init(jax.random.key(0)), inputs(LENGTH, BATCH)
+
+
+def batch_loss(cell: gl.cells.Cell) -> Callable[[Any, jax.Array], jax.Array]:
+    """The sum of the last states of a batch, inputs (time, batch, features)."""
 
     def loss(params, xs):
         drives = jax.vmap(jax.vmap(lambda x: cell.project(params, x)))(xs)
         step = jax.vmap(functools.partial(cell.advance, params))
-        start = jax.tree.map(lambda h: jnp.broadcast_to(h, (BATCH, *h.shape)), cell.start())
+        batch = xs.shape[1]
+        start = jax.tree.map(lambda h: jnp.broadcast_to(h, (batch, *h.shape)), cell.start())
         last, _ = jax.lax.scan(lambda state, drive: (step(state, drive), None), start, drives)
         return jax.vmap(cell.read)(last).sum()
 
-    return loss, cell.init(jax.random.key(0)), inputs(LENGTH, BATCH)
+    return loss
 
 
 def flax_model():
@@ -636,6 +642,15 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
+def write(table: Table, out: Path) -> None:
+    """Print a table, and write it as NAME.csv and NAME.md."""
+    frame = pd.DataFrame(table.rows)
+    page = f"# {table.name}\n\n{table.note}\n\n{markdown(frame)}\n\n{machine()}\n"
+    print(page, flush=True)
+    frame.to_csv(out / f"{table.name}.csv", index=False)
+    (out / f"{table.name}.md").write_text(page)
+
+
 def main() -> None:
     """Print the tables asked for and write each as NAME.csv and NAME.md."""
     tables = {
@@ -660,11 +675,7 @@ def main() -> None:
     print(f"{machine()}\nload before: {os.getloadavg()[0]:.2f}\n", flush=True)
     for name in args.tables or tables:
         for table in tables[name]():
-            frame = pd.DataFrame(table.rows)
-            page = f"# {table.name}\n\n{table.note}\n\n{markdown(frame)}\n\n{machine()}\n"
-            print(page, flush=True)
-            frame.to_csv(args.out / f"{table.name}.csv", index=False)
-            (args.out / f"{table.name}.md").write_text(page)
+            write(table, args.out)
 
 
 if __name__ == "__main__":

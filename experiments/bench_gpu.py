@@ -30,13 +30,13 @@ from bench import (
     OF_ONE,
     PLAIN,
     Table,
+    batch_loss,
     compiled,
     in_turn,
-    machine,
-    markdown,
     normals,
     planned_mb,
     ratio,
+    write,
 )
 
 import gradlab as gl
@@ -54,20 +54,6 @@ def loss_of(cell: gl.cells.Cell) -> Any:
         start = cell.start(xs.dtype)
         last, _ = jax.lax.scan(lambda h, d: (cell.advance(params, h, d), None), start, drives)
         return cell.read(last).sum()
-
-    return loss
-
-
-def batch_loss_of(cell: gl.cells.Cell) -> Any:
-    """The same of a batch, (params, xs) with xs (batch, T, inputs), in one scan."""
-
-    def loss(params: Any, xs: jax.Array) -> jax.Array:
-        drives = jax.vmap(jax.vmap(lambda x: cell.project(params, x)))(jnp.swapaxes(xs, 0, 1))
-        start = cell.start(xs.dtype)
-        start = jax.tree.map(lambda h: jnp.broadcast_to(h, (len(xs), *h.shape)), start)
-        step = jax.vmap(functools.partial(cell.advance, params))
-        last, _ = jax.lax.scan(lambda h, d: (step(h, d), None), start, drives)
-        return jax.vmap(cell.read)(last).sum()
 
     return loss
 
@@ -90,7 +76,11 @@ def cell_tables(rounds_of_torch: Any) -> Iterator[Table]:
         many = jax.vmap(cell.init)(jax.random.split(jax.random.key(0), REPLICAS))
         sequences = jnp.asarray(normals(REPLICAS, LENGTH, WIDTH))
         forms = {
-            f"one model, batch {BATCH}": (batch_loss_of(cell), (one, sequences[:BATCH]), False),
+            f"one model, batch {BATCH}": (
+                batch_loss(cell),
+                (one, jnp.swapaxes(sequences[:BATCH], 0, 1)),
+                False,
+            ),
             f"{REPLICAS} replicas": (loss_of(cell), (many, sequences), True),
         }
         for form, (loss, args, mapped) in forms.items():
@@ -204,14 +194,9 @@ def main() -> None:
     if options.small:
         globals().update(SMALL)
     options.out.mkdir(parents=True, exist_ok=True)
-    place = f"{jax.devices()[0].device_kind}; {machine()}"
     for tables in (cell_tables(torch_peer()), accuracy_tables(), sweep_tables(options.small)):
         for table in tables:
-            frame = pd.DataFrame(table.rows)
-            page = f"# {table.name}\n\n{table.note}\n\n{markdown(frame)}\n\n{place}\n"
-            print(page, flush=True)
-            frame.to_csv(options.out / f"{table.name}.csv", index=False)
-            (options.out / f"{table.name}.md").write_text(page)
+            write(table, options.out)
 
 
 if __name__ == "__main__":

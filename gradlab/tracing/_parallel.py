@@ -297,10 +297,7 @@ class _Reader:
     def _skip(self, depth: int) -> tuple[Any, ...]:
         """Pass over the equations of f, up to the next of this level."""
         start = self.i
-        while self._next() != "slice" or _level(self.eqns[self.i], self.owner) != (
-            depth,
-            self.calls,
-        ):
+        while self._next() != "slice" or not self._is_at(self.eqns[self.i], depth):
             self.i += 1
         return tuple(self.eqns[start : self.i])
 
@@ -328,9 +325,7 @@ class _Reader:
         """What an element is the reverse of, where equation i turned it around for the scan."""
         if i < 0 or self.eqns[i].primitive.name != "rev" or self.eqns[i].outvars[0] is not atom:
             return None
-        return (
-            self.eqns[i].invars[0] if _level(self.eqns[i], self.owner) == (0, self.calls) else None
-        )
+        return self.eqns[i].invars[0] if self._is_at(self.eqns[i], 0) else None
 
 
 def check(condition: bool) -> None:
