@@ -78,9 +78,9 @@ def size_in_range(leaves: Sequence[jax.Array], axis: int | None, dtype: Any) -> 
     """The size by sums of squares alone, and whether they stay in the float's range."""
     # A square that is rounded or lost below the smallest float is then far below the sum.
     limit = 3 * jnp.finfo(dtype).maxexp // 4
-    squares = [_sum_of_squares(x, axis, dtype) for x in leaves]
+    squares = [_add_up(_squares(x, dtype), axis) for x in leaves]
     # The square of what is not zero may be.
-    zeros = [_over(jnp.all, x == 0, axis) for x in leaves]
+    zeros = [_add_up(jnp.abs(x).astype(dtype), axis) == 0 for x in leaves]
     inside = [
         zero | ((2.0**-limit < s) & (s < 2.0**limit))
         for s, zero in zip(squares, zeros, strict=True)
@@ -151,9 +151,23 @@ def _log_norm(x: jax.Array, k: jax.Array, axis: int | None, dtype: Any) -> jax.A
 
 
 def _sum_of_squares(x: jax.Array, axis: int | None, dtype: Any) -> jax.Array:
+    return _over(jnp.sum, _squares(x, dtype), axis)
+
+
+def _squares(x: jax.Array, dtype: Any) -> jax.Array:
     parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
     parts = [part.astype(dtype) for part in parts]
-    return functools.reduce(jnp.add, [_over(jnp.sum, part * part, axis) for part in parts])
+    return functools.reduce(jnp.add, [part * part for part in parts])
+
+
+def _add_up(x: jax.Array, axis: int | None) -> jax.Array:
+    """The sum of a row of a stack, or per sample, as a product with ones.
+
+    XLA on a CPU adds the numbers of a row one after the other, which takes five times as long.
+    """
+    rows = x.reshape(-1) if axis is None else jnp.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+    ones = jnp.ones(rows.shape[-1], x.dtype)
+    return jnp.matmul(rows, ones, precision=jax.lax.Precision.HIGHEST)
 
 
 def finite(leaves: Sequence[jax.Array], axis: int | None) -> jax.Array:
@@ -166,7 +180,7 @@ def finite(leaves: Sequence[jax.Array], axis: int | None) -> jax.Array:
     if are_split(leaves):
         return look(leaves)
     dtype = real_dtype(leaves)
-    squares = [_sum_of_squares(x, axis, dtype) for x in leaves]
+    squares = [_add_up(_squares(x, dtype), axis) for x in leaves]
     good = functools.reduce(jnp.logical_and, [jnp.isfinite(s) for s in squares])
     # The squares of large finite numbers overflow too.
     return jax.lax.cond(

@@ -23,8 +23,9 @@ from gradlab.tracing._record import Options, Slots, call_measure
 # Steps whose weight gradients are taken in one product: enough for the product to run at its full
 # rate, few enough for what is kept meanwhile to be small beside the residuals of the whole scan.
 _CHUNK = 32
-# Light steps in one turn of a loop, whose own cost is that of such a step.
-_UNROLL = 2
+# From how many steps on chunks in one unit pay: both ways of a chunk are compiled then, which takes
+# half as long again.
+_LONG = 129
 
 
 def scan_steps(
@@ -34,7 +35,6 @@ def scan_steps(
     xs: Any,
     length: int,
     backward: bool = False,
-    unroll: int = 1,
 ) -> Any:
     return jax.lax.scan(
         body,
@@ -42,7 +42,7 @@ def scan_steps(
         xs,
         length=length,
         reverse=step.reverse != backward,
-        unroll=max(step.unroll, unroll),
+        unroll=step.unroll,
     )
 
 
@@ -106,9 +106,7 @@ class Plan(NamedTuple):
     init: tuple[bool, ...]
     varies: frozenset[str]  # the mesh axes of shard_map that the slots vary over
     mixes: bool  # whether samples interact in the step, so that all need one unit
-    # From how many steps on chunks run in one unit first, or None for never. Both ways of a chunk
-    # are compiled then, which takes up to twice as long.
-    one_unit_from: int | None
+    in_one_unit: bool  # whether chunks of a long scan run in one unit first, where they can
 
 
 class Rows(NamedTuple):
@@ -150,14 +148,13 @@ class Pull:
         self.window = min(int(jnp.finfo(d).maxexp) for d in set().union(*dtypes)) // 3
         inner = (*linear.advance.inner, *linear.readout.inner)
         careful = self.around or self.shared or plan.varies or options.log_param or inner
-        self.in_one_unit = plan.step.linear and not careful
+        self.in_one_unit = plan.in_one_unit and plan.step.linear and not careful
         self.still = [_jaxpr.zeros(k) for k in linear.extras]
 
     def rows(self, carry: Any, rows: Rows, output_cts: Sequence[Any], length: int) -> Any:
         """Pull the carry (mu, e, lost, late, grads) back through `length` steps."""
         waits = any(any(part.sums.later) for part in self._parts)
-        threshold = self.plan.one_unit_from
-        in_one_unit = self.in_one_unit and threshold is not None and length >= threshold
+        in_one_unit = self.in_one_unit and length >= _LONG
 
         def chunk(carry: Any, rows: Any, _: Any, length: int) -> Any:
             run = self._fast if in_one_unit else self._careful
@@ -257,7 +254,7 @@ class Pull:
 
         start = mu, zeros(self.advance), zeros(self.readout)
         (mu, units, plain), (arrivals, results, (x, more), sum_rows) = scan_steps(
-            self.plan.step, body, start, rows, length, backward=True, unroll=_UNROLL
+            self.plan.step, body, start, rows, length, backward=True
         )
         sums = _Cts(units, [], x, [], [], sum_rows[0])
         if not apart:

@@ -20,9 +20,9 @@ class Options(NamedTuple):
     measure: Callable[..., Any] | None = None
     segment: int | None = None
     stop: bool = False  # at what has no derivative, where no gradient that is asked for needs one
-    # Transpose weights once, before the loop. Faster on a CPU, but the last digit of a product
-    # then depends on whether the program is mapped over other runs.
-    transpose_once: bool = True
+    # The same bits alone and mapped beside others. So weights are not transposed before the loop,
+    # and no chunk runs in one unit: both make the last digit depend on the other runs.
+    same_bits: bool = False
 
     @property
     def shows_steps(self) -> bool:

@@ -33,8 +33,6 @@ from gradlab.tracing._record import PARTS, Options, Slots
 _LIGHT = 512
 # How many entries the forward pass may stack to look at them once it has ended.
 _STACK_LIMIT = 2**21
-# From how many steps on it pays to compile both ways of a chunk (see `Plan.one_unit_from`).
-_LONG, _LONG_PARALLEL = 1024, 129
 
 
 def traced_scan(
@@ -154,7 +152,7 @@ def _pull_parallel(
         (consts, first, elems, []),
         (wants, *nothing),
         varies,
-        None if _norms.are_split(first) else _LONG_PARALLEL,
+        not _norms.are_split(first),
     )
     linear = plan.linear
     outside = dict(zip(linear.forward.ins, consts, strict=False))
@@ -259,7 +257,7 @@ def _forward(step: Step, options: Options, names: tuple[str, ...], *primals: Any
         (consts, init, xs, inner),
         wants,
         varies,
-        _LONG if light else None,
+        light,
     )
     linear = plan.linear
     outside = dict(zip(linear.forward.ins, consts, strict=False))
@@ -298,11 +296,12 @@ def _plan(
     values: tuple[Any, Any, Any, Any],
     wants: Sequence[tuple[bool, ...]],
     varies: frozenset[str],
-    one_unit_from: int | None,
+    light: bool,
 ) -> Plan:
     """Linearize a step; `values` are its consts, initial state, inputs and slots inside.
 
-    `wants` says which of the first three get a cotangent.
+    `wants` says which of the first three get a cotangent, and `light` whether the step takes so
+    little time that chunks in one unit pay.
     """
     consts, init, xs, inner = values
     want_consts = wants[0]
@@ -312,9 +311,8 @@ def _plan(
         step, consts, init, xs, inner, (want_consts, wants[2]), options.measure is not None
     )
     mixes = options.axis is not None and not _stay_apart(linear.advance, options.axis)
-    return Plan(
-        step, options, tuple(names), linear, wants[0], wants[1], varies, mixes, one_unit_from
-    )
+    in_one_unit = light and not options.same_bits
+    return Plan(step, options, tuple(names), linear, wants[0], wants[1], varies, mixes, in_one_unit)
 
 
 def _is_light(state: Sequence[Any]) -> bool:
@@ -348,12 +346,15 @@ def _run(
     new_refs, y_refs, _ = split(program.outs, linear.sizes[1], len(linear.ys))
     own = linear.storage.own if keep else ()
     nodes = _jaxpr.dependencies(program.nodes, (*new_refs, *y_refs, *own))
-    if plan.options.transpose_once:
+    if not plan.options.same_bits:
         outside, nodes = _transpose_once(nodes, outside)
-    floats = pick(linear.state, new_refs)
-    # Where the new state is stacked anyhow, it need not be stacked once more.
+    floats, olds = pick(linear.state, new_refs), pick(linear.state, carry_ids)
+    # Where the new state is stacked anyhow, or what the step reads, which is the state one step
+    # late, it need not be stacked once more.
     outs = [*y_refs, *own]
-    more = [ref for ref in floats if ref not in outs]
+    late = [ref not in outs and old in own for ref, old in zip(floats, olds, strict=True)]
+    prompt = [ref for ref, is_late in zip(floats, late, strict=True) if not is_late]
+    more = [ref for ref in prompt if ref not in outs]
     entries = sum(jnp.size(x) for x in pick(linear.state, carry[0]))
     at_once = _is_light(pick(linear.state, carry[0]))
     at_once &= not more or length * entries <= _STACK_LIMIT
@@ -376,7 +377,13 @@ def _run(
     (state, end), (ys, residuals, states) = scan_steps(plan.step, body, start, xs, length)
     if at_once:
         stacks = dict(zip((*outs, *more), (*ys, *residuals, *states), strict=True))
-        rows = jax.vmap(functools.partial(_norms.finite, axis=axis))([stacks[r] for r in floats])
+        rows = _finite_rows(
+            [stacks[ref] for ref in prompt],
+            [stacks[ref] for ref in pick(late, olds)],
+            pick(late, pick(linear.state, state)),
+            axis,
+            plan.step.reverse,
+        )
         count, good = check
         before = _leading(rows[::-1] if plan.step.reverse else rows)
         end = (
@@ -384,6 +391,22 @@ def _run(
             good & jnp.all(rows, axis=0),
         )
     return (state, end), ys, residuals
+
+
+def _finite_rows(
+    new: list[Any], old: list[Any], last: list[Any], axis: int | None, reverse: bool
+) -> jax.Array:
+    """Whether each row of a state is finite.
+
+    Its leaves are the stacks `new`, and those whose rows are one step late, `old`, with the rows
+    `last` of the last step.
+    """
+    look = functools.partial(_norms.finite, axis=axis)
+    parts = [jax.vmap(look)(new)] if new else []
+    if old:
+        rows, end = jax.vmap(look)(old), look(last)[None]
+        parts.append(jnp.concatenate([end, rows[:-1]] if reverse else [rows[1:], end]))
+    return functools.reduce(jnp.logical_and, parts)
 
 
 def _transpose_once(

@@ -16,7 +16,7 @@ import pytest
 from simple_form import record
 
 import gradlab as gl
-from gradlab.tracing import _scan
+from gradlab.tracing import _pull
 
 T, N = 120, 3
 XS = jax.random.normal(jax.random.key(0), (T, N))
@@ -168,9 +168,9 @@ def test_random_steps_have_the_record_of_the_simple_form(leaves, reads, rates, s
 
 @pytest.mark.parametrize("name", ["tanh", "turns", "pair", "dies"])
 def test_long_scans_of_samples_have_the_record_of_short_ones(name, monkeypatch):
-    """From T = 1024 on chunks run in one unit, of each sample its own; before that, every step."""
+    """From T = 129 on chunks run in one unit, of each sample its own; before that, every step."""
     step, start = STEPS[name]
-    xs = jax.random.normal(jax.random.key(5), (2, 1100, N))
+    xs = jax.random.normal(jax.random.key(5), (2, 200, N))
 
     def loss(xs):
         def one(xs):
@@ -187,9 +187,9 @@ def test_long_scans_of_samples_have_the_record_of_short_ones(name, monkeypatch):
         return jnp.sum(jax.vmap(one)(xs))
 
     chunks = gl.trace(loss, batch_axis=0)(xs)
-    monkeypatch.setattr(_scan, "_LONG", None)
+    monkeypatch.setattr(_pull, "_LONG", 201)
     steps = gl.trace(loss, batch_axis=0)(xs)
-    assert chunks.scans[0].log_norm.shape == (1100, 2)
+    assert chunks.scans[0].log_norm.shape == (200, 2)
     for field in ("log_norm", "log_direct", "log_transported"):
         one, other = (getattr(out.scans[0], field) for out in (chunks, steps))
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-7, err_msg=field)

@@ -327,7 +327,7 @@ def tied_program(shape: Shape, batch: int, init: Init | None = None) -> Any:
     ) -> tuple[jax.Array, jax.Array]:
         cell = cell_for(shape, init, scalars)
         loss = probe.checked_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
-        options = tracing.Options(axis=_axis(batch), transpose_once=False)
+        options = tracing.Options(axis=_axis(batch), same_bits=True)
         out = tracing.trace_with(options, loss, argnums=(), has_aux=True)(params, xs)
         return out.scans[0].log_norm, out.aux
 
@@ -345,14 +345,13 @@ def untied_program(init: Init, shape: Shape, batch: int) -> Any:
         loss = probe.untied_loss(cell, _direction(seed, cell.hidden), batched=batch > 1)
         key = key_for(seed, "untied", cell.name, init.name, cell.hidden, cell.inputs)
         # Segments redraw each step's parameters, so they are no residuals of the whole run.
-        options = tracing.Options(axis=_axis(batch), segment=SEGMENT, transpose_once=False)
+        options = tracing.Options(axis=_axis(batch), segment=SEGMENT, same_bits=True)
         out = tracing.trace_with(options, loss, argnums=(), has_aux=True)(key, xs)
         return out.scans[0].log_norm, out.aux
 
     return _spread(one)
 
 
-# A run's numbers are the same to the last bit, alone and beside others: no `transpose_once` there.
 def _axis(batch: int) -> int | None:
     return 0 if batch > 1 else None
 
