@@ -8,7 +8,7 @@ import functools
 import operator
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,23 +24,6 @@ from gradlab.tracing._unseen import refusal, unseen
 from gradlab.tracing._walk import Site, Walk
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "log_norm",
-        "log_direct",
-        "log_transported",
-        "leaves",
-        "leaves_direct",
-        "leaves_transported",
-        "log_param",
-        "log_scale",
-        "measured",
-        "first_nonfinite_state",
-        "first_nonfinite_adjoint",
-    ],
-    meta_fields=["name", "length", "reverse", "outer", "batched"],
-)
 @dataclasses.dataclass(frozen=True, repr=False)
 class ScanTrace:
     """What one scan's backward pass recorded; natural logarithms, an exact zero is -inf.
@@ -118,6 +101,40 @@ class ScanTrace:
                 )
                 rows.append((name.replace("_", " "), what))
         return rows
+
+
+# The rows of each leaf of the state, and those of the state itself.
+_OF_LEAVES = {
+    "leaves": "log_norm",
+    "leaves_direct": "log_direct",
+    "leaves_transported": "log_transported",
+}
+_STATIC = ("name", "length", "reverse", "outer", "batched")
+_TRACED = tuple(f.name for f in dataclasses.fields(ScanTrace) if f.name not in _STATIC)
+
+
+def _flatten(scan: ScanTrace) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+    """The children of a scan as a pytree, and the rest.
+
+    Without those of a lone leaf: its rows are the state's, and a compiled program writes an array
+    out as often as it is a child.
+    """
+    lone = tuple(scan.leaves) if len(scan.leaves) == 1 else ()
+    names = [name for name in _TRACED if not (lone and name in _OF_LEAVES)]
+    children = [(jax.tree_util.GetAttrKey(name), getattr(scan, name)) for name in names]
+    return children, (lone, *(getattr(scan, name) for name in _STATIC))
+
+
+def _unflatten(rest: tuple[Any, ...], children: Iterable[Any]) -> ScanTrace:
+    lone, *static = rest
+    names = [name for name in _TRACED if not (lone and name in _OF_LEAVES)]
+    fields = dict(zip((*_STATIC, *names), (*static, *children), strict=True))
+    for name, whole in _OF_LEAVES.items() if lone else ():
+        fields[name] = {lone[0]: fields[whole]}
+    return ScanTrace(**fields)
+
+
+jax.tree_util.register_pytree_with_keys(ScanTrace, _flatten, _unflatten)
 
 
 @functools.partial(
@@ -833,10 +850,10 @@ def _result(site: Site, slots: Slots) -> ScanTrace:
         }
 
     time, length = len(site.outer), site.length or 0
-    order = jnp.arange(1, length + 1)  # in which the scan ran through its rows
-    order = (order[::-1] if site.reverse else order).reshape((length,) + (1,) * len(site.batch))
     bad = jnp.isnan(logs["total"]) | jnp.isposinf(logs["total"])
-    backward = jnp.max(jnp.where(bad, order, 0), axis=time)
+    # How many rows the backward pass goes through before the first bad one.
+    before = jnp.argmax(bad if site.reverse else jnp.flip(bad, time), axis=time)
+    backward = jnp.where(jnp.any(bad, axis=time), length - before, 0)
     forward = slots.finite.astype(int) + 1
     forward = _where_run(slots.visits, jnp.where(forward <= length, forward, 0), -1)
     return ScanTrace(
