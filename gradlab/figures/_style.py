@@ -107,8 +107,9 @@ def save(
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }
     with rc_context(STYLE):
-        fig.draw_without_rendering()
-        # The layout is found once. "none" would still lay out nothing, by one more draw a format.
+        # The layout is found once, where each format would find it again.
+        if (engine := fig.get_layout_engine()) is not None:
+            engine.execute(fig)
         fig.set_layout_engine(None)
         for kind in formats:
             fig.savefig(f"{stem}.{kind}", metadata=nothing[kind])

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -144,22 +143,20 @@ def phase(runs: pd.DataFrame, *, input: str | None = None, length: int | None = 
             ax = axes[i, 0]
             table = _table(rates, init, variants, gains)
             theory = _table(predicted, init, variants, gains)
-            sns.heatmap(
-                table.clip(-10 * span, 10 * span),  # seaborn leaves infinite values blank
-                ax=ax,
+            # Not seaborn's heatmap, which draws the whole figure to see whether labels overlap.
+            ax.pcolormesh(
+                table.clip(-10 * span, 10 * span).to_numpy(),  # infinite values would be blank
                 cmap=DIVERGING,
-                # seaborn looks for the extremes itself where these are missing.
-                vmin=-span,
-                vmax=span,
                 norm=AsinhNorm(linear_width=linear, vmin=-span, vmax=span),
-                cbar=False,
+                edgecolors="white",
                 linewidths=0.4,
-                xticklabels=[f"{gain:g}" for gain in gains],
-                yticklabels=variants,
             )
+            ax.set(xlim=(0, len(gains)), ylim=(len(variants), 0))
+            ax.spines[:].set_visible(False)
             ticks = thin(list(range(len(gains))), 14)
             ax.set_xticks([k + 0.5 for k in ticks], [f"{gains[k]:g}" for k in ticks], rotation=90)
-            ax.tick_params(axis="y", rotation=0, length=0)
+            ax.set_yticks([k + 0.5 for k in range(len(variants))], variants)
+            ax.tick_params(axis="y", length=0)
             ax.tick_params(axis="x", length=2.5 if i == len(inits) - 1 else 0)
             ax.set(xlabel="", ylabel="")
             ax.set_title(init, loc="left")
@@ -205,22 +202,27 @@ def length(
         gains = _few(runs["gain"])
     columns, inits = order(runs["variant"]), order(runs["init"])
     colours, markers = init_styles(inits)
-    runs = runs.assign(decades=runs["log_gain"] / np.log(10))
+    near = np.isclose(runs["gain"].to_numpy()[:, None], gains)
+    runs = runs.assign(decades=runs["log_gain"] / np.log(10), row=near.argmax(axis=1))
+    runs = runs[runs["gain"].isin(runs["gain"].to_numpy()[near.any(axis=1)])]
+    measured = runs[runs["status"] != "failed"]
+    keys = ["row", "variant", "init", "length"]
+    table = frames.spread(measured["decades"], [measured[name] for name in keys]).reset_index()
     with rc_context(STYLE):
         fig, axes = grid(len(gains), len(columns), height=1.5, sharex=True, sharey="row")
         notes = []
-        for (i, gain), (j, variant) in product(gains, columns):
+        for (i, _), (j, variant) in product(gains, columns):
             ax = axes[i, j]
             ax.set_yscale("symlog", linthresh=1, linscale=0.6)
             ax.margins(y=0.1)
-            panel = runs[np.isclose(runs["gain"], gain) & (runs["variant"] == variant)]
+            panel, part = (x[(x["row"] == i) & (x["variant"] == variant)] for x in (runs, table))
             ax.axhline(0, color="0.6", lw=0.6, zorder=0)
             lines = []
             for k, init in enumerate(inits):
-                rows = panel[panel["init"] == init]
+                rows, line = (x[x["init"] == init] for x in (panel, part))
                 dodge = 1.05 ** (k - (len(inits) - 1) / 2)
-                table = _length_line(ax, rows, dodge, colours[init], markers[init])
-                lines.append(table.assign(line=k))
+                _length_line(ax, rows, line, dodge, colours[init], markers[init])
+                lines.append(line.assign(line=k))
             texts = missing_seeds(pd.concat(lines), inits, "length", "$T$ = {:g}")
             notes.append((ax, texts))
             head(ax, panel)
@@ -229,8 +231,8 @@ def length(
             locator.set_params(numticks=7)
             ax.yaxis.set_major_locator(locator)
             ax.yaxis.set_major_formatter("{x:g}")
-        for ax, gain in zip(axes[:, 0], gains, strict=True):
-            if not np.isfinite(runs.loc[np.isclose(runs["gain"], gain), "decades"]).any():
+        for i, ax in enumerate(axes[:, 0]):
+            if not np.isfinite(runs.loc[runs["row"] == i, "decades"]).any():
                 ax.set_ylim(-1, 1)
         if runs["length"].nunique() == 1:  # limits that coincide cannot be made logarithmic
             axes[0, 0].set_xlim(runs["length"].iloc[0] / 2, runs["length"].iloc[0] * 2)
@@ -241,8 +243,7 @@ def length(
         fig.supxlabel(LABELS["length"], fontsize=8)
         fig.supylabel(LABELS["gain_decades"], fontsize=8)
         handles = init_handles(colours, markers)
-        near = [gain for gain in runs["gain"].unique() if np.isclose(gain, gains).any()]
-        handles += mark_handles(runs[runs["gain"].isin(near)])
+        handles += mark_handles(runs)
         fig.legend(handles=handles, title="initialization", loc="outside right upper", **LEFT)
     return fig
 
@@ -462,29 +463,30 @@ def _decay_lines(
     ax: Axes, panel: pd.DataFrame, colours: dict[float, Any], limits: tuple[float, float]
 ) -> None:
     beyond = 2 * DECADES
+    names = ["lag", "median", "low", "high", "missing", "zero"]
+    # Columns of NumPy: a figure has hundreds of lines, and pandas takes a millisecond for each.
     for gain in sorted(panel["gain"].unique()):
         line = panel[panel["gain"] == gain]
-        finite = np.isfinite(line["median"])
+        lag, median, low, high, missing, zero = (line[name].to_numpy() for name in names)
+        finite = np.isfinite(median)
+        colour = colours[gain]
         if finite.any():
-            band = {"color": colours[gain], "alpha": 0.3, "lw": 0}
-            low, high = (line[name].clip(-beyond, beyond) for name in ("low", "high"))
-            ax.fill_between(line["lag"], low, high, **band)
-            middle = line["median"].where(finite).clip(-beyond, beyond)
-            ax.plot(line["lag"], middle, color=colours[gain])
-        for status, at in (("nonfinite", line["missing"] > 0), ("zero", line["zero"] > 0)):
+            band = {"color": colour, "alpha": 0.3, "lw": 0}
+            ax.fill_between(lag, *(np.clip(x, -beyond, beyond) for x in (low, high)), **band)
+            middle = np.where(finite, np.clip(median, -beyond, beyond), np.nan)
+            ax.plot(lag, middle, color=colour)
+        for status, at in (("nonfinite", missing > 0), ("zero", zero > 0)):
             if at.any():
-                before = line[(line["lag"] < line["lag"][at].min()) & finite]
-                place = before[["lag", "median"]].iloc[-1] if len(before) else (0.0, 0.0)
-                x, y = (float(value) for value in place)
-                ax.plot(x, np.clip(y, *limits), color=colours[gain], **mark(status))
+                before = np.flatnonzero((lag < lag[at].min()) & finite)
+                x, y = (lag[before[-1]], median[before[-1]]) if len(before) else (0.0, 0.0)
+                ax.plot(x, np.clip(y, *limits), color=colour, **mark(status))
 
 
 def _length_line(
-    ax: Axes, rows: pd.DataFrame, dodge: float, colour: Any, marker: str
-) -> pd.DataFrame:
-    """Draws one line, and gives its statistics by length."""
+    ax: Axes, rows: pd.DataFrame, table: pd.DataFrame, dodge: float, colour: Any, marker: str
+) -> None:
+    """Draws one line from its runs and their statistics by length."""
     runs = rows[rows["status"] != "failed"]
-    table = frames.spread(runs["decades"], [runs["length"]]).reset_index()
     curve = table[["median", "low", "high"]].replace([-np.inf, np.inf], np.nan)
     place = table["length"] * dodge
     style = {"marker": marker, "ms": 3.5, "mew": 0}
@@ -504,7 +506,6 @@ def _length_line(
         if at:
             edge = ax.get_xaxis_transform()
             ax.plot(at, [height] * len(at), color=colour, transform=edge, **mark(status))
-    return table
 
 
 def _phase_marks(
