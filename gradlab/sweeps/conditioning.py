@@ -82,11 +82,10 @@ def _network(own: Any, run: Run) -> Run:
 def _row(run: Run) -> dict[str, Any]:
     lags = lags_of(run.length)
     with curves.pin_settings():
-        seeds, scalars = curves.arguments([run])
+        _, scalars = curves.arguments([run])
         init, shape = curves.init_of(run), curves.shape_of(run)
-        params = curves.draw_of(init, shape)(seeds, scalars)[0]
-        xs = curves.inputs_of(run)(seeds)
-        params, xs, scalars = jax.tree.map(lambda x: x[0], (params, xs, scalars))
+        network = curves.draws([run])[0], curves.inputs_for([run]), scalars
+        params, xs, scalars = jax.tree.map(lambda x: x[0], network)
         logs = _program(shape, lags, curves.init_for(shape, init))(params, xs, scalars)
     logs = np.asarray(logs, np.float64)
     with np.errstate(invalid="ignore"):

@@ -15,6 +15,7 @@ from gradlab import cells, sweeps, tasks
 from gradlab.grid import Plan, _compiled, sizes
 from gradlab.sweeps.gradients import MEASUREMENT, cost
 from gradlab.sweeps.gradients import curves as measure
+from gradlab.sweeps.gradients.recent import Recent
 
 # Imports take seconds: a process of each start is forked before JAX has started any device.
 SCRIPT = """
@@ -59,6 +60,12 @@ for name, devices, count in ("one", 1, 3), ("eight", 8, 1), ("again", 1, 3):
             os._exit(1)
     assert os.waitpid(process, 0)[1] == 0, name
 """
+
+
+@pytest.fixture(autouse=True)
+def draw_again(monkeypatch):
+    """What another call drew is drawn again, as another process would."""
+    monkeypatch.setattr(Recent, "get", lambda self, key: None)
 
 
 def alone(name, **changes):
@@ -114,18 +121,35 @@ def test_a_map_and_a_loop_differ_by_ulps_of_a_norm(name, hidden, batch):
     same(looped[1:3], mapped[1:3])
 
 
+def test_draws_of_earlier_calls_change_no_number(monkeypatch):
+    """Runs that differ in length and input alone share a draw, those of other gains the inputs."""
+    base = alone("lstm")
+    runs = [base._replace(gain=gain, seed=seed) for gain in (0.5, 3.0) for seed in (0, 7)]
+    others = [run._replace(length=9, input="reviews") for run in runs[::-1]]
+    every = runs, others, others[1:], runs[2:]
+    fresh = [measure.curves(each, size=2) for each in every]
+    monkeypatch.undo()
+    monkeypatch.setattr(measure, "_DRAWS", Recent(2**20))
+    monkeypatch.setattr(measure, "_INPUTS", Recent(2**20))
+    drawn = []
+    draw_of = measure.draw_of
+    monkeypatch.setattr(measure, "draw_of", lambda *key: drawn.append(key) or draw_of(*key))
+    for each, expected in zip(every, fresh, strict=True):
+        same(measure.curves(each, size=2), expected)
+    assert len(drawn) == 1
+
+
 @pytest.mark.parametrize("weights", ["tied", "untied"])
 def test_log_norm_is_the_mean_over_sequences(weights, monkeypatch):
     """Each sequence is put in the place of the only one of a run of batch 1."""
     run = alone("lstm", weights=weights, init="normal", gain=1.0)
     several = measure.curves([run._replace(batch=3)])
-    draw = measure._inputs("gaussian", (), run.length, run.inputs, 3, "")
-    drawn = np.asarray(draw(np.zeros(1, np.uint32)))[0]
+    (xs,) = measure.inputs_for([run._replace(batch=3)])
     each = []
     for b in range(3):
-        row = drawn[:, b]
+        row = xs[:, b]
         monkeypatch.setattr(
-            measure, "_inputs", lambda *_, row=row: lambda seeds: [row] * len(seeds)
+            measure, "inputs_for", lambda runs, row=row: np.stack([row] * len(runs))
         )
         each.append(measure.curves([run]).log_norm[0])
     np.testing.assert_allclose(several.log_norm[0], np.mean(each, axis=0), atol=1e-5)

@@ -112,8 +112,8 @@ def calls(run: Run, size: int) -> list[Call]:
     params = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), params_of(run)
     )
-    # One sequence is drawn for all runs of a call, a batch for one seed after the other.
-    input_seeds = seeds if batch == 1 else jax.ShapeDtypeStruct((1,), jnp.uint32)
+    # Inputs are drawn for one seed after the other.
+    input_seeds = jax.ShapeDtypeStruct((1,), jnp.uint32)
     xs = jax.eval_shape(inputs, input_seeds)
     xs = jax.ShapeDtypeStruct((count, *xs.shape[1:]), xs.dtype)
     program = curves.tied_program(shape, batch, curves.init_for(shape, init))

@@ -14,6 +14,7 @@ import numpy as np
 
 from gradlab import cells, initializers, tasks, tracing
 from gradlab.grid import Run
+from gradlab.sweeps.gradients.recent import Recent
 from gradlab.sweeps.options import options_of, to_plain
 from gradlab.tasks import probe
 
@@ -119,10 +120,7 @@ def curves(runs: Sequence[Run], *, size: int = 1) -> Curves:
 def weights(runs: Sequence[Run], *, size: int = 1) -> Weights:
     """What runs that share a program draw; `size` as in `curves`, whose programs this shares."""
 
-    def call(batch: Sequence[Run]) -> Any:
-        return draw_of(init_of(batch[0]), shape_of(batch[0]))(*arguments(batch))[1]
-
-    recurrent, retention = _in_calls(call, runs, size)
+    recurrent, retention = _in_calls(lambda batch: draws(batch)[1], runs, size)
     return Weights(recurrent, None if retention is None else retention.astype(np.float64))
 
 
@@ -179,19 +177,49 @@ def program_of(runs: Sequence[Run]) -> Callable[[], Any]:
     shape, init = shape_of(first), init_of(first)
     seeds, scalars = arguments(runs)
     # NumPy arrays go to all devices without a program.
-    xs = np.asarray(inputs_of(first)(seeds)) if first.batch == 1 else _batches(first, seeds)
+    xs = inputs_for(runs)
     if first.weights == "tied":
-        params = jax.tree.map(np.asarray, draw_of(init, shape)(seeds, scalars)[0])
         program = tied_program(shape, first.batch, init_for(shape, init))
-        return functools.partial(program, params, xs, seeds, scalars)
+        return functools.partial(program, draws(runs)[0], xs, seeds, scalars)
     return functools.partial(untied_program(init, shape, first.batch), seeds, scalars, xs)
 
 
-def _batches(run: Run, seeds: np.ndarray) -> np.ndarray:
-    """The inputs of each seed, a batch each: many runs share few seeds, so each is drawn once."""
-    draw = inputs_of(run)
-    batches = {seed: np.asarray(draw(np.array([seed]))) for seed in dict.fromkeys(seeds)}
-    return np.concatenate([batches[seed] for seed in seeds])
+# Runs of a grid that differ in length or input have one draw, and those of other gains or cells the
+# same inputs. To draw takes up to half as long as to trace: QR factorizations the longest.
+_DRAWS, _INPUTS = Recent(most_bytes=2**26), Recent(most_bytes=2**26)
+
+
+def draws(runs: Sequence[Run]) -> Any:
+    """What `draw_of` gives for these runs, in NumPy arrays."""
+    keys = [draw_key(run) for run in runs]
+    rows = [_DRAWS.get(key) for key in keys]
+    if any(row is None for row in rows):
+        # All of the call, so that one program serves every call.
+        every = draw_of(init_of(runs[0]), shape_of(runs[0]))(*arguments(runs))
+        every = jax.tree.map(np.asarray, every)
+        rows = [jax.tree.map(lambda x, i=i: x[i], every) for i in range(len(runs))]
+        for key, row in zip(keys, rows, strict=True):
+            _DRAWS.put(key, row)
+    return jax.tree.map(lambda *parts: np.stack(parts), *rows)
+
+
+def draw_key(run: Run) -> Run:
+    """A run without what its parameters do not depend on."""
+    return run._replace(weights="", length=0, input="", batch=1)
+
+
+def inputs_for(runs: Sequence[Run]) -> np.ndarray:
+    """The inputs of runs that share a program, which are as many as they have seeds."""
+    first = runs[0]
+    draw, options = inputs_of(first), tuple(options_of(first, "input").items())
+    shape = first.input, options, first.length, first.inputs, first.batch, first.code
+    rows = {}
+    for seed in dict.fromkeys(run.seed for run in runs):
+        rows[seed] = _INPUTS.get((*shape, seed))
+        if rows[seed] is None:
+            rows[seed] = np.asarray(draw(np.array([seed], np.uint32)))[0]
+            _INPUTS.put((*shape, seed), rows[seed])
+    return np.stack([rows[run.seed] for run in runs])
 
 
 def arguments(runs: Sequence[Run]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

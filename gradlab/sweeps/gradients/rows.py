@@ -12,7 +12,14 @@ from gradlab import decay, frames, initializers
 from gradlab._memory import device_name
 from gradlab.grid import Run, Tell
 from gradlab.sweeps.gradients import theory
-from gradlab.sweeps.gradients.curves import PRECISION, Curves, curves, runs_per_call, weights
+from gradlab.sweeps.gradients.curves import (
+    PRECISION,
+    Curves,
+    curves,
+    draw_key,
+    runs_per_call,
+    weights,
+)
 
 
 def measure(runs: Sequence[Run], size: int, tell: Tell) -> list[dict[str, Any]]:
@@ -105,12 +112,12 @@ class Audits:
     MOST = 100_000
 
     def __init__(self) -> None:
-        self._audits: dict[Run, dict[str, float]] = {}  # by `_draw_of`
+        self._audits: dict[Run, dict[str, float]] = {}  # by `draw_key`
         self._matrices: dict[Run, dict[str, np.ndarray]] = {}  # likewise, (G,)
 
     def __call__(self, batch: Sequence[Run], *, size: int = 1) -> list[dict[str, float]]:
         """The audits of each run, as columns of runs; `size` as in `curves`."""
-        draws = [_draw_of(run) for run in batch]
+        draws = [draw_key(run) for run in batch]
         fresh = {draw: run for draw, run in zip(draws, batch, strict=True)}
         if missing := [run for draw, run in fresh.items() if draw not in self._audits]:
             for table in (self._audits, self._matrices):
@@ -128,7 +135,7 @@ class Audits:
         gains = np.array([run.gain or 1.0 for run in runs], np.float32).astype(np.float64)
         is_multiple = _are_close(sample.recurrent, gains[:, None, None, None] * plain)
         sources = [
-            (_draw_of(unit), plain[i]) if is_multiple[i] else (_draw_of(run), sample.recurrent[i])
+            (draw_key(unit), plain[i]) if is_multiple[i] else (draw_key(run), sample.recurrent[i])
             for i, (run, unit) in enumerate(zip(runs, units, strict=True))
         ]
         fresh = {draw: W for draw, W in sources if draw not in self._matrices}
@@ -146,7 +153,7 @@ class Audits:
             if sample.log_retention is not None:
                 times = initializers.time_constants(sample.log_retention[i])
                 audit |= {name: float(value) for name, value in times.items()}
-            self._audits[_draw_of(run)] = audit
+            self._audits[draw_key(run)] = audit
 
 
 # The audits that grow with the matrix; the others are the same for each multiple of it.
@@ -160,11 +167,6 @@ def _are_close(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         error, peak = np.abs(a - b).max(axis=axes), np.abs(b).max(axis=axes)
         # NaN is close to nothing, and the zero matrix has audits of its own.
         return (error <= 8 * np.finfo(a.dtype).eps * peak) & (peak > 0) & np.isfinite(peak)
-
-
-def _draw_of(run: Run) -> Run:
-    """A run without what its parameters do not depend on."""
-    return run._replace(weights="", length=0, input="", batch=1)
 
 
 # Shared by all chunks of a process, so that it audits each draw once.
