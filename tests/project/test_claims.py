@@ -84,6 +84,13 @@ BOTH = "pooled + bag_of_words"
 POOLED = scores("pooled")
 
 
+def reach_of(model):
+    """The distances at which a model is right, and the least and the most reach beside them."""
+    rows = table("order/accuracy.csv").set_index("distance").query("model == @model")
+    right = rows["accuracy"] > 0.99
+    return list(rows.index[right]), rows["reach"][right].min(), rows["reach"][~right].max()
+
+
 def in_orders(model):
     """Accuracies of what learnt in one of three orders, and was tested in the same."""
     order = table("sentiment/order.csv").set_index(["model", "learnt", "tested"])["accuracy"]
@@ -219,6 +226,25 @@ def errors(model):
 REACH = table("weather/reach.csv")
 BEFORE = REACH[(REACH["model"] == "elman") & ~REACH["trained"]]
 LOST = BEFORE.groupby("lag")["log_relative"].max() < math.log(2.0**-23)
+HELD = {name: reach_of(name) for name in ("convolution", "elman", "lstm", "gru")}
+# Powers of two up to the last distance at which a model is right, and the one after it.
+LAST = {name: max(distances) for name, (distances, *_) in HELD.items()}
+assert all(
+    HELD[name][0] == [2**k for k in range(8) if 2**k <= LAST[name]]
+    for name in LAST
+    if name != "elman"
+)
+ORDER = [
+    (
+        "right up to a distance of {} and at chance from {} on",
+        LAST["convolution"],
+        2 * LAST["convolution"],
+    ),
+    ("right up to a distance of {}, the gru up to {},", LAST["lstm"], LAST["gru"]),
+    ("elman is right at {} alone", *HELD["elman"][0]),
+    ("is at least {:.2f}", min(HELD[name][1] for name in ("lstm", "gru"))),
+    ("at most {:.2f}.", max(HELD[name][2] for name in ("lstm", "gru"))),
+]
 WEATHER = [
     ("persistence {:.3f} and {:.3f},", *errors("persistence")),
     ("the same hour of the day before {:.3f} and {:.3f},", *errors("seasonal")),
@@ -438,7 +464,7 @@ CLAIMS = {
     "results/sentiment/README.md": SENTIMENT,
     "results/training/README.md": TRAINING,
     "results/neuron/README.md": [],
-    "results/order/README.md": [],
+    "results/order/README.md": ORDER,
     "results/translation/README.md": TRANSLATION,
     "results/weather/README.md": WEATHER,
 }
@@ -485,11 +511,6 @@ UNSOURCED = {
     "results/order/README.md": {
         "width 32, 1,000 updates": "constants of experiments/word_order.py",
         "convolution over 5 words": "the width of its window",
-        "right up to a distance of 4 and": "accuracy.csv, above 0.99",
-        "at chance from 8 on": "accuracy.csv, below 0.52",
-        "at chance at 4 and 32 and": "accuracy.csv, below 0.52",
-        "of the gru's, at a distance of 64, less": "accuracy.csv, reach",
-        "float32's epsilon": "the name of a type",
     },
     "results/weather/README.md": {
         "from the 72 hours before": "the recipe's length",

@@ -182,7 +182,7 @@ READINGS = {
     "parity-every-step": lambda x: [(x[: t + 1, 0] > 0).sum() % 2 for t in range(len(x))],
     "temporal-order": _order,
     "temporal-order-3": _order,
-    "word-order": lambda x: int(x[:, 1].argmax() < x[:, 0].argmax()),
+    "word-order": lambda x: int(np.diff(x[x[:, :3].any(1), :3].argmax(1))[0] % 3 == 2),
 }
 
 
@@ -292,12 +292,15 @@ def test_temporal_order_positions(case, windows):
 def test_a_bag_of_words_says_nothing_of_their_order():
     """Words of both classes have one distribution, at equal distance, wherever they stand."""
     xs, target = drawn("word-order")
-    first = xs[..., :2].sum(-1).argmax(1)
-    second = 12 - xs[:, ::-1, :2].sum(-1).argmax(1)
+    first = xs[..., :3].sum(-1).argmax(1)
+    second = 12 - xs[:, ::-1, :3].sum(-1).argmax(1)
     np.testing.assert_array_equal(second - first, 4)
     assert set(first) == set(range(2, 7))
-    np.testing.assert_array_equal(xs.sum(1)[:, :2], 1)
-    groups = [(xs[target == k].sum(1), first[target == k]) for k in (0, 1)]
+    np.testing.assert_array_equal(np.sort(xs.sum(1)[:, :3]), np.tile([0, 1, 1], (len(xs), 1)))
+    # Neither the counts nor the place say it, and neither of the two words alone.
+    alone = [xs[np.arange(len(xs)), place, :3] for place in (first, second)]
+    facts = np.concatenate([xs.sum(1), first[:, None], *alone], axis=1)
+    groups = [(facts[target == k],) for k in (0, 1)]
     for one, other in zip(*groups, strict=True):
         error = np.sqrt(one.var(0) / len(one) + other.var(0) / len(other))
         assert (abs(one.mean(0) - other.mean(0)) <= 4 * error).all()

@@ -2,10 +2,11 @@
 Word order: why a convolution would not do
 ==========================================
 
-Two words among fillers, and only their order decides. A bag of words stays at chance, a
-convolution over five words sees the order of what is less than five apart, and gated cells learn it
-at every distance here, also where hardly any gradient came back before training (on the right).
-Elman's network, one seed for each distance, fails at some and not at others.
+Two words among fillers, and only their order decides. A bag of words stays at chance, and a
+convolution over five words sees the order of what is less than five apart. A recurrent network has
+to keep the first word until the second comes: the gru learns that up to a distance of 4, the lstm
+up to 8, about as far as a gradient comes back before training (on the right). Elman's network, one
+seed for each distance, learns it at 2 alone.
 """
 
 import pandas as pd
