@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import scipy.linalg  # noqa: F401  (whose BLAS XLA factorizes with: it has to be there to be limited)
 import threadpoolctl
 
+from gradlab import _source
 from gradlab.frames.axes import plain
 from gradlab.grid.manifest import now
 from gradlab.grid.measurement import Measurement, Run, Tell
@@ -55,7 +56,7 @@ def try_fit(measurement: Measurement, coordinates: tuple[Any, ...], *rest: Any) 
     try:
         return fit(measurement, measurement.run(*coordinates), *rest)
     except Exception as error:
-        return Fit(1, MOST, _reason(error))
+        return Fit(1, MOST, _source.describe(error))
 
 
 class Part(NamedTuple):
@@ -103,7 +104,7 @@ def _rows(chunk: Chunk, tell: Tell) -> list[dict[str, Any]]:
         rows = chunk.measurement.measure(chunk.runs, chunk.size, tell)
     except Exception as error:
         if not _is_memory(error) or (chunk.size == 1 and len(chunk.coordinates) == 1):
-            return _failures(chunk, _reason(error))
+            return _failures(chunk, _source.describe(error))
     else:
         return [_coordinates(chunk, run) | row for run, row in zip(chunk.runs, rows, strict=True)]
     # Not inside the handler, where the error would keep what the chunk had allocated.
@@ -120,10 +121,6 @@ def _coordinates(chunk: Chunk, run: Run) -> dict[str, Any]:
 def _text(value: Any) -> str | None:
     """A value of JSON as a column of text stores it."""
     return value if value is None or isinstance(value, str) else json.dumps(plain(value))
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _failures(chunk: Chunk, reason: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab import remedies
+from gradlab import _source, remedies
 from gradlab._names import choose
 from gradlab._registry import Registry
 from gradlab.frames import KINDS, Axis, open_schema
@@ -234,8 +234,7 @@ def _measure(
         except MemoryError:
             raise
         except Exception as error:
-            text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            row = {"status": "failed", "reason": text}
+            row = {"status": "failed", "reason": _source.describe(error)}
         rows.append(row)
     return rows
 

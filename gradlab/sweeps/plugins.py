@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gradlab import _source
 from gradlab._names import show
 
 GROUP = "gradlab.plugins"
@@ -76,7 +77,7 @@ def _load_one(name: Any, folder: Path) -> str:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and path is None and error.name == name:
             raise ValueError(f"imports: there is no module {name} in {here} or installed") from None
-        raise ValueError(f"imports: {name}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"imports: {name}: {_source.describe(error)}") from error
 
 
 # The digest of each file's content when it was imported.

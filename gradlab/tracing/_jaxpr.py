@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import glob
 import math
 import os
 import re
-import sysconfig
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 from jax.extend import core, source_info_util
 from jax.interpreters import ad, batching, mlir
 
+from gradlab import _source
 from gradlab.tracing import _cudnn, _parallel
 
 # Calls that only group equations: a state computed inside one must be seen from outside.
@@ -825,7 +824,7 @@ def where(node: Node) -> str:
         return ""
     is_marker = isinstance(node.eqn, _Marker)
     frames = list(node.eqn.call if is_marker else _parallel.frames(node.eqn))
-    own = [frame for frame in frames if _is_users(frame[0], frame[2])]
+    own = [frame for frame in frames if _source.is_users(frame[0], frame[2])]
     own += [frame for frame in frames if frame[0].startswith(_MODELS)]
     if not own:
         # What a library compiles keeps no line of the user's: then the line of the call serves.
@@ -839,18 +838,7 @@ def where(node: Node) -> str:
     return f"{Path(path).name}:{line} ({function})"
 
 
-_HOUSE = str(Path(__file__).parents[1]) + os.sep
 _MODELS = str(Path(__file__).parents[1] / "tasks") + os.sep
-_JAX = str(Path(jax.__file__).parent) + os.sep
-_STDLIB = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
-
-# Where installed packages lie, of whatever interpreter: a virtual environment may see those of the
-# system, of the user or of another environment.
-_PACKAGES = re.compile(
-    r"[/\\](site-packages|dist-packages)[/\\]|\.(egg|whl)[/\\]|[/\\]python\d+\.zip[/\\]"
-)
-# Code that no file holds and no user wrote: wrappers that libraries put around functions.
-_GENERATED = ("<frozen ", "<@beartype", "<attrs generated", "<decorator-gen", "<makefun-gen")
 # Code of the user's under a name that changes whenever it is run again.
 _UNSTABLE = {
     "notebook": re.compile(r"[/\\](ipykernel|xpython)_\d+[/\\]\d+\.py$|^<ipython-input-\d+"),
@@ -860,34 +848,12 @@ _UNSTABLE = {
 _MACHINERY = re.compile(r"_src[/\\](\w+\.py$|interpreters[/\\]|lax[/\\]control_flow[/\\])")
 
 
-@functools.cache
-def _is_users(path: str, function: str) -> bool:
-    """Whether a frame is of the user's code."""
-    if path.startswith((_HOUSE, _JAX, *_STDLIB, *_GENERATED)) or _PACKAGES.search(path):
-        return False
-    # A dataclass of a library has functions from a string.
-    if path == "<string>" and function.startswith("__create_fn__"):
-        return False
-    return not _is_installed(Path(path))
-
-
-def _is_installed(path: Path) -> bool:
-    """Whether a file is of a package that `pip install --target` put into a folder.
-
-    An editable install is not: its metadata lie elsewhere.
-    """
-    top = path
-    while top.parent != top and (top.parent / "__init__.py").exists():
-        top = top.parent
-    return any(top.parent.glob(f"{glob.escape(top.stem)}-*.dist-info"))
-
-
 def _jax_function(frames: Sequence[tuple[str, int, str]]) -> str:
     """JAX's function that made an equation; "" where other libraries took part."""
-    if any(not path.startswith((_JAX, *_STDLIB, *_GENERATED)) for path, _, _ in frames):
+    if any(not path.startswith(_source.NOT_USERS) for path, _, _ in frames):
         return ""
     for path, _, function in frames:
-        path = path.removeprefix(_JAX)
+        path = path.removeprefix(_source.JAX)
         if not os.path.isabs(path) and not _MACHINERY.match(path):
             module = ".".join(Path(path).with_suffix("").parts).removeprefix("_src.")
             return f"jax.{module} ({function.rsplit('<locals>.', 1)[-1]})"
