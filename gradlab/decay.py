@@ -1,6 +1,7 @@
 """Statistics of a curve of log-norms: how fast a gradient vanishes or explodes, and where.
 
 A curve is `log_norm` of a trace, (..., T) in nats, row t-1 for step t: y_k = ln‖λ_{T-k}‖ at lag k.
+With `batch_axis` a trace has (..., T, batch): there `axis=-2` says where the steps are.
 """
 
 import math
@@ -48,7 +49,7 @@ def increment_weights(length: int) -> tuple[slice, np.ndarray]:
     return slice(skip, length - skip), weights
 
 
-def rate(log_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rate(log_norm: np.ndarray, axis: int = -1) -> tuple[np.ndarray, np.ndarray]:
     """The slope of log_norm against lag past the transients, and its standard error.
 
     With y_k = ln|lambda_{T-k}| at lag k, the least-squares slope over the middle 80 % of the lags,
@@ -81,6 +82,7 @@ def rate(log_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         log_norm: (..., T) in nats, row t-1 for step t.
+        axis: the axis of the steps; -2 for what a trace with `batch_axis` records, (..., T, batch).
 
     Returns:
         rate and stderr in nats per step, each (...); NaN where a log_norm in the range is not
@@ -92,7 +94,7 @@ def rate(log_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> [value.round(6).tolist() for value in rate(np.arange(20) * 0.5)]
     [-0.5, 0.0]
     """
-    y = np.asarray(log_norm, np.float64)[..., ::-1]
+    y = _curves(log_norm, axis)[..., ::-1]
     lags, weights = increment_weights(y.shape[-1])
     y = y[..., lags]
     n = y.shape[-1]
@@ -117,17 +119,18 @@ def rate(log_norm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return slope, student_factor(dof) * np.sqrt(variance * np.sum(weights**2))
 
 
-def horizon(log_norm: np.ndarray) -> np.ndarray:
+def horizon(log_norm: np.ndarray, axis: int = -1) -> np.ndarray:
     """The first lag at which |lambda| has left [eps, 1/eps] times its size at lag 0, else NaN.
 
     eps is float32's, ln eps = `LOG_EPS` = -15.94: past it a gradient added to one of lag 0 is
     lost in rounding (or loses the other). NaN as well for no steps, and where lag 0 is not finite
-    or a NaN comes before the first lag that is outside: what is not known is not the first.
+    or a NaN comes before the first lag that is outside: what is not known is not the first. `axis`
+    is that of the steps, as in `rate`.
 
     >>> horizon(np.array([-40.0, -20.0, -10.0, 0.0])).tolist()
     2.0
     """
-    y = np.asarray(log_norm, np.float64)[..., ::-1]
+    y = _curves(log_norm, axis)[..., ::-1]
     if not y.shape[-1]:
         return np.full(y.shape[:-1], np.nan)
     with np.errstate(invalid="ignore"):
@@ -139,19 +142,26 @@ def horizon(log_norm: np.ndarray) -> np.ndarray:
     return np.where(stops.any(axis=-1) & ~unknown, first, np.nan)
 
 
-def verdict(log_norm: np.ndarray) -> np.ndarray:
+def verdict(log_norm: np.ndarray, axis: int = -1) -> np.ndarray:
     """By which side the norm leaves [eps, 1/eps] of its size at lag 0: a text for each curve.
 
-    "vanishing" below, "exploding" above, "stable" where it never does, see `horizon`; "nonfinite"
-    where a log-norm is NaN or inf.
+    "vanishing" below, and where it is exactly zero at lag 0; "exploding" above; "stable" where it
+    never does, see `horizon`; "nonfinite" where a log-norm is NaN or inf. `axis` is that of the
+    steps, as in `rate`.
 
-    >>> verdict(np.array([[-40.0, -20.0, 0.0], [1.0, 0.5, 0.0]])).tolist()
-    ['vanishing', 'stable']
+    >>> curves = np.array([[-40.0, -20.0, 0.0], [1.0, 0.5, 0.0]])
+    >>> verdict(curves).tolist(), verdict(curves.T, axis=0).tolist()
+    (['vanishing', 'stable'], ['vanishing', 'stable'])
     """
-    y = np.asarray(log_norm, np.float64)
+    y = _curves(log_norm, axis)
     lag = horizon(y)
     left = np.nan_to_num(lag).astype(int)[..., None]
     outside = np.take_along_axis(y[..., ::-1], left, axis=-1)[..., 0]
     texts = np.where(outside > y[..., -1], "exploding", "vanishing")
-    texts = np.where(np.isnan(lag), "stable", texts)
+    texts = np.where(np.isnan(lag) & ~np.isneginf(y[..., -1]), "stable", texts)
     return np.where((np.isnan(y) | np.isposinf(y)).any(axis=-1), "nonfinite", texts)
+
+
+def _curves(log_norm: np.ndarray, axis: int) -> np.ndarray:
+    """Curves along the last axis, in float64."""
+    return np.moveaxis(np.asarray(log_norm, np.float64), axis, -1)
