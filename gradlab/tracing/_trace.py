@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradlab import _show
+from gradlab._names import show
 from gradlab.tracing import _jaxpr, _norms
 from gradlab.tracing._changes import Changes
 from gradlab.tracing._record import Options, Slots
@@ -476,6 +477,9 @@ def trace_with(
     has_aux: bool = False,
 ) -> Callable[..., Trace]:
     """`trace` by its options, those included that only speed depends on."""
+    if not callable(loss):
+        what = type(loss).__name__
+        raise TypeError(f"trace takes the loss, a function, got {what}: trace(loss)(params, xs)")
     several = list(argnums) if isinstance(argnums, tuple | list | range) else None
     single = several is None
     numbers = tuple(_integer("argnums", n) for n in ([argnums] if several is None else several))
@@ -558,7 +562,8 @@ def _integer(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}={value!r}: an integer is needed") from None
+        hint = "; trace(loss) gives the function to call" if name == "argnums" else ""
+        raise TypeError(f"{name}={show(value)}: an integer is needed{hint}") from None
 
 
 _CONSTANT = (
