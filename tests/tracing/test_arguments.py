@@ -174,3 +174,11 @@ def test_a_partial_function_among_the_arguments_is_traced_once():
     first, second = traced(W, act, XS), traced(W, act, XS)
     assert len(seen) == 1
     same(first.grads, second.grads)
+
+
+def test_a_loss_that_was_called_already_is_refused_at_once():
+    with pytest.raises(TypeError, match="trace takes the loss, a function, got ArrayImpl"):
+        gl.trace(jnp.sum(jnp.ones(3)))
+    with pytest.raises(TypeError, match="trace.loss. gives the function to call") as error:
+        gl.trace(jnp.sum, {"W": jnp.ones((100, 100))}, jnp.ones(3))
+    assert len(str(error.value)) < 300
