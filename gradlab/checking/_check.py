@@ -481,4 +481,7 @@ def _name_unpaired(fast: Record, plain: Record, pairs: dict[int, _pairs.Pair]) -
         ):  # fmt: skip
             for name in recurrence.leaves:
                 if name not in leaves:
-                    yield f"leaf {name!r} of {recurrence.name} of the {what} form, which has none"
+                    yield (
+                        f"leaf {name!r} of {recurrence.name} of the {what} form, which has no "
+                        "counterpart in the other"
+                    )

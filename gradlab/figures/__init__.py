@@ -239,7 +239,7 @@ def _of_gradients(source: _Source) -> dict[str, Callable[[], Figure]]:
         if "gaussian" in names:
             figures[f"inputs-{name}"] = lambda name=name: inputs(runs, input=name)
     if not others or "gaussian" not in names:
-        _log.warning("inputs: skipped, the runs have no input beside %s", ", ".join(names))
+        _log.warning("no figure inputs-*: the runs have no input beside %s", ", ".join(names))
     return figures
 
 

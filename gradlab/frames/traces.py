@@ -21,6 +21,7 @@ def frame(trace: Any) -> pd.DataFrame:
     made before the trace. -inf is an exact zero and NaN a norm that is not finite, as in the trace.
 
     Raises:
+        TypeError: for anything else, such as one scan of a trace.
         ValueError: where the trace has axes of a `vmap`, where a training took no traces, and where
             rows could not be told apart: a tap has a scan's name, or a leaf's name is "".
 
@@ -31,6 +32,11 @@ def frame(trace: Any) -> pd.DataFrame:
     >>> rows.log_norm.round(3).tolist(), rows.lag.tolist(), set(rows.leaf)
     ([-1.386, -0.693, 0.0], [2, 1, 0], {''})
     """
+    if not hasattr(trace, "scans") and not hasattr(trace, "traces"):
+        raise TypeError(
+            "frame takes what gl.trace(loss)(...) or gl.train returned, with all of its scans; got "
+            f"{type(trace).__name__}"
+        )
     _check_names(trace if hasattr(trace, "scans") else trace.traces)
     if hasattr(trace, "trace_steps"):
         parts = _training_parts(trace)

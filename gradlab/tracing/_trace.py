@@ -98,7 +98,9 @@ class ScanTrace:
             steps = _show.values(getattr(self, name))
             if steps is not None and (steps > 0).any():
                 what = (
-                    f"step {steps:.0f}" if not steps.ndim else f"in {np.count_nonzero(steps > 0)}"
+                    f"step {steps:.0f}"
+                    if not steps.ndim
+                    else f"in {np.count_nonzero(steps > 0)} of {steps.size}"
                 )
                 rows.append((name.replace("_", " "), what))
         return rows

@@ -499,3 +499,11 @@ def test_verdict_table_by_hand():
         "exploding_100": 0.25,
         "nonfinite_100": 0.25,
     }
+
+
+def test_one_scan_of_a_trace_is_refused_by_name():
+    def loss(w):
+        return jax.lax.scan(lambda h, _: (w * h, None), 1.0, None, length=3)[0]
+
+    with pytest.raises(TypeError, match="frame takes what .* returned.*got ScanTrace"):
+        gl.frame(gl.trace(loss)(0.5).scans[0])
