@@ -90,8 +90,9 @@ def neuron(
         product.set_ylim(max(low, 10.0**-DECADES), max(high, 1.0) * 1e3)
         product.axhline(tiny, color="0.5", lw=0.8)
         product.annotate(
-            "smallest normal float32", (-1.4, tiny), (0, 2), textcoords="offset points", ha="right",
-            color="0.35", fontsize=6,
+            "smallest normal float32", (0.02, tiny), (0, -8), textcoords="offset points",
+            xycoords=product.get_yaxis_transform(), color="0.35", fontsize=6,
+            bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 0.5},
         )  # fmt: skip
         value.legend(title="activation φ", loc="upper left")
         for n, dash in zip(steps, _DASHES, strict=False):
