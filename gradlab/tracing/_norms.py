@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -165,9 +166,10 @@ def _add_up(x: jax.Array, axis: int | None) -> jax.Array:
 
     XLA on a CPU adds the numbers of a row one after the other, which takes five times as long.
     """
-    rows = x.reshape(-1) if axis is None else jnp.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
-    ones = jnp.ones(rows.shape[-1], x.dtype)
-    return jnp.matmul(rows, ones, precision=jax.lax.Precision.HIGHEST)
+    samples = () if axis is None else (x.shape[axis],)
+    rest = _rest(x, () if axis is None else (axis % x.ndim,))
+    rows = (x if axis is None else jnp.moveaxis(x, axis, 0)).reshape(*samples, math.prod(rest))
+    return jnp.matmul(rows, jnp.ones(rows.shape[-1], x.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def finite(leaves: Sequence[jax.Array], axis: int | None) -> jax.Array:
